@@ -1,0 +1,200 @@
+"""A request body, read once and strictly.
+
+Owns inflating, parsing and re-writing of JSON bodies, and `Ask`, what the spine knows of a request. It knows no wire.
+
+What is billed must be what is sent, so a body that two parsers could read differently (duplicate keys, NaN, lone
+surrogates, a byte order mark) is refused. The caller's own bytes are kept: `Body.bytes(changes)` cuts new values
+into them and leaves the rest as it came.
+"""
+
+import json
+import re
+import zlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from json.decoder import scanstring
+
+import msgspec
+
+from relay.errors import BadRequest, BodyTooLarge, UnsupportedEncoding
+
+DEPTH_MAX = 64
+
+_encode = msgspec.json.Encoder().encode
+_blank = re.compile(r"[ \t\n\r]*").match
+_brackets = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
+_surrogate = re.compile(rb"\\u[dD][89a-fA-F]").search
+
+
+class Body(dict):
+    """The members of a JSON object, and the text they came from.
+
+    The law: `body.bytes({})` is the text of the caller, byte for byte.
+    """
+
+    def __init__(self, members: Iterable[tuple[str, object]], text: str, spans: dict[str, tuple[int, int, int]]):
+        super().__init__(members)
+        self._text = text
+        self._spans = spans            # member -> where its key starts, its value starts, its value ends
+
+    def bytes(self, changes: Mapping[str, object] | None = None, drop: Iterable[str] = ()) -> bytes:
+        """The caller's text with some members' values replaced, added or (`drop`) taken out."""
+        changes, drop = changes or {}, set(drop)
+        if not drop:
+            return self._spliced(changes).encode()
+        kept = [json.dumps(name) + ":" + (_dump(changes[name]) if name in changes else self._text[start:end])
+                for name, (_, start, end) in self._spans.items() if name not in drop]
+        kept += [json.dumps(name) + ":" + _dump(value) for name, value in changes.items()
+                 if name not in self._spans and name not in drop]
+        return ("{" + ",".join(kept) + "}").encode()
+
+    def _spliced(self, changes: Mapping[str, object]) -> str:
+        pieces, at = [], 0
+        for name, (_, start, end) in self._spans.items():
+            if name in changes:
+                pieces += [self._text[at:start], _dump(changes[name])]
+                at = end
+        added = [json.dumps(name) + ":" + _dump(value) for name, value in changes.items()
+                 if name not in self._spans]
+        if added:
+            close = self._text.rindex("}")
+            pieces += [self._text[at:close], "," if self._spans else "", ",".join(added)]
+            at = close
+        return "".join(pieces) + self._text[at:]
+
+
+@dataclass(slots=True)
+class Ask:
+    """One request, read: what the spine, the gate and the meter need to know of it."""
+
+    model: str
+    body: Body
+    stream: bool = False
+    usage_asked: bool = True               # False: usage that we ask for upstream is hidden from the caller
+    output_tokens_max: int | None = None   # output tokens that each choice may have, if the caller says so
+    choices: int = 1
+    input_tokens: int = 0                  # an estimate
+    chat: dict | None = field(default=None, repr=False)     # the request as a chat request, if another wire's
+
+
+def inflate(data: bytes, encoding: str, bytes_max: int) -> bytes:
+    """The body without its Content-Encoding.
+
+    Raises BodyTooLarge when it inflates beyond `bytes_max`, UnsupportedEncoding for other than gzip and deflate,
+    BadRequest when it is damaged or cut off.
+    """
+    encoding = encoding.strip().lower()
+    if encoding in ("", "identity"):
+        return data
+    if encoding not in ("gzip", "x-gzip", "deflate"):
+        raise UnsupportedEncoding()
+    # 47: gzip or zlib by their header. Bare deflate, which some call "deflate" too, has none.
+    bare = encoding == "deflate" and (len(data) < 2 or data[0] & 15 != 8 or (data[0] << 8 | data[1]) % 31)
+    inflater = zlib.decompressobj(-15 if bare else 47)
+    try:
+        inflated = inflater.decompress(data, bytes_max)
+    except zlib.error:
+        raise BadRequest(f"The body is not valid {encoding}.") from None
+    if inflater.unconsumed_tail:
+        raise BodyTooLarge()
+    if not inflater.eof or inflater.unused_data:
+        raise BadRequest(f"The body is not one whole {encoding} stream.")
+    return inflated
+
+
+def parse(data: bytes) -> Body:
+    """Read a JSON object strictly.
+
+    Raises BadRequest, which says why, for anything else: other JSON, duplicate keys, NaN and infinity, numbers that
+    no double holds, more than DEPTH_MAX levels, invalid UTF-8, lone surrogates.
+    """
+    try:
+        text = data.decode()
+    except UnicodeDecodeError:
+        raise BadRequest("The body is not valid UTF-8.") from None
+    if text.count("{") + text.count("[") > DEPTH_MAX:
+        _check_depth(text)
+    try:
+        body = _members(text)
+        if _surrogate(data):
+            _encode(dict(body))
+    except UnicodeEncodeError:
+        raise BadRequest("The body has a lone surrogate in a string.") from None
+    except (ValueError, RecursionError) as err:
+        raise BadRequest(f"The body is not valid JSON: {err}.") from None
+    return body
+
+
+def _members(text: str) -> Body:
+    """The top level member by member, so that each one's place in the text is known."""
+    at = _blank(text, 0).end()
+    if text[at:at + 1] != "{":
+        raise ValueError("it must be an object")
+    members, spans = [], {}
+    at = _blank(text, at + 1).end()
+    while text[at:at + 1] != "}":
+        if text[at:at + 1] != '"':
+            raise ValueError(f"a member name is expected at character {at}")
+        key_at = at
+        name, at = scanstring(text, at + 1)
+        at = _blank(text, at).end()
+        if text[at:at + 1] != ":":
+            raise ValueError(f"':' is expected at character {at}")
+        value_at = _blank(text, at + 1).end()
+        try:
+            value, at = _decoder.raw_decode(text, value_at)
+        except json.JSONDecodeError as err:
+            raise ValueError(f"{err.msg.lower()} at character {err.pos}") from None
+        if name in spans:
+            raise ValueError(f"the name '{name[:100]}' appears twice")
+        members.append((name, value))
+        spans[name] = (key_at, value_at, at)
+        at = _blank(text, at).end()
+        if text[at:at + 1] == ",":
+            at = _blank(text, at + 1).end()
+            if text[at:at + 1] == "}":
+                raise ValueError(f"a member is expected at character {at}")
+        elif text[at:at + 1] != "}":
+            raise ValueError(f"',' or '}}' is expected at character {at}")
+    if _blank(text, at + 1).end() != len(text):
+        raise ValueError("there is more after its end")
+    return Body(members, text, spans)
+
+
+def _unique(pairs: list[tuple[str, object]]) -> dict:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        seen: set[str] = set()
+        name = next(name for name, _ in pairs if name in seen or seen.add(name))
+        raise ValueError(f"the name '{name[:100]}' appears twice")
+    return members
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if number in (float("inf"), float("-inf")):
+        raise ValueError(f"the number {digits[:40]} is too large")
+    return number
+
+
+def _no_constant(name: str):
+    raise ValueError(f"{name} is not JSON")
+
+
+def _check_depth(text: str) -> None:
+    depth = 0
+    for match in _brackets.finditer(text):
+        mark = match[0]
+        if mark in "[{":
+            depth += 1
+            if depth > DEPTH_MAX:
+                raise BadRequest(f"The body is nested more than {DEPTH_MAX} levels deep.")
+        elif mark in "]}":
+            depth -= 1
+
+
+def _dump(value: object) -> str:
+    return _encode(value).decode()
+
+
+_decoder = json.JSONDecoder(object_pairs_hook=_unique, parse_float=_finite, parse_constant=_no_constant)
