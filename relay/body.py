@@ -37,6 +37,15 @@ class Body(dict):
         self._text = text
         self._spans = spans            # member -> where its key starts, its value starts, its value ends
 
+    @property
+    def size(self) -> int:
+        """Bytes of the caller's text."""
+        return len(self._text.encode())
+
+    def mentions(self, text: str) -> int:
+        """How often a text stands in the body."""
+        return self._text.count(text)
+
     def bytes(self, changes: Mapping[str, object] | None = None, drop: Iterable[str] = ()) -> bytes:
         """The caller's text with some members' values replaced, added or (`drop`) taken out."""
         changes, drop = changes or {}, set(drop)

@@ -1,0 +1,282 @@
+"""One call's account: hold -> watch -> close. The only bridge from the relay to the ledger.
+
+Owns how a call can end and what is charged then (`ending`), and which counts of a provider are believed (`trusted`).
+It moves no money itself: `billing` does, in one transaction each for the hold and the close.
+"""
+
+import logging
+import re
+import secrets
+import threading
+import time
+from dataclasses import dataclass, field
+from datetime import datetime
+from zoneinfo import ZoneInfo
+
+import msgspec
+
+import billing
+from billing import Usage
+from db import Database, StorageError
+from relay import errors, estimate, metrics
+from relay.body import Ask
+
+log = logging.getLogger("relay.meter")
+
+HOLD_MARGIN = 1.15                 # input is estimated; the hold covers the estimate's usual error
+INPUT_EXTRA_MAX = 4096             # LLM tokens that a provider's template and tool preamble may add
+IMAGE_INPUT_MAX = 16384            # LLM tokens that one image by address may count
+COUNT_MAX = 2**31 - 1              # LLM tokens, where a model states no limit
+UNREAD_BYTES_MAX = 32768           # delivered bytes kept until their text is estimated
+
+_unescape = msgspec.json.Decoder(str).decode
+
+
+@dataclass(slots=True)
+class Fate:
+    """How a call went, as far as its ending depends on it."""
+
+    delivered: bool = False            # content went out to the caller
+    complete: bool = False             # the upstream finished its answer
+    left: bool = False                 # the caller left before the end
+    usage: Usage | None = None         # the last usage that the upstream gave
+    error: BaseException | None = None
+
+
+def ending(fate: Fate, on_disconnect: str) -> tuple[str, str]:
+    """The outcome of a call, and what is charged for it: "usage", "estimate" or "nothing".
+
+    The whole table of endings; the process's death is the ledger's (`billing.release_orphans`).
+    """
+    if not fate.delivered:
+        if fate.left:
+            return "client_left", "nothing"
+        if isinstance(fate.error, errors.UpstreamRefused) or not isinstance(
+                fate.error, errors.UpstreamError | type(None)):
+            return "refused", "nothing"
+        return ("complete" if fate.complete else "failed"), "nothing"
+    if fate.complete:
+        return "complete", "usage" if fate.usage else "estimate"
+    if not fate.left:
+        return "upstream_cut", "estimate"
+    if on_disconnect == "free":
+        return "client_left", "nothing"
+    if on_disconnect == "drain" and fate.usage:
+        return "client_left", "usage"
+    return "client_left", "estimate"
+
+
+def trusted(usage: Usage, guess: Usage, most: Usage) -> tuple[Usage, str, str | None]:
+    """The counts to charge, their source, and a note if they are not what the upstream said.
+
+    A count of -1 was not given and is replaced by our `guess`; one above `most`, what can be, is cut to it.
+    """
+    notes = []
+    counts = {}
+    for name in ("input_tokens", "output_tokens"):
+        said, limit = getattr(usage, name), getattr(most, name)
+        counts[name] = getattr(guess, name) if said < 0 else min(said, limit)
+        if said < 0:
+            notes.append(f"{name} estimated")
+        elif said > limit:
+            notes.append(f"{name} clamped")
+    cached = min(usage.cached_tokens, counts["input_tokens"])
+    if cached < usage.cached_tokens:
+        notes.append("cached_tokens clamped")
+    source = "estimated" if any(note.endswith("estimated") for note in notes) else "upstream"
+    return Usage(counts["input_tokens"], cached, counts["output_tokens"]), source, ", ".join(notes) or None
+
+
+class Books:
+    """What all meters share: the database, the rules of holds, and endings that the disk has not taken yet."""
+
+    def __init__(self, db: Database, settings):
+        self.db = db
+        self.configure(settings)
+        self._waiting: list[tuple] = []
+        self._lock = threading.Lock()
+
+    def configure(self, settings) -> None:
+        """Take over the rules of (new) settings."""
+        self.hold_output_tokens = settings.billing.hold_output_tokens
+        self.overdraft = billing.nano(settings.billing.overdraft)
+        self.timezone = ZoneInfo(settings.site.timezone)
+
+    def close(self, call_id: str, end: billing.Ending, price) -> None:
+        """Close a call. If the disk refuses, the ending waits in memory and `retry` writes it later."""
+        try:
+            billing.close(self.db, call_id, end, price)
+        except StorageError:
+            log.exception("the ending of %s could not be written; it will be tried again", call_id)
+            with self._lock:
+                self._waiting.append((call_id, end, price))
+                metrics.unrecorded.set(len(self._waiting))
+
+    def retry(self) -> None:
+        """Write the endings that wait, in order, as far as the disk takes them."""
+        while self._waiting:
+            try:
+                billing.close(self.db, *self._waiting[0])
+            except StorageError:
+                return
+            with self._lock:
+                self._waiting.pop(0)
+                metrics.unrecorded.set(len(self._waiting))
+
+
+@dataclass(slots=True)
+class Meter:
+    """The account of one call. Every call that passed the rate limit has one, and closes it exactly once."""
+
+    books: Books
+    caller: object
+    wire: str
+    id: str = field(default_factory=lambda: new_id())
+    started: float = field(default_factory=time.monotonic)
+    started_at: int = field(default_factory=lambda: time.time_ns() // 1_000_000)
+    fate: Fate = field(default_factory=Fate)
+    attempts: list[dict] = field(default_factory=list)
+    price: object = None               # set once there is a hold
+    status: int = 200
+    policy: str = "estimate"           # the target's on_disconnect
+    texts: re.Pattern | None = None    # where the target's wire keeps its text
+    _ask: Ask | None = None
+    _model: object = None
+    _upstream: str | None = None
+    _first_byte: float | None = None
+    _unread: list[bytes] = field(default_factory=list)
+    _unread_bytes: int = 0
+    _output_tokens: int = 0
+    _closed: bool = False
+
+    def hold(self, ask: Ask, model) -> None:
+        """Set aside what the call will likely cost. Raises NotCovered if the pockets do not hold it."""
+        self._ask, self._model = ask, model
+        price = model.price(self.caller.plan, self.started_at)
+        asked = min(ask.output_tokens_max or model.output_max or self.books.hold_output_tokens,
+                    model.output_max or COUNT_MAX, self.books.hold_output_tokens)
+        likely = Usage(int(ask.input_tokens * HOLD_MARGIN + 0.999), 0, asked * ask.choices)
+        try:
+            billing.hold(self.books.db, self._call(), likely, price, self.books.overdraft)
+        except billing.NotCovered as err:
+            raise errors.NotCovered(_shortage(err)) from None
+        except StorageError as err:
+            raise errors.StorageFull(retry_after=5) from err
+        self.price = price
+
+    def attempted(self, target, status: int | None, started: float, error: str | None = None) -> None:
+        """Note one attempt on a target. `status` None: it gave none; `error` is a code, never a provider's words."""
+        took_ms = round((time.monotonic() - started) * 1000)
+        self.attempts.append({"upstream": target.upstream.name, "model": target.model, "status": status,
+                              "ms": took_ms} | ({"error": error} if error else {}))
+        self._upstream = target.upstream.name
+        metrics.attempts.labels(target.upstream.name, error or "ok").inc()
+
+    def serve_from(self, target, texts: re.Pattern) -> None:
+        """The target that answers: whose policy holds, and where its texts stand."""
+        self.policy, self.texts = target.upstream.on_disconnect, texts
+
+    def deliver(self, data: bytes) -> None:
+        """Note upstream bytes that go out to the caller. Cheap: their text is counted only if it must be."""
+        if self._first_byte is None:
+            self._first_byte = time.monotonic()
+            self.fate.delivered = True
+        self._unread.append(data)
+        self._unread_bytes += len(data)
+        if self._unread_bytes > UNREAD_BYTES_MAX:
+            self._read_texts()
+
+    def close(self, error: BaseException | None = None) -> None:
+        """End the call: charge it and give the rest of the hold back. A second close does nothing."""
+        if self._closed:
+            return
+        self._closed = True
+        if error is not None:
+            self.fate.error = error
+            self.status = error.status if isinstance(error, errors.RelayError) else 500
+        outcome, charged = ending(self.fate, self.policy)
+        end = self._ending(outcome, charged)
+        if self.price is None:
+            self._refuse(end)
+        else:
+            self.books.close(self.id, end, self.price)
+        self._count(end)
+
+    def _refuse(self, end: billing.Ending) -> None:
+        try:
+            billing.refuse(self.books.db, self._call(), end)
+        except StorageError:
+            log.warning("the refusal of %s could not be recorded", self.id)
+
+    def _call(self) -> billing.Call:
+        ask, model = self._ask, self._model
+        day = datetime.fromtimestamp(self.started_at / 1000, self.books.timezone).strftime("%Y-%m-%d")
+        return billing.Call(id=self.id, user_id=self.caller.user_id, token_id=self.caller.token_id, wire=self.wire,
+                            model=model.id if model else (ask.model[:100] if ask else None),
+                            stream=bool(ask and ask.stream), started_at=self.started_at, day=day)
+
+    def _ending(self, outcome: str, charged: str) -> billing.Ending:
+        usage, source, note = None, "none", None
+        if charged == "usage":
+            usage, source, note = trusted(self.fate.usage, self._guess(), self._most())
+        elif charged == "estimate":
+            usage, source = self._guess(), "estimated"
+        error = self.fate.error
+        code = (error.code or error.type) if isinstance(error, errors.RelayError) else error and "internal_error"
+        return billing.Ending(
+            outcome=outcome, status=self.status, usage=usage, usage_source=source, usage_note=note,
+            upstream=self._upstream, attempts=self.attempts,
+            first_byte_ms=None if self._first_byte is None else round((self._first_byte - self.started) * 1000),
+            duration_ms=round((time.monotonic() - self.started) * 1000), error=code)
+
+    def _guess(self) -> Usage:
+        self._read_texts()
+        return Usage(self._ask.input_tokens, 0, self._output_tokens)
+
+    def _most(self) -> Usage:
+        ask, model = self._ask, self._model
+        input_most = ask.body.size + INPUT_EXTRA_MAX + IMAGE_INPUT_MAX * ask.body.mentions('"image')
+        return Usage(min(input_most, model.context or input_most), 0,
+                     (model.output_max or COUNT_MAX) * ask.choices)
+
+    def _read_texts(self) -> None:
+        """Count the text of the delivered bytes and let them go."""
+        data, self._unread, self._unread_bytes = b"".join(self._unread), [], 0
+        if self.texts is None or not data:
+            return
+        found = [b'"' + piece + b'"' for piece in self.texts.findall(data)]
+        self._output_tokens += estimate.text("".join(_text(piece) for piece in found))
+
+    def _count(self, end: billing.Ending) -> None:
+        metrics.calls.labels(self.wire, end.outcome).inc()
+        if self._first_byte is not None:
+            metrics.first_byte.labels(self.wire).observe(self._first_byte - self.started)
+        if end.usage:
+            metrics.llm_tokens.labels("input").inc(end.usage.input_tokens)
+            metrics.llm_tokens.labels("cached").inc(end.usage.cached_tokens)
+            metrics.llm_tokens.labels("output").inc(end.usage.output_tokens)
+            metrics.cost.inc(self.price.at(end.usage.input_tokens).cost(end.usage))
+
+
+def new_id() -> str:
+    """A request's id: sorted by time, so that rows are appended, then 80 random bits."""
+    return f"req_{time.time_ns() // 1_000_000:012x}{secrets.token_hex(10)}"
+
+
+def texts_of(names: tuple[str, ...]) -> re.Pattern:
+    """A pattern that finds the JSON strings under these names, which is all text that a wire's events carry."""
+    return re.compile(rb'"(?:' + "|".join(names).encode() + rb')"\s*:\s*"((?:[^"\\]|\\.)*)"')
+
+
+def _text(quoted: bytes) -> str:
+    try:
+        return _unescape(quoted)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return quoted.decode("utf-8", "replace")
+
+
+def _shortage(err: billing.NotCovered) -> str:
+    has = err.available
+    return (f"The balances do not cover this call: it may need {billing.yuan(err.needed.wallet)} yuan from the wallet. "
+            f"Available are {has.grant} LLM tokens (grant), {billing.yuan(has.quota)} yuan (subscription quota) and "
+            f"{billing.yuan(has.wallet)} yuan (wallet).")

@@ -1,0 +1,26 @@
+"""What `/metrics` shows: counters of this process, in prometheus-client's own registry.
+
+Owns names and labels. Labels come from closed sets (wires, outcomes, codes, configured names): nothing that a client
+sends becomes a label, and no member is named.
+"""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+registry = CollectorRegistry()
+
+calls = Counter("relay_calls_total", "Calls that were relayed or refused.", ["wire", "outcome"], registry=registry)
+turned_away = Counter("relay_turned_away_total", "Requests that left no row: bad tokens, rate limits, a full house.",
+                      ["code"], registry=registry)
+attempts = Counter("relay_upstream_attempts_total", "Attempts on upstreams.", ["upstream", "result"],
+                   registry=registry)
+llm_tokens = Counter("relay_llm_tokens_total", "LLM tokens of finished calls.", ["kind"], registry=registry)
+cost = Counter("relay_cost_nano_yuan_total", "Cost of finished calls in nano-yuan.", registry=registry)
+first_byte = Histogram("relay_first_byte_seconds", "Time to the first byte of an answer.", ["wire"], registry=registry,
+                       buckets=(.01, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 120))
+in_flight = Gauge("relay_calls_in_flight", "Calls being relayed now.", registry=registry)
+unrecorded = Gauge("relay_unrecorded_endings", "Endings that wait for the disk to be written.", registry=registry)
+
+
+def text() -> bytes:
+    """All metrics in Prometheus' text format."""
+    return generate_latest(registry)
