@@ -1,0 +1,70 @@
+"""From lists of values to a table, side by side, with the targets that the project has set itself."""
+
+from __future__ import annotations
+
+from statistics import median
+
+TARGETS = [  # (what, sentence, whether it is met by the medians {label: {target: value}})
+    ("1 caller: added p50 ms", "at most 1.5 ms", lambda row: row["relay"] <= 1.5),
+    ("300 streams x 50/s: added event p50 ms", "at most 30 ms", lambda row: row["relay"] <= 30),
+    ("300 streams x 50/s: completed", "all", lambda row: row["relay"] == 300),
+    ("500 streams x 10/s: completed", "all", lambda row: row["relay"] == 500),
+    ("memory idle, MiB", "at most 60", lambda row: row["relay"] <= 60),
+    ("memory at 500 streams, MiB", "at most 120", lambda row: row["relay"] <= 120),
+    ("start to first answer, s", "at most 1.5 s", lambda row: row["relay"] <= 1.5),
+    (
+        "32 callers: calls/s",
+        "at least 8 x the peer",
+        lambda row: row["relay"] >= 8 * row["litellm"] if "litellm" in row else None,
+    ),
+]
+ROWS_LABEL = "call beside rows: p50 ms"
+
+
+def medians(values: dict) -> dict[str, dict[str, float]]:
+    """The median of each cell, with rows for what each target adds to the bare upstream."""
+    table = {}
+    for label, cells in values.items():
+        row = {name: median(known) for name, each in cells.items() if (known := without_none(each))}
+        table[label] = row
+        if "p50 ms" in label and "direct" in row:
+            kind = label.replace("event p50", "added event p50") if "event" in label else None
+            kind = kind or label.replace("p50", "added p50")
+            table[kind] = {name: value - row["direct"] for name, value in row.items() if name != "direct"}
+    return table
+
+
+def without_none(values: list) -> list:
+    return [each for each in values if each is not None]
+
+
+def verdicts(table: dict) -> list[tuple[str, str, bool]]:
+    """(label, target in words, met) for every target that was measured."""
+    found = [(label, words, met(table[label])) for label, words, met in TARGETS if "relay" in table.get(label, {})]
+    if ROWS_LABEL in table:
+        empty, full = table[ROWS_LABEL].values()
+        found.append((ROWS_LABEL, f"within 5 % ({full / empty - 1:+.1%})", full <= empty * 1.05))
+    return [each for each in found if each[2] is not None]
+
+
+def number(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:,.0f}" if abs(value) >= 100 or value == int(value) else f"{value:.2f}"
+
+
+def text(table: dict, about: list[str], failures: list[str]) -> str:
+    """The table for people."""
+    names = [name for name in ("direct", "relay", "litellm") if any(name in row for row in table.values())]
+    width = max(map(len, table), default=0) + 2
+    lines = [*about, "", " " * width + "".join(f"{name:>12}" for name in names)]
+    for label, row in table.items():
+        if label != ROWS_LABEL:
+            lines.append(f"{label:<{width}}" + "".join(f"{number(row.get(name)):>12}" for name in names))
+    for name, value in table.get(ROWS_LABEL, {}).items():
+        lines.append(f"{f'call beside {name}: p50 ms':<{width}}{number(value):>{12 * len(names)}}")
+    lines += ["", "Targets"]
+    lines += [f"  {'met  ' if met else 'MISSED'}  {label}: {words}" for label, words, met in verdicts(table)]
+    if failures:
+        lines += ["", "Failures", *(f"  {each}" for each in failures[:20])]
+    return "\n".join(lines)

@@ -1,0 +1,158 @@
+"""What is measured. Each scenario writes values under labels; the report takes medians of the rounds.
+
+Targets are measured in turn within each round, so that a slow minute of the machine is slow for all of them.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bench import load
+from bench.load import Job
+from bench.relay import Relay
+from bench.target import MODEL, Target
+
+MILLION = 1_000_000
+
+
+@dataclass
+class Bench:
+    """The servers of one run of the benchmark, and what was found: values[label][target] is a list."""
+
+    servers: list  # Relay, LiteLLM
+    upstream: Target
+    folder: Path
+    rounds: int
+    quick: bool
+    values: dict = field(default_factory=lambda: defaultdict(lambda: defaultdict(list)))
+    failures: list[str] = field(default_factory=list)
+
+    @property
+    def targets(self) -> list[Target]:
+        return [self.upstream] + [server.target for server in self.servers]
+
+    def note(self, label: str, target: Target, value: float | None) -> None:
+        self.values[label][target.name].append(value)
+
+    def run(self, target: Target, **wishes) -> dict:
+        """Run a load against a target; what it reports. The first failure is kept for the report."""
+        job = Job(target.port, target.path, target.token, MODEL, **wishes)
+        found = load.run(job)
+        if found["failure"]:
+            self.failures.append(f"{target.name}, {wishes}: {found['failure'][:200]}")
+        return found
+
+
+def start(bench: Bench) -> None:
+    """From nothing to the first answered call; the last start stays up for the other scenarios."""
+    for server in bench.servers:
+        for number in range(bench.rounds):
+            if number:
+                server.stop()
+            bench.note("start to first answer, s", server.target, server.start())
+
+
+def plain(bench: Bench, callers: int, seconds: float) -> None:
+    """Whole answers, each caller calling again at once."""
+    name = f"{callers} caller{'s' if callers > 1 else ''}"
+    for _ in range(bench.rounds):
+        for target in bench.targets:
+            found = bench.run(target, callers=callers, seconds=seconds)
+            bench.note(f"{name}: calls/s", target, found["calls_per_s"])
+            bench.note(f"{name}: p50 ms", target, found["p50_ms"])
+            bench.note(f"{name}: p99 ms", target, found["p99_ms"])
+            bench.note(f"{name}: failed", target, found["failed"])
+
+
+def streams(bench: Bench, count: int, rate: int, seconds: float) -> None:
+    """Streams at a fixed pace: how late their events are, and how many streams end properly."""
+    name = f"{count} streams x {rate}/s"
+    for _ in range(bench.rounds):
+        for target in bench.targets:
+            found = bench.run(target, streams=count, rate=rate, seconds=seconds)
+            bench.note(f"{name}: completed", target, found["completed"])
+            bench.note(f"{name}: event p50 ms", target, found["p50_ms"])
+            bench.note(f"{name}: event p99 ms", target, found["p99_ms"])
+
+
+def memory(bench: Bench, count: int = 500, rate: int = 10, seconds: float = 5) -> None:
+    """Resident memory before, during and after many slow streams; run first, on fresh processes."""
+    for server in bench.servers:
+        target = server.target
+        idle = target.rss_mib()
+        with Weighing(target) as weighing:
+            bench.run(target, streams=count, rate=rate, seconds=seconds)
+        bench.note("memory idle, MiB", target, idle)
+        bench.note(f"memory at {count} streams, MiB", target, weighing.peak_mib)
+        bench.note("memory per stream, KiB", target, (weighing.peak_mib - idle) * 1024 / count)
+        bench.note("memory after, MiB", target, target.rss_mib())
+
+
+class Weighing:
+    """Watches the resident memory of a target; `peak_mib` is the most that was seen."""
+
+    def __init__(self, target: Target):
+        self.target, self.peak_mib, self._over = target, 0.0, threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def _watch(self) -> None:
+        while not self._over.wait(0.2):
+            self.peak_mib = max(self.peak_mib, self.target.rss_mib())
+
+    def __enter__(self) -> Weighing:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._over.set()
+        self._thread.join()
+
+
+def most_events(bench: Bench, count: int = 50) -> None:
+    """As many events as go through when the upstream does not wait between them."""
+    for _ in range(bench.rounds):
+        for target in bench.targets:
+            # The peer carries a fiftieth of the others' events; the time of a round is what counts.
+            events = 40 if target.name == "litellm" else 500 if bench.quick else 2000
+            found = bench.run(target, streams=count, rate=0, events=events, seconds=10, ramp_s=0.1)
+            bench.note("most events/s", target, found["events_per_s"])
+
+
+def rows(bench: Bench) -> None:
+    """The cost of a call in an empty file and beside a million request rows, in alternation."""
+    count = MILLION // 20 if bench.quick else MILLION
+    empty, full = (Relay(bench.folder / name, bench.upstream.port, threads=32) for name in ("empty", "full"))
+    try:
+        full.start()
+        full.stop()
+        full.fill(count)
+        empty.target.name, full.target.name = "no rows", f"{count:,} rows"
+        for relay in (empty, full):
+            relay.start()
+            bench.run(relay.target, callers=1, seconds=0.5)  # warm caches
+        for _ in range(4 if bench.quick else 12):
+            for relay in (empty, full):
+                found = bench.run(relay.target, callers=1, seconds=1)
+                bench.note("call beside rows: p50 ms", relay.target, found["p50_ms"])
+    finally:
+        empty.stop()
+        full.stop()
+
+
+def all_of(quick: bool) -> dict:
+    """The scenarios by name, in the order in which they run; `start` is always run."""
+    seconds = 1.5 if quick else 5
+    return {
+        "start": start,
+        "memory": lambda bench: memory(bench, seconds=seconds),
+        "plain-1": lambda bench: plain(bench, 1, seconds / 2),
+        "plain-32": lambda bench: plain(bench, 32, seconds / 2),
+        "streams-100": lambda bench: streams(bench, 100, 50, seconds),
+        "streams-300": lambda bench: streams(bench, 300, 50, seconds),
+        "streams-500": lambda bench: streams(bench, 500, 10, seconds),
+        "most-events": most_events,
+        "rows": rows,
+    }
