@@ -1,0 +1,128 @@
+"""The browser console: pages for visitors, members and administrators.
+
+This file puts the page groups on the application and owns what all pages share: security headers, the choice
+of language and theme, the template context, and pages for errors. The API under /api and /v1 answers for itself.
+"""
+
+import hashlib
+from functools import cache
+from pathlib import Path
+
+from flask import current_app, g, render_template, request, url_for
+from werkzeug.exceptions import HTTPException
+
+from console import charts, current, format, forms, i18n, session
+from console.i18n import lazy_gettext as _
+
+THEMES = {"auto": _("Automatic"), "light": _("Light"), "dark": _("Dark")}
+THEME_COOKIE = "theme"
+YEAR_S = 365 * 24 * 3600
+POLICY = ("default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+          "font-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'")
+HEADERS = {
+    "Content-Security-Policy": POLICY, "X-Content-Type-Options": "nosniff", "X-Frame-Options": "DENY",
+    "Referrer-Policy": "same-origin", "Cross-Origin-Opener-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=()",
+}
+SENTENCES = {
+    400: _("The form could not be read. Go back, reload the page and try once more."),
+    403: _("This is not yours to see or to do."),
+    404: _("There is no page at this address."),
+    405: _("This address does not answer to that kind of request."),
+    413: _("That is more than this page takes."),
+    429: _("Too many attempts. Wait a little and try again."),
+    500: _("Something broke on our side. It was logged; nothing was charged."),
+    503: _("The relay cannot save anything right now. Try again soon."),
+}
+
+
+def register(app, settings) -> None:
+    """Puts the console on an application. `settings` are those in force at the start (cookies, secret key)."""
+    from console import docs, public
+
+    i18n.install(app)
+    format.install(app)
+    session.install(app, settings)
+    for group in (public, docs):
+        app.register_blueprint(group.pages)
+    app.jinja_env.globals.update(stacked_bars=charts.stacked_bars, lines=charts.lines,
+                                 field_attributes=forms.field_attributes)
+    app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
+    app.context_processor(context)
+    app.after_request(finish)
+    app.register_error_handler(HTTPException, error_page)
+
+
+def theme() -> str:
+    """auto, light or dark: ?theme, else the cookie, else auto."""
+    wish = request.args.get("theme") or request.cookies.get(THEME_COOKIE)
+    return wish if wish in THEMES else "auto"
+
+
+def here(**changes) -> str:
+    """This page's address with other GET parameters (None takes one out); the front page if this one takes no GET."""
+    rule = request.url_rule
+    if rule is None or "GET" not in rule.methods:
+        return url_for("public.front", **{k: v for k, v in changes.items() if v is not None})
+    values = {k: request.args.getlist(k) for k in request.args if k not in ("lang", "theme")}
+    values.update(request.view_args or {}, **changes)
+    return url_for(request.endpoint, **{k: v for k, v in values.items() if v is not None})
+
+
+@cache
+def _fingerprint(path: Path, _changed_at: float) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:10]
+
+
+def asset(name: str) -> str:
+    """The address of a static file, with its fingerprint: browsers keep it for ever and see a change at once."""
+    path = Path(current_app.static_folder) / name
+    return url_for("static", filename=name, v=_fingerprint(path, path.stat().st_mtime))
+
+
+def context() -> dict:
+    """What every template may use."""
+    state = current.state()
+    return {
+        "asset": asset, "here": here, "member": current.member(), "site": state.settings.site,
+        "site_url": current.site_url(), "api_base": current.api_base(), "demo": state.catalog.demo,
+        "language": i18n.language(), "languages": i18n.LANGUAGES, "theme": theme(), "themes": THEMES,
+        "has_page": lambda endpoint: endpoint in current_app.view_functions,
+        "registration": state.settings.accounts.registration,
+    }
+
+
+def finish(response):
+    """Security headers on every answer that is not the API's; remembers a choice of language or theme."""
+    if current.is_api(request.path):
+        return response
+    for name, value in HEADERS.items():
+        response.headers.setdefault(name, value)
+    https = current.site_url().startswith("https://")
+    if https:
+        response.headers.setdefault("Strict-Transport-Security", f"max-age={YEAR_S}")
+    if request.endpoint == "static":
+        keep = f"public, max-age={YEAR_S}, immutable" if "v" in request.args else "no-cache"
+        response.headers["Cache-Control"] = keep
+        return response
+    response.headers.setdefault("Cache-Control", "no-store" if current.member() else "private, no-cache")
+    response.vary.update(("Cookie", "Accept-Language"))
+    for name, choices, cookie in (("lang", i18n.LANGUAGES, i18n.COOKIE), ("theme", THEMES, THEME_COOKIE)):
+        if request.args.get(name) in choices:
+            response.set_cookie(cookie, request.args[name], max_age=YEAR_S, samesite="Lax", secure=https,
+                                httponly=True)
+    return response
+
+
+def error_page(error: HTTPException):
+    """A page with a sentence and a way back. API addresses keep Werkzeug's answer unless the relay has its own."""
+    if current.is_api(request.path) or error.code is None or error.code < 400:
+        return error
+    sentence = SENTENCES.get(error.code, SENTENCES[500 if error.code >= 500 else 400])
+    g.pop("_login_user", None) if error.code >= 500 else None
+    page = render_template("error.html", code=error.code, sentence=sentence)
+    response = current_app.make_response((page, error.code))
+    for name, value in error.get_headers(request.environ):
+        if name.lower() in ("retry-after", "allow"):
+            response.headers[name] = value
+    return response

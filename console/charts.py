@@ -1,0 +1,93 @@
+"""The geometry of charts: numbers in, rectangles and points out. The template `macros/charts.html` draws them.
+
+Attributes only and no style, so that the strict Content-Security-Policy holds; colours are classes s0 to s5.
+"""
+
+from dataclasses import dataclass, field
+
+WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 720, 230, 0, 28, 26
+MARKS_MAX = 7
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One rectangle: of which series, where, and the sentence that a pointer or a screen reader gets."""
+
+    series: int
+    x: float
+    y: float
+    width: float
+    height: float
+    title: str
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Everything to draw: `grid` of (y, text), `marks` of (x, text), `bars` or `lines`, and `rows` for the table."""
+
+    label: str
+    series: list[str]
+    grid: list[tuple[float, str]]
+    marks: list[tuple[float, str]]
+    rows: list[tuple[str, list[str]]]
+    bars: list[Bar] = field(default_factory=list)
+    lines: list[tuple[int, str]] = field(default_factory=list)
+    width: int = WIDTH
+    height: int = HEIGHT
+    empty: bool = False
+
+
+def _ceiling(value: int | float) -> int | float:
+    """The next round number at or above a value: 1, 2, 4 or 6 times a power of ten."""
+    if value <= 0:
+        return 1
+    step = 10 ** (len(str(int(value))) - 1) if value >= 1 else 0.1
+    while step > value:
+        step /= 10
+    return next(n * step for n in (1, 2, 4, 6, 10) if n * step >= value)
+
+
+def _frame(label, series, points, top, write):
+    plot = HEIGHT - TOP - BOTTOM
+    grid = [(TOP + plot * (1 - half / 2), write(top * half // 2 if top >= 2 else top * half / 2)) for half in (0, 1, 2)]
+    slot = (WIDTH - LEFT) / max(len(points), 1)
+    every = -(-len(points) // MARKS_MAX) or 1
+    marks = [(round(LEFT + slot * (i + 0.5), 1), name) for i, (name, _) in enumerate(points) if i % every == 0]
+    rows = [(name, [write(v) for v in values]) for name, values in points]
+    return {"label": label, "series": series, "grid": grid, "marks": marks, "rows": rows}, slot, plot
+
+
+def stacked_bars(label, points, series=("",), write=str) -> Chart:
+    """Bars, one a point, stacked by series.
+
+    In: what the chart is of; points [(name, [value of each series])]; the names of the series; `write` turns a
+    value into text. Values are numbers of at least 0 (a negative one is drawn as 0, and written as it is).
+    """
+    series = list(series)
+    tallest = max((sum(max(v, 0) for v in values) for _, values in points), default=0)
+    top = _ceiling(tallest)
+    parts, slot, plot = _frame(label, series, points, top, write)
+    bars = []
+    for i, (name, values) in enumerate(points):
+        y = float(TOP + plot)
+        for s, value in enumerate(values):
+            height = plot * max(value, 0) / top
+            y -= height
+            if height:
+                title = f"{name} · {series[s]}: {write(value)}" if series[s] else f"{name}: {write(value)}"
+                bars.append(Bar(s, round(LEFT + slot * (i + 0.15), 1), round(y, 1), round(slot * 0.7, 1),
+                                round(height, 1), title))
+    return Chart(**parts, bars=bars, empty=tallest <= 0)
+
+
+def lines(label, points, series=("",), write=str) -> Chart:
+    """Lines, one a series, over the same points as `stacked_bars` takes."""
+    tallest = max((v for _, values in points for v in values), default=0)
+    top = _ceiling(tallest)
+    parts, slot, plot = _frame(label, list(series), points, top, write)
+    drawn = []
+    for s in range(len(series)):
+        at = (f"{LEFT + slot * (i + 0.5):.1f},{TOP + plot * (1 - max(values[s], 0) / top):.1f}"
+              for i, (_, values) in enumerate(points))
+        drawn.append((s, " ".join(at)))
+    return Chart(**parts, lines=drawn, empty=tallest <= 0)
