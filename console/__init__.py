@@ -31,7 +31,7 @@ SENTENCES = {
     405: _("This address does not answer to that kind of request."),
     413: _("That is more than this page takes."),
     429: _("Too many attempts. Wait a little and try again."),
-    500: _("Something broke on our side. It was logged; nothing was charged."),
+    500: _("Something broke on our side. The log knows more."),
     503: _("The relay cannot save anything right now. Try again soon."),
 }
 

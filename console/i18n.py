@@ -130,7 +130,7 @@ def sentences() -> dict[str, str]:
 
 def missing(language: str) -> dict[str, str]:
     """The sentences that have no translation in a language, with their places."""
-    known = translations(language)._catalog
+    known = getattr(translations(language), "_catalog", {})
     return {one: place for one, place in sentences().items() if one not in known and (one, 0) not in known}
 
 
