@@ -12,9 +12,9 @@ import secrets
 import time
 from dataclasses import dataclass
 
-from db import Database
 from limits import parse
 
+from db import Database
 from relay import errors
 from relay.body import Ask
 
@@ -112,7 +112,7 @@ class Gate:
         return budget
 
     def admit(self, caller: Caller, ask: Ask, model) -> None:
-        """Refuse what this caller may not ask: ModelNotAllowed, or ContextTooLong by the plan's or the model's limit."""
+        """Refuse what this caller may not ask: ModelNotAllowed, or ContextTooLong by the plan's or model's limit."""
         if caller.models is not None and model.id not in caller.models:
             raise errors.ModelNotAllowed(
                 f"This token may not use '{model.id}'. It may use: {', '.join(sorted(caller.models))}.",
@@ -224,7 +224,7 @@ def tokens(db: Database, user_id: int) -> list[dict]:
          WHERE tokens.user_id = ? GROUP BY tokens.id ORDER BY tokens.id DESC""", (user_id,)).fetchall()
     names = ("id", "name", "hint", "models", "rpm", "created_at", "expires_at", "revoked_at",
              "last_used_at", "calls", "cost")
-    return [dict(zip(names, row)) | {"models": json.loads(row[3]) if row[3] else None} for row in rows]
+    return [dict(zip(names, row, strict=True)) | {"models": json.loads(row[3]) if row[3] else None} for row in rows]
 
 
 def _checked(name: str, models: list[str] | None, rpm: int | None, expires_at: int | None) -> dict:

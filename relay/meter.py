@@ -176,6 +176,16 @@ class Meter:
         """The target that answers: whose policy holds, and where its texts stand."""
         self.policy, self.texts = target.upstream.on_disconnect, texts
 
+    def used(self, usage: Usage | None) -> None:
+        """Note what the upstream says was used. Counts are totals: a later one replaces, -1 (not given) does not."""
+        if usage is None:
+            return
+        before = self.fate.usage or usage
+        self.fate.usage = Usage(
+            usage.input_tokens if usage.input_tokens >= 0 else before.input_tokens,
+            max(usage.cached_tokens, before.cached_tokens if usage.input_tokens < 0 else 0),
+            usage.output_tokens if usage.output_tokens >= 0 else before.output_tokens)
+
     def deliver(self, data: bytes) -> None:
         """Note upstream bytes that go out to the caller. Cheap: their text is counted only if it must be."""
         if self._first_byte is None:
@@ -193,7 +203,8 @@ class Meter:
         self._closed = True
         if error is not None:
             self.fate.error = error
-            self.status = error.status if isinstance(error, errors.RelayError) else 500
+            if not self.fate.delivered:
+                self.status = error.status if isinstance(error, errors.RelayError) else 500
         outcome, charged = ending(self.fate, self.policy)
         end = self._ending(outcome, charged)
         if self.price is None:

@@ -63,3 +63,8 @@ class MonotonicStorage(Storage):
     def _purge(self, now: float) -> None:
         self._windows = {key: window for key, window in self._windows.items() if now < window[1]}
         self._purge_at = now + self.PURGE_S
+
+
+def address(storage_uri: str) -> str:
+    """The storage's address for the package `limits`: ours for the `memory://` of the settings, else as it is."""
+    return "monotonic://" if storage_uri == "memory://" else storage_uri

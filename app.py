@@ -1,0 +1,60 @@
+"""The relay: `create_app` puts the parts together, `main` serves them. No logic lives here."""
+
+import logging
+import signal
+import sys
+
+from flask import Flask
+from flask_limiter import Limiter
+
+import chores
+import commands
+import console
+import db
+import logs
+import ops
+import relay
+import settings as configuration
+from relay import windows
+from server import Server
+
+log = logging.getLogger("app")
+
+
+def create_app(settings=None, *, serving: bool = False) -> Flask:
+    """The app for these settings (else config.toml's). `serving` opens the database as its one server does."""
+    settings = settings or configuration.load()
+    app = Flask(__name__)
+    app.config.update(MAX_CONTENT_LENGTH=settings.server.body_bytes_max)
+    app.json.sort_keys = False
+    database = db.Database(settings.database.path, writer=serving)
+    limiter = Limiter(lambda: "", strategy="fixed-window", auto_check=False,
+                      storage_uri=windows.address(settings.limits.storage_uri))
+    limiter.init_app(app)
+    app.extensions["relay"] = relay.Relay(settings, database, limiter.limiter)
+    app.register_blueprint(relay.blueprint())
+    app.register_blueprint(ops.pages)
+    console.register(app, settings)
+    commands.register(app)
+    return app
+
+
+def main() -> int:
+    """Serve until a signal ends it. Returns the exit status."""
+    try:
+        settings = configuration.load()
+        logs.set_up(settings.server.log)
+        app = create_app(settings, serving=True)
+        server = Server(app, settings)
+    except (configuration.SettingsError, db.DatabaseError, OSError) as err:
+        print(f"The relay cannot start: {err}", file=sys.stderr)
+        return 1
+    chores.begin(app, server)
+    signal.signal(signal.SIGHUP, lambda *_: chores.reload(app))
+    server.run()
+    app.extensions["relay"].db.close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,39 @@
+"""For who runs the relay: /healthz, /readyz and /metrics.
+
+Owns what these three say. They need no token; /metrics answers only the addresses that the settings name.
+"""
+
+from flask import Blueprint, Response, abort, current_app, request
+
+from relay import metrics
+
+VERSION = "1.0.0"
+
+pages = Blueprint("ops", __name__)
+
+
+@pages.get("/healthz")
+def healthz() -> dict:
+    """Alive: the process answers. It says nothing of disk or upstreams, so that nobody restarts it for theirs."""
+    return {"status": "ok", "version": VERSION, "demo": current_app.extensions["relay"].catalog.demo}
+
+
+@pages.get("/readyz")
+def readyz() -> tuple[dict, int]:
+    """Ready: the database takes writes, and some model has an upstream."""
+    relay = current_app.extensions["relay"]
+    checks = {
+        "database": "ok" if relay.db.healthy else f"not writable: {relay.db.problem}",
+        "upstreams": "ok" if any(model.available for model in relay.catalog.models.values()) else "none is configured",
+        "serving": "draining" if relay.draining else "ok",
+    }
+    ready = all(found == "ok" for found in checks.values())
+    return {"status": "ok" if ready else "not ready", "demo": relay.catalog.demo, "checks": checks}, 200 if ready else 503
+
+
+@pages.get("/metrics")
+def metrics_page() -> Response:
+    """Prometheus' text format. For other addresses than those of the settings it does not exist."""
+    if request.remote_addr not in current_app.extensions["relay"].settings.server.metrics_from:
+        abort(404)
+    return Response(metrics.text(), content_type="text/plain; version=0.0.4; charset=utf-8")

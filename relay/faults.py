@@ -1,0 +1,91 @@
+"""What a provider's error means.
+
+Owns the reading of error bodies and statuses of all providers into our error tree, and their redaction. It sends
+nothing and remembers nothing. Sources: the providers' error pages; tests/test_contract.py holds one body of each.
+"""
+
+import re
+
+import msgspec
+
+from relay.errors import (
+    RelayError,
+    UpstreamAccount,
+    UpstreamError,
+    UpstreamOverloaded,
+    UpstreamRefused,
+    UpstreamTimeout,
+)
+
+# Our key or our account: DashScope, Ark, Moonshot, Zhipu (1000-1004 key, 1113 arrears, 1309/1311 plan), Spark (11200).
+ACCOUNT = {"arrearage", "accountoverdueerror", "exceeded_current_quota_error", "insufficient_quota",
+           "invalid_api_key", "invalid_iam_token", "authenticationerror", "invalid_authentication_error",
+           "insufficient_balance", "insufficient_user_quota", "modelnotopen", "accessdenied",
+           "1000", "1001", "1002", "1003", "1004", "1110", "1111", "1112", "1113", "1309", "1311", "11200"}
+# Busy: Zhipu 1302-1305, 1308, 1310, 1312, 1313; Spark 11202, 11203; by words elsewhere.
+BUSY = {"1302", "1303", "1304", "1305", "1308", "1310", "1312", "1313", "11202", "11203", "10008",
+        "rate_limit_reached_error", "engine_overloaded_error", "limit_requests", "serveroverloaded",
+        "rpm_rate_limit_exceeded", "tpm_rate_limit_exceeded", "rate_limit_exceeded", "overloaded_error",
+        "rate_limit_error"}
+# The content was refused: DashScope, Zhipu 1301, Spark 10013, 10014, 10019.
+FILTERED = {"data_inspection_failed", "content_filter", "1301", "10013", "10014", "10019", "content_policy_violation"}
+# The request is wrong though the status is 200: Zhipu 1210-1215 and 1261, Spark 10003-10005 and 10907.
+WRONG = {"1210", "1211", "1212", "1213", "1214", "1215", "1261", "10003", "10004", "10005", "10907",
+         "invalid_request_error", "invalid_parameter_error", "context_length_exceeded"}
+
+MESSAGE_LENGTH_MAX = 2000
+
+_decode = msgspec.json.Decoder().decode
+_keys = re.compile(r"\b(?:sk-|bce-v3/|Bearer\s+)[A-Za-z0-9_\-/.*]{8,}", re.IGNORECASE)
+
+
+def of_status(status: int, body: bytes, headers, key: str | None = None) -> RelayError:
+    """The error that an answer with a status of 400 or more stands for. `key` is struck out of its message."""
+    try:
+        doc = _decode(body)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        doc = {}
+    doc = doc if isinstance(doc, dict) else {}
+    error = doc.get("error")
+    if isinstance(error, str):
+        error = {"message": error}
+    error = error if isinstance(error, dict) else doc
+    return read(error, status, retry_after=seconds(headers.get("retry-after")), key=key)
+
+
+def read(error: dict, status: int = 200, *, retry_after: int | None = None, key: str | None = None) -> RelayError:
+    """The same of an error object, with the status it came with (200: in place of content)."""
+    codes = {str(error.get(name)).lower() for name in ("code", "type", "error_code") if error.get(name) is not None}
+    codes |= {code.split(".")[0] for code in codes}
+    message = redacted(str(error.get("message") or error.get("error_msg") or ""), key)
+    if status in (401, 402, 403) or codes & ACCOUNT:
+        return UpstreamAccount()
+    if status in (429, 503, 529) or codes & BUSY or any(code.startswith(("throttling", "ratelimit", "quotaexceeded"))
+                                                        for code in codes):
+        return UpstreamOverloaded(retry_after=retry_after or 2)
+    if status in (408, 504):
+        return UpstreamTimeout()
+    if codes & FILTERED or any(code.startswith("sensitive") for code in codes):
+        return UpstreamRefused(400, message or "The provider refused the content.", code="content_filter")
+    if status in (400, 404, 413, 422) or (status == 200 and codes & WRONG):
+        code, param = error.get("code"), error.get("param")
+        return UpstreamRefused(400 if status == 200 else status,
+                               message or "The provider says that the request is not valid.",
+                               code=str(code)[:100] if code is not None else None,
+                               param=str(param)[:100] if param else None)
+    return UpstreamError()
+
+
+def seconds(retry_after: str | None) -> int | None:
+    """A Retry-After header in whole seconds, or None if there is none that we read."""
+    try:
+        return max(1, min(3600, int(float(retry_after)) + 1)) if retry_after else None
+    except (ValueError, OverflowError):
+        return None
+
+
+def redacted(message: str, key: str | None = None) -> str:
+    """A provider's message without anything that looks like a key."""
+    if key:
+        message = message.replace(key, "***")
+    return _keys.sub("***", message)[:MESSAGE_LENGTH_MAX]

@@ -1,0 +1,189 @@
+"""Connections to upstreams that can be cut from another thread.
+
+Owns sockets: where they may lead (public addresses, unless an upstream says allow_private), how they are made, and the
+watcher that cuts them when a caller has left. It knows nothing of what is said over them.
+
+urllib3 offers no handle on a request that waits for its headers, so a connection registers its socket with the `Line`
+of the attempt that this thread makes.
+"""
+
+import contextlib
+import ipaddress
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import urllib3
+from requests import Response
+from requests.adapters import HTTPAdapter
+from requests.structures import CaseInsensitiveDict
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.exceptions import NewConnectionError
+
+WATCH_S = 0.25
+NAT64 = ipaddress.ip_network("64:ff9b::/96")
+SIX_TO_FOUR = ipaddress.ip_network("2002::/16")
+
+_thread = threading.local()
+
+
+@contextlib.contextmanager
+def calling(line: "Line") -> Iterator[None]:
+    """Connections that this thread uses belong to that line."""
+    _thread.line = line
+    try:
+        yield
+    finally:
+        del _thread.line
+
+
+class PrivateAddress(OSError):
+    """The target's name leads to an address that is not public, and its upstream does not say allow_private."""
+
+
+class Line:
+    """One attempt's connection, so that another thread can cut it."""
+
+    def __init__(self, allow_private: bool):
+        self.allow_private = allow_private
+        self.left = False                      # the caller is gone
+        self.drain_s = 0                       # how long the answer may still be read then
+        self.cut_at: float | None = None
+        self._cut = False
+        self._shutdown: Callable[[], None] | None = None
+        self.socket: socket.socket | None = None
+
+    def attach(self, sock: socket.socket) -> None:
+        """This socket is what a cut shuts down."""
+        self.socket = sock
+        self.on_cut(lambda: sock.shutdown(socket.SHUT_RDWR))
+
+    def on_cut(self, shutdown: Callable[[], None]) -> None:
+        self._shutdown = shutdown
+        if self._cut:
+            self.cut()
+
+    def cut(self) -> None:
+        """End the attempt: its reads and writes fail or end at once. Callable from any thread."""
+        self._cut = True
+        try:
+            if self._shutdown:
+                self._shutdown()
+        except OSError:
+            pass                   # closed already
+
+    def wait_at_most(self, seconds: float) -> None:
+        """How long a read may take from now on."""
+        if self.socket is not None:
+            try:
+                self.socket.settimeout(seconds)
+            except OSError:
+                pass               # closed already: the next read says so
+
+
+class Watcher:
+    """Looks, four times a second, whether the callers of open lines are still there."""
+
+    def __init__(self):
+        self._lines: dict[Line, Callable[[], bool]] = {}
+        self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()
+
+    def watch(self, line: Line, gone: Callable[[], bool]) -> None:
+        self._lines[line] = gone
+        if self._thread is None:
+            with self._lock:
+                if self._thread is None:
+                    self._thread = threading.Thread(target=self._run, name="watcher", daemon=True)
+                    self._thread.start()
+
+    def forget(self, line: Line) -> None:
+        self._lines.pop(line, None)
+
+    def _run(self) -> None:
+        while True:
+            time.sleep(WATCH_S)
+            now = time.monotonic()
+            for line, gone in list(self._lines.items()):
+                if not line.left and gone():
+                    line.left, line.cut_at = True, now + line.drain_s
+                if line.left and now >= line.cut_at:
+                    self.forget(line)
+                    line.cut()
+
+
+class _Tracked:
+    """A connection that reaches public addresses only, and can be cut from its first moment on."""
+
+    def _new_conn(self) -> socket.socket:
+        line: Line = _thread.line
+        problem: Exception = OSError("the name has no address")
+        try:
+            found = socket.getaddrinfo(self._dns_host, self.port, type=socket.SOCK_STREAM)
+        except (socket.gaierror, UnicodeError) as err:
+            raise NewConnectionError(self, f"no address: {err}") from err
+        for family, kind, protocol, _, address in found:
+            sock = socket.socket(family, kind, protocol)
+            try:
+                _check_public(address[0], line)
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                sock.settimeout(self.timeout)
+                line.attach(sock)
+                sock.connect(address)
+                return sock
+            except OSError as err:
+                sock.close()
+                problem = err
+        if isinstance(problem, TimeoutError):
+            raise urllib3.exceptions.ConnectTimeoutError(self, "connecting took too long") from problem
+        raise NewConnectionError(self, f"cannot connect: {problem}") from problem
+
+    def connect(self) -> None:
+        super().connect()
+        _thread.line.attach(self.sock)         # over TLS it is another socket than _new_conn's
+
+    def request(self, *args, **options) -> None:
+        if self.sock is not None:
+            _thread.line.attach(self.sock)
+        super().request(*args, **options)
+
+
+class _Plain(_Tracked, HTTPConnection):
+    pass
+
+
+class _Secure(_Tracked, HTTPSConnection):
+    pass
+
+
+class _PlainPool(urllib3.HTTPConnectionPool):
+    ConnectionCls = _Plain
+
+
+class _SecurePool(urllib3.HTTPSConnectionPool):
+    ConnectionCls = _Secure
+
+
+class Adapter(HTTPAdapter):
+    """requests' adapter over tracked connections, without cookies."""
+
+    def init_poolmanager(self, *args, **options):
+        super().init_poolmanager(*args, **options)
+        self.poolmanager.pool_classes_by_scheme = {"http": _PlainPool, "https": _SecurePool}
+
+    def build_response(self, req, resp) -> Response:
+        response = Response()
+        response.status_code, response.raw, response.request = resp.status, resp, req
+        response.headers = CaseInsensitiveDict(resp.headers)
+        return response
+
+
+def _check_public(address: str, line: Line) -> None:
+    if line.allow_private:
+        return
+    ip = ipaddress.ip_address(address.partition("%")[0])
+    ip = getattr(ip, "ipv4_mapped", None) or ip
+    translated = ip.version == 6 and (ip in NAT64 or ip in SIX_TO_FOUR)
+    if not ip.is_global or ip.is_multicast or translated:
+        raise PrivateAddress(f"{ip} is not a public address; the upstream must say allow_private = true")
