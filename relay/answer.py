@@ -59,10 +59,11 @@ def _passed(wire, ask, reply: Reply, meter: Meter) -> Iterator[bytes]:
             yield chunk
             continue
         data = sse.data(event)
-        told = wire.signs(data) if data is not None else None
-        if told is None:
-            yield wire.clean(event)
+        if not data:
+            if comment := wire.clean(event):
+                yield comment
             continue
+        told = wire.signs(data)
         meter.used(told.usage)
         finished = told.finish or finished
         if told.error:
@@ -97,7 +98,7 @@ def _chunks(spoken, reply: Reply, meter: Meter) -> Iterator[dict | errors.RelayE
     finished = None
     for event, chunk in _pieces(reply, None):
         data = sse.data(event if chunk is None else chunk)
-        if data is None:
+        if not data:
             yield None
             continue
         told = spoken.signs(data)
@@ -126,23 +127,22 @@ def _pieces(reply: Reply, wire) -> Iterator[tuple[bytes | None, bytes | None]]:
     for event in reply.held:
         yield event, None
     reply.held = []
-    events = reply.events
     while True:
         try:
             chunk = reply.read()
+            if not chunk:
+                break
+            unseen = wire is not None and not reply.events.rest() and wire.plain(chunk)
+            found = [] if unseen else reply.cut(chunk)
         except errors.UpstreamError as err:
             reply.problem = err
             return
-        if not chunk:
-            rest = events.rest()
-            if rest.strip():
-                yield rest, None
-            return
-        if wire is not None and events.empty and wire.plain(chunk):
+        if unseen:
             yield None, chunk
-            continue
-        for event in events.feed(chunk):
+        for event in found:
             yield event, None
+    if reply.events.rest().strip():
+        yield reply.events.rest(), None
 
 
 def _complete(reply: Reply, meter: Meter) -> None:

@@ -9,8 +9,8 @@ import re
 from dataclasses import dataclass
 
 import msgspec
-from billing import Usage
 
+from billing import Usage
 from relay import estimate, sse
 from relay.body import Ask, Body
 from relay.errors import BadRequest, RelayError
@@ -134,8 +134,8 @@ def signs(data: bytes) -> Signs:
     try:
         doc = _decode(data)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-        return Signs()
-    return signs_of(doc) if isinstance(doc, dict) else Signs()
+        doc = None
+    return signs_of(doc) if isinstance(doc, dict) else Signs(error={"message": "not a JSON object"})
 
 
 def signs_of(doc: dict) -> Signs:
@@ -183,4 +183,24 @@ def clean(event: bytes) -> bytes:
     if event.startswith(b":"):
         return event.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
     data = sse.data(event)
-    return sse.frame(data) if data is not None else b""
+    return sse.frame(data) if data else b""
+
+
+def as_events(doc: dict) -> list[bytes]:
+    """A whole answer as the events of a stream, for who asked for one and whose upstream gave none."""
+    choices = [{**{name: value for name, value in choice.items() if name != "message"},
+                "delta": {**_told(choice), **_numbered(_told(choice))}}
+               for choice in doc["choices"] if isinstance(choice, dict)]
+    return [sse.frame(_encode({**doc, "object": "chat.completion.chunk", "choices": choices})), DONE]
+
+
+def _told(choice: dict) -> dict:
+    message = choice.get("message")
+    return message if isinstance(message, dict) else {}
+
+
+def _numbered(message: dict) -> dict:
+    calls = message.get("tool_calls")
+    if not isinstance(calls, list) or not calls:
+        return {}
+    return {"tool_calls": [{"index": index, **call} for index, call in enumerate(calls) if isinstance(call, dict)]}

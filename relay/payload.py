@@ -1,18 +1,26 @@
 """What is sent to a target: the caller's own bytes, with only what must differ cut in."""
 
+import msgspec
+
+from relay import quirks
 from relay.body import Ask
 from relay.catalog import Target
+
+_encode = msgspec.json.Encoder().encode
 
 
 def payload(ask: Ask, target: Target) -> bytes:
     """The request body for a target, in the wire that the target speaks."""
-    changes: dict[str, object] = {}
-    drop = []
-    if target.model != ask.model:
-        changes["model"] = target.model
+    body = ask.body if ask.chat is None or target.wire != "chat" else ask.chat
+    changes: dict[str, object] = {"model": target.model} if target.model != body.get("model") else {}
     if target.wire == "chat":
         if ask.stream:
-            changes["stream_options"] = {**(ask.body.get("stream_options") or {}), "include_usage": True}
-        elif "stream_options" in ask.body:
-            drop.append("stream_options")      # with a plain call several providers refuse it
-    return ask.body.bytes(changes, drop)
+            changes["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}
+        elif "stream_options" in body:
+            changes["stream_options"] = None       # with a plain call several providers refuse it
+        if target.quirks:
+            changes |= quirks.apply(target.quirks, {**body, **changes})
+    drop = [name for name, value in changes.items() if value is None]
+    if body is ask.body:
+        return ask.body.bytes(changes, drop)
+    return _encode({name: value for name, value in {**body, **changes}.items() if name not in drop})

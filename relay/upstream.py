@@ -76,6 +76,13 @@ class Reply:
             raise errors.UpstreamError("The provider's answer is larger than the relay takes.")
         return chunk
 
+    def cut(self, chunk: bytes) -> list[bytes]:
+        """The events that this piece completes. Raises UpstreamError for one that never ends."""
+        try:
+            return self.events.feed(chunk)
+        except sse.TooLong as err:
+            raise errors.UpstreamError("The provider's answer has an event that is too large.") from err
+
     def close(self) -> None:
         """Let the connection go: back to the pool if the answer was read to its end, else closed."""
         if self._closed:
@@ -197,10 +204,10 @@ def _await_content(reply: Reply, wire) -> None:
     held_bytes, finished = 0, None
     while held_bytes < HELD_BYTES_MAX:
         chunk = reply.read()
-        for event in reply.events.feed(chunk):
+        for event in reply.cut(chunk):
             reply.held.append(event)
             data = sse.data(event)
-            told: Signs = wire.signs(data) if data is not None else Signs()
+            told: Signs = wire.signs(data) if data else Signs()
             if told.error:
                 raise faults.read(told.error, key=_key(reply.target.upstream))
             finished = told.finish or finished

@@ -1,0 +1,93 @@
+"""Small named filters for providers that want a chat request to be a little different.
+
+Each filter is a pure function: it takes the members of a chat request and returns those to be changed (a value of
+None takes the member out). An upstream or a route names those that it needs in its `quirks`. Code exists per quirk,
+never per provider. Sources: the providers' documentation of parameters and their error messages.
+"""
+
+from collections.abc import Callable, Mapping
+
+Filter = Callable[[Mapping], dict]
+
+
+def developer_as_system(body: Mapping) -> dict:
+    """The role `developer` is not known: say `system`."""
+    return _messages(body, lambda message: {**message, "role": "system"} if message.get("role") == "developer"
+                     else message)
+
+
+def reasoning_content_required(body: Mapping) -> dict:
+    """An assistant's turn with tool calls is refused without its reasoning: where it is lost, a space stands for it."""
+    return _messages(body, lambda message: {**message, "reasoning_content": " "}
+                     if message.get("role") == "assistant" and message.get("tool_calls")
+                     and not message.get("reasoning_content") else message)
+
+
+def tool_choice_auto(body: Mapping) -> dict:
+    """Only `auto` and `none` are known as tool_choice: a call that must or shall use a tool may use one."""
+    return {"tool_choice": "auto"} if body.get("tool_choice") not in (None, "auto", "none") else {}
+
+
+def temperature_one(body: Mapping) -> dict:
+    """The sampling is fixed: any other temperature, top_p or penalty is refused, so none is sent."""
+    fixed = ("temperature", "top_p", "presence_penalty", "frequency_penalty")
+    return {name: None for name in fixed if body.get(name) is not None}
+
+
+def top_p_below_one(body: Mapping) -> dict:
+    """top_p must be below 1."""
+    top_p = body.get("top_p")
+    return {"top_p": 0.99} if isinstance(top_p, int | float) and top_p >= 1 else {}
+
+
+def text_content_only(body: Mapping) -> dict:
+    """Content must be a string: parts that are all text are joined; null beside tool calls becomes "" ."""
+    return _messages(body, _joined)
+
+
+def plain_without_thinking(body: Mapping) -> dict:
+    """Without a stream thinking is refused, and it is on by default."""
+    return {} if body.get("stream") or "enable_thinking" in body else {"enable_thinking": False}
+
+
+def no_stream_options(body: Mapping) -> dict:
+    """stream_options are refused, or ignored; usage comes without them."""
+    return {"stream_options": None} if "stream_options" in body else {}
+
+
+def spark_chunks(body: Mapping) -> dict:
+    """Tool calls come as a list only if asked for. (The chunks' missing members are completed for every provider.)"""
+    return {"tool_calls_switch": True} if body.get("tools") else {}
+
+
+FILTERS: dict[str, Filter] = {each.__name__: each for each in (
+    developer_as_system, reasoning_content_required, tool_choice_auto, temperature_one, top_p_below_one,
+    text_content_only, plain_without_thinking, no_stream_options, spark_chunks)}
+
+
+def apply(names: tuple[str, ...], body: Mapping) -> dict:
+    """All changes that these quirks make to a chat request, the later seeing what the earlier changed."""
+    changes: dict = {}
+    for name in names:
+        changes.update(FILTERS[name]({**body, **changes} if changes else body))
+    return changes
+
+
+def _messages(body: Mapping, change: Callable[[dict], dict]) -> dict:
+    before = body.get("messages")
+    if not isinstance(before, list):
+        return {}
+    after = [change(message) if isinstance(message, dict) else message for message in before]
+    return {"messages": after} if any(new is not old for new, old in zip(after, before, strict=True)) else {}
+
+
+def _joined(message: dict) -> dict:
+    content = message.get("content")
+    if content is None and message.get("tool_calls"):
+        return {**message, "content": ""}
+    if not isinstance(content, list):
+        return message
+    texts = [part.get("text") if isinstance(part, dict) and part.get("type") == "text" else None for part in content]
+    if not all(isinstance(text, str) for text in texts):
+        return message
+    return {**message, "content": "\n".join(texts)}

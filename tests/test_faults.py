@@ -1,0 +1,79 @@
+"""What providers' errors mean: whose fault it is decides who hears of it, and whether another target is tried."""
+
+import json
+
+import pytest
+
+from relay import errors, faults
+
+KEY = "sk-1234567890abcdef"
+
+
+def fault(status, body, headers=None):
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return faults.of_status(status, data, headers or {}, key=KEY)
+
+
+@pytest.mark.parametrize("status, body", [
+    (401, {"error": {"message": "bad key", "code": "invalid_api_key"}}),
+    (402, {"error": {"message": "Insufficient Balance", "type": "unknown_error"}}),
+    (403, {"error": {"message": "owing", "code": "AccountOverdueError"}}),
+    (429, {"error": {"code": "1113", "message": "arrears"}}),
+    (429, {"error": {"message": "quota", "type": "exceeded_current_quota_error"}}),
+    (400, {"error": {"code": "Arrearage", "message": "overdue"}}),
+    (200, {"error": {"code": 11200, "message": "no licence"}}),
+])
+def test_a_refused_key_or_an_overdue_account_is_the_operators_trouble(status, body):
+    err = fault(status, body)
+    assert type(err) is errors.UpstreamAccount
+    assert err.status == 502
+    assert body["error"]["message"] not in err.message
+
+
+@pytest.mark.parametrize("status, body", [
+    (429, {"error": {"code": "1302", "message": "too fast"}}), (429, b""), (503, b"<html>busy</html>"), (529, {}),
+    (429, {"error": {"type": "engine_overloaded_error", "message": "busy"}}),
+    (429, {"error": {"code": "Throttling.RateQuota", "message": "busy"}}),
+    (200, {"code": 11202, "message": "licc failed", "sid": "cht"}),
+])
+def test_a_busy_provider_is_overloaded(status, body):
+    assert type(fault(status, body)) is errors.UpstreamOverloaded
+
+
+@pytest.mark.parametrize("status", [400, 404, 413, 422])
+def test_the_callers_own_mistake_keeps_status_and_message(status):
+    err = fault(status, {"error": {"message": "max_tokens is too large", "code": "invalid_parameter_error",
+                                   "param": "max_tokens"}})
+    assert type(err) is errors.UpstreamRefused
+    assert (err.status, err.message, err.param) == (status, "max_tokens is too large", "max_tokens")
+
+
+@pytest.mark.parametrize("body", [
+    {"error": {"code": "data_inspection_failed", "message": "no"}}, {"error": {"code": "1301", "message": "no"}},
+    {"error": {"code": "SensitiveContentDetected.Text", "message": "no"}}, {"code": 10013, "message": "no"}])
+def test_refused_content_is_told_as_such(body):
+    err = fault(200, body)
+    assert (type(err), err.status, err.code) == (errors.UpstreamRefused, 400, "content_filter")
+
+
+@pytest.mark.parametrize("status, body", [(500, b""), (502, b"\xff\xfe"), (500, {"error": "boom"}), (418, [1]),
+                                          (500, b"[" * 5000), (200, {"error": {"message": "?"}}), (301, b"")])
+def test_all_else_is_the_upstreams_failure(status, body):
+    err = fault(status, body)
+    assert (type(err), err.status) == (errors.UpstreamError, 502)
+
+
+@pytest.mark.parametrize("status, kind", [(504, errors.UpstreamTimeout), (408, errors.UpstreamTimeout)])
+def test_a_provider_that_gave_up_waiting_timed_out(status, kind):
+    assert type(fault(status, b"")) is kind
+
+
+def test_no_key_comes_through_in_a_message():
+    err = fault(400, {"error": {"message": f"key {KEY} and sk-abcdefghijklmnop and Bearer abcdefgh1234 are wrong"}})
+    assert err.message == "key *** and *** and *** are wrong"
+
+
+@pytest.mark.parametrize("header, seconds", [("5", 6), ("0.2", 1), ("99999", 3600), ("soon", None), (None, None),
+                                             ("1e999", None), ("nan", None)])
+def test_retry_after_is_read_when_it_is_a_number(header, seconds):
+    assert faults.seconds(header) == seconds
