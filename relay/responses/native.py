@@ -1,0 +1,99 @@
+"""Answers of an upstream that speaks Responses itself.
+
+Owns what the spine must see in bytes that otherwise pass untouched: content, usage, errors, the end.
+"""
+
+import re
+
+import msgspec
+
+from billing import Usage
+from relay import sse
+from relay.chat import Signs, natural
+
+ENDS = ("response.completed", "response.incomplete", "response.failed")
+
+_decode = msgspec.json.Decoder().decode
+_encode = msgspec.json.Encoder().encode
+_notable = re.compile(rb'"usage"\s*:\s*\{|"error"|response\.(?:completed|incomplete|failed)|\[DONE\]|\r').search
+
+
+def usage(doc: dict) -> Usage | None:
+    """What a Response, or the event that carries one, says was used; input includes what was cached."""
+    inner = doc.get("response") if isinstance(doc.get("response"), dict) else doc
+    used = inner.get("usage")
+    if not isinstance(used, dict):
+        return None
+    details = used.get("input_tokens_details")
+    cached = details.get("cached_tokens") if isinstance(details, dict) else None
+    return Usage(natural(used.get("input_tokens")), max(0, natural(cached)), natural(used.get("output_tokens")))
+
+
+def signs(data: bytes) -> Signs:
+    """What an event's data tells."""
+    if data.strip() == b"[DONE]":
+        return Signs()
+    try:
+        doc = _decode(data)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        return Signs()
+    if not isinstance(doc, dict):
+        return Signs()
+    kind = doc.get("type")
+    if isinstance(doc.get("response"), dict) and kind in ENDS:
+        told = signs_of(doc["response"])
+        told.done = told.error is None
+        return told
+    if kind == "error" or "type" not in doc and doc.get("error"):
+        inner = doc.get("error")
+        return Signs(error=inner if isinstance(inner, dict) else {
+            "code": doc.get("code"), "message": doc.get("message") or inner})
+    return Signs(content=kind == "response.output_item.done" or bool(doc.get("delta")), usage=usage(doc))
+
+
+def signs_of(doc: dict) -> Signs:
+    """The same of a whole Response."""
+    status, error = doc.get("status"), doc.get("error")
+    told = Signs(content=bool(doc.get("output")), usage=usage(doc))
+    if error or status == "failed":
+        told.error = error if isinstance(error, dict) else {"message": str(error or "")}
+    else:
+        told.finish = "length" if status == "incomplete" else "stop"
+    return told
+
+
+def plain(chunk: bytes) -> bool:
+    """True if these whole events can pass as they are: no usage, no error, no end, nothing to clean."""
+    return chunk.startswith(b"event: ") and chunk.endswith(b"}\n\n") and not _notable(chunk)
+
+
+def clean(event: bytes) -> bytes:
+    """The event with its name and LF lines; what carries neither data nor a comment is nothing."""
+    if event.startswith(b":"):
+        return event.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    data = sse.data(event)
+    if data is None or data.strip() == b"[DONE]":
+        return b""
+    name = sse.name(event)
+    return sse.frame(data, name.decode(errors="replace") if name else _type(data))
+
+
+def as_events(doc: dict) -> list[bytes]:
+    """A whole Response as the events of a stream, for a caller who asked for one."""
+    output = [item for item in doc.get("output") or () if isinstance(item, dict)]
+    events = [("response.created", {"response": doc | {"status": "in_progress", "output": [], "usage": None}})]
+    for index, item in enumerate(output):
+        events.append(("response.output_item.added", {"output_index": index, "item": item}))
+        events.append(("response.output_item.done", {"output_index": index, "item": item}))
+    status = doc.get("status") if doc.get("status") in ("incomplete", "failed") else "completed"
+    events.append((f"response.{status}", {"response": doc}))
+    return [sse.frame(_encode({"type": kind, "sequence_number": number, **fields}), kind)
+            for number, (kind, fields) in enumerate(events)]
+
+
+def _type(data: bytes) -> str | None:
+    try:
+        kind = _decode(data).get("type")
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError, AttributeError):
+        return None
+    return kind if isinstance(kind, str) and "\n" not in kind else None
