@@ -35,6 +35,11 @@ def money(nano: int | None) -> str:
     return "-" + site().currency + text[1:] if text.startswith("-") else site().currency + text
 
 
+def price_tag(yuan) -> str:
+    """An amount in yuan as the settings hold it (a Decimal), with the currency: ¥29.90."""
+    return money(billing.nano(yuan))
+
+
 def money_short(nano: int | None) -> str:
     """Nano-yuan for narrow columns and charts, cut to four decimals: ¥0.0123, <¥0.0001. Not for statements."""
     if nano is None:
@@ -132,7 +137,7 @@ def size(bytes_: int | None) -> str:
     return f"{value:.1f} GB"
 
 
-FILTERS = (money, money_short, amount, per_million, count, count_short, when, ago, duration, percent, size)
+FILTERS = (money, money_short, price_tag, amount, per_million, count, count_short, when, ago, duration, percent, size)
 
 
 def install(app) -> None:

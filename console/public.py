@@ -1,25 +1,186 @@
-"""Pages for everybody: the front page, the model plaza, a page per model, the calculator."""
+"""Pages for everybody: the front page, the model plaza, a page per model, the calculator.
 
-from flask import Blueprint, render_template
+Refuses to compute a price or a charge: prices come from the catalogue, charges from `billing.split`, so that what
+is shown here is what the ledger does.
+"""
+
+import time
+from dataclasses import dataclass
+
+from flask import Blueprint, abort, render_template, request, url_for
+
+import billing
+from billing import Pockets, Price, Usage
+from console import snippets
+from console.current import site, site_url, state
+from console.i18n import gettext as _
 
 pages = Blueprint("public", __name__)
+
+SORTS = ("name", "input", "output")
+FRONT_MODELS = 6
+LLM_TOKENS_MAX = 10_000_000
+MONEY_MAX = 1_000_000
+
+
+@dataclass(frozen=True)
+class Offer:
+    """What a plan's members pay for a model: always, and in peak hours where those cost something else."""
+
+    plan: str
+    title: str
+    price: Price
+    peak: Price | None
+
+
+def plans() -> dict[str, str]:
+    """The plans that differ in price: the list price first, then each discount, cheaper ones later. Name -> title."""
+    known = state().settings.plans
+    cheaper = sorted((name for name in known if known[name].discount < 1), key=lambda n: -known[n].discount)
+    return {"free": _("List price")} | {name: known[name].title or name for name in cheaper}
+
+
+def offers(model) -> list[Offer]:
+    """A model's prices, plan by plan."""
+    return [Offer(plan, title, model.price_list(plan), model.peak_price(plan)) for plan, title in plans().items()]
+
+
+def chat_models() -> list:
+    """The models that chat, those that answer now first. What the samples and tools offer."""
+    listed = [m for m in state().catalog.models.values() if m.kind == "chat"]
+    return sorted(listed, key=lambda m: not m.available)
+
+
+def picked_model():
+    """The model that ?model= names, else the first that answers; None in an empty catalogue."""
+    models = chat_models()
+    wish = request.args.get("model", "")
+    return next((m for m in models if m.id == wish), models[0] if models else None)
+
+
+def place(model, token: str = snippets.TOKEN) -> snippets.Place:
+    """What fills the snippets in for a model (None: a stand-in name)."""
+    if model is None:
+        return snippets.Place(site_url(), site().name, "MODEL_ID", token=token)
+    return snippets.Place(site_url(), site().name, model.id, model.context, model.output_max, token)
+
+
+def filled(chosen, at: snippets.Place) -> list[tuple[snippets.Snippet, str]]:
+    """Snippets with their texts."""
+    return [(snippet, snippets.render(snippet, at)) for snippet in chosen]
 
 
 @pages.get("/")
 def front():
-    return render_template("public/front.html")
+    """What this is, the base address, a sample that works."""
+    model = picked_model()
+    samples = filled((snippets.CURL, *snippets.SAMPLES[1:3]), place(model))
+    shown = sorted(state().catalog.models.values(), key=lambda m: not m.available)[:FRONT_MODELS]
+    return render_template("public/front.html", samples=samples, model=model, tools=snippets.TOOLS,
+                           shown=[(m, offers(m)) for m in shown], models_count=len(state().catalog.models))
 
 
 @pages.get("/models")
 def plaza():
-    return render_template("public/front.html")
+    """Every model: searched, filtered and sorted by GET parameters."""
+    listed = list(state().catalog.models.values())
+    wish, provider = request.args.get("q", "").strip()[:100], request.args.get("provider", "")
+    sort = request.args.get("sort") if request.args.get("sort") in SORTS else "name"
+    found = [m for m in listed if _matches(m, wish.casefold()) and provider in ("", m.provider)]
+    found.sort(key=_sorting(sort))
+    return render_template("public/plaza.html", found=[(m, offers(m)) for m in found], total=len(listed),
+                           providers=[(name, name) for name in sorted({m.provider for m in listed})], q=wish, provider=provider, sort=sort)
+
+
+def _matches(model, wish: str) -> bool:
+    return all(word in f"{model.id} {model.title} {model.provider}".casefold() for word in wish.split())
+
+
+def _sorting(sort: str):
+    if sort == "name":
+        return lambda m: (not m.available, m.title.casefold())
+    return lambda m: (getattr(m.price_list("free"), sort), m.title.casefold())
 
 
 @pages.get("/models/<path:model_id>")
-def model(model_id):
-    return render_template("public/front.html")
+def model(model_id: str):
+    """One model: limits, prices, a sample."""
+    found = state().catalog.models.get(model_id) or abort(404)
+    chosen = snippets.SAMPLES if found.kind == "chat" else (snippets.EMBEDDINGS,)
+    return render_template("public/model.html", model=found, offers=offers(found),
+                           samples=filled(chosen, place(found)), tools=snippets.TOOLS)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One number typed into the calculator: what was typed, the value used, the mistake if there is one."""
+
+    typed: str
+    value: int
+    error: str = ""
+
+
+def _count(name: str, default: int) -> Entry:
+    typed = request.args.get(name, str(default)).strip()[:40]
+    digits = typed.replace(",", "").replace("_", "")
+    if not digits.isascii() or not digits.isdigit() or int(digits) > LLM_TOKENS_MAX:
+        return Entry(typed, 0, _("A whole number from 0 to %(most)s.", most=f"{LLM_TOKENS_MAX:,}"))
+    return Entry(typed, int(digits))
+
+
+def _money(name: str, default: str) -> Entry:
+    typed = request.args.get(name, default).strip()[:40]
+    try:
+        amount = billing.nano(typed.removeprefix(site().currency))
+        if not 0 <= amount <= billing.nano(MONEY_MAX):
+            raise ValueError(typed)
+    except (ValueError, ArithmeticError):
+        return Entry(typed, 0, _("An amount from 0 to %(most)s, such as 10.00.", most=f"{MONEY_MAX:,}"))
+    return Entry(typed, amount)
 
 
 @pages.get("/calculator")
 def calculator():
-    return render_template("public/front.html")
+    """So many LLM tokens cost so much, paid from these pockets. The sums are the ledger's own."""
+    model = state().catalog.models.get(request.args.get("model", "")) or picked_model()
+    if model is None:
+        return render_template("public/calculator.html", model=None)
+    counts = {"input": _count("input", 3000), "cached": _count("cached", 0), "output": _count("output", 800)}
+    pockets = {"grant": _count("grant", 0), "quota": _money("quota", "0"), "wallet": _money("wallet", "10.00")}
+    if counts["cached"].value > counts["input"].value:
+        counts["cached"] = Entry(counts["cached"].typed, 0, _("Not more than the input: it is a part of it."))
+    plan = request.args.get("plan") if request.args.get("plan") in plans() else "free"
+    mistaken = any(e.error for e in (*counts.values(), *pockets.values()))
+    usage = Usage(*(counts[name].value for name in ("input", "cached", "output")))
+    held = Pockets(*(pockets[name].value for name in ("grant", "quota", "wallet")))
+    at_peak = model.peak_price(plan) is not None and request.args.get("peak") == "yes"
+    price = model.peak_price(plan) if at_peak else model.price_list(plan)
+    return render_template(
+        "public/calculator.html", model=model, plan=plan, plans=plans(), counts=counts, pockets=pockets,
+        at_peak=at_peak, mistaken=mistaken, sum=None if mistaken else bill(usage, price, held),
+        models=sorted(state().catalog.models.values(), key=lambda m: m.title.casefold()))
+
+
+def bill(usage: Usage, price: Price, held: Pockets) -> dict:
+    """A call's price line by line and what each pocket pays: `lines` of (kind, LLM tokens, price, cost), `paid`."""
+    at = price.at(usage.input_tokens)
+    lines = [("input", usage.input_tokens - usage.cached_tokens, at.input), ("cached", usage.cached_tokens, at.cached),
+             ("output", usage.output_tokens, at.output)]
+    paid = billing.split(usage, at, held)
+    return {
+        "lines": [(kind, n, each, n * each) for kind, n, each in lines], "cost": at.cost(usage), "paid": paid,
+        "charged": paid.quota + paid.wallet, "wallet_after": held.wallet - paid.wallet, "free": at.free,
+        "refused": paid.wallet > 0 and paid.wallet > held.wallet,
+    }
+
+
+@pages.app_template_global()
+def model_url(model_id: str) -> str:
+    """The page of a model."""
+    return url_for("public.model", model_id=model_id)
+
+
+@pages.app_template_global()
+def now_ms() -> int:
+    """Now, as the database writes times."""
+    return int(time.time() * 1000)

@@ -1,0 +1,2 @@
+export SITE_VARIABLE="YOUR_API_TOKEN"
+codex
