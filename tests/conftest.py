@@ -1,222 +1,21 @@
 """The stage for tests over real sockets: a scripted upstream, the real server, and three people with tokens.
 
-alice is a member, bob another one, carol an administrator. They are made once, by the real command line,
-in a file that each relay then gets a copy of; money is given by the ledger's own functions. `relay` is the
-server in a thread of this process; `relay_process` is `python app.py`, for tests that kill it.
+alice is a member, bob another one, carol an administrator. They are made once, by the real command line, in a file
+that each relay then gets a copy of; money is given by the ledger's own functions. `relay` is the server in a thread
+of this process; `relay_process` is `python app.py`, for tests that kill it.
 """
 
-from __future__ import annotations
-
 import json
-import os
 import shutil
-import signal
-import socket
-import subprocess
 import sys
-import threading
-import time
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
+sys.path[:0] = [str(Path(__file__).resolve().parent.parent), str(Path(__file__).parent)]
 
-from client import Client  # noqa: E402
 from fake_upstream import FakeUpstream  # noqa: E402
-
-PEOPLE = {"alice": [], "bob": [], "carol": ["--admin"]}
-START_S = 10
-
-
-def toml(value) -> str:
-    """A value as TOML on one line; dicts become inline tables."""
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{json.dumps(name)} = {toml(each)}" for name, each in value.items()) + "}"
-    if isinstance(value, (list, tuple)):
-        return "[" + ", ".join(map(toml, value)) + "]"
-    if isinstance(value, (bool, int, float)):
-        return str(value).lower()
-    return json.dumps(str(value), ensure_ascii=False)
-
-
-def merged(base: dict, changes: dict) -> dict:
-    """`base` with `changes` laid over it; inner dicts are merged, everything else is replaced."""
-    inner = {
-        name: merged(base[name], value)
-        for name, value in changes.items()
-        if isinstance(value, dict) and isinstance(base.get(name), dict)
-    }
-    return base | changes | inner
-
-
-def upstream_config(url: str, name: str = "fake", **changes) -> dict:
-    """An `[[upstreams]]` row for a fake upstream."""
-    return {
-        "name": name,
-        "base_url": url,
-        "api_key": "sk-upstream-secret",
-        "allow_private": True,
-        "speaks": ["chat"],
-    } | changes
-
-
-def model_config(name: str = "test-model", upstreams=("fake",), **changes) -> dict:
-    """A `[[models]]` row at 2, 0.5 and 8 yuan per million: 2,000, 500 and 8,000 nano-yuan per LLM token."""
-    routes = [
-        {"upstream": each, "model": "upstream-model", "priority": number}
-        for number, each in enumerate(upstreams)
-    ]
-    prices = {"input": "2", "cached": "0.5", "output": "8"}
-    return {
-        "id": name,
-        "context": 1_000_000,
-        "output_max": 8192,
-        "routes": routes,
-        "prices": prices,
-    } | changes
-
-
-def configuration(folder: Path, url: str, changes: dict) -> dict:
-    """The usual configuration of a test; `changes` are laid over it."""
-    usual = {
-        "server": {"host": "127.0.0.1", "port": 0, "threads": 32, "drain_s": 5},
-        "database": {"path": str(folder / "relay.db")},
-        "plans": {"free": {"requests_per_minute": 60_000, "input_tokens_max": 1_000_000}},
-        "upstreams": [upstream_config(url)],
-        "models": [model_config()],
-    }
-    return merged(usual, changes)
-
-
-@dataclass
-class Relay:
-    """A running relay and the file behind it. `db` is a second door to that file, as the CLI has one."""
-
-    port: int
-    config: Path
-    database: Path
-    process: subprocess.Popen | None = None
-    log: Path | None = None
-    server: object = None
-    _db: object = field(default=None, repr=False)
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    @property
-    def db(self):
-        from db import Database
-
-        if self._db is None:
-            self._db = Database(str(self.database), writer=False)
-        return self._db
-
-    def client(self, token: str | None = None) -> Client:
-        return Client(self.port, token)
-
-    def rows(self, where: str = "1", *values) -> list[dict]:
-        """Rows of `requests`, oldest first."""
-        found = self.db.read().execute(f"SELECT * FROM requests WHERE {where} ORDER BY id", values)
-        names = [column[0] for column in found.description]
-        return [dict(zip(names, row, strict=True)) for row in found]
-
-    def row_of(self, request_id: str) -> dict:
-        """The one row of a request."""
-        (row,) = self.rows("id = ?", request_id)
-        return row
-
-    def closed_row(self, request_id: str | None = None, timeout_s: float = 5) -> dict:
-        """The row of a request (or the only one there is) once it is closed; the close follows the answer."""
-        where, values = ("id = ?", (request_id,)) if request_id else ("1", ())
-        return wait_until(
-            lambda: next((row for row in self.rows(where, *values) if row["closed_at"]), None), timeout_s
-        )
-
-    def ledger_is_right(self) -> bool:
-        """Prove the ledger, holds included; the assertion names what is wrong."""
-        import billing
-
-        assert billing.verify(self.db) == []
-        return True
-
-    def stop(self) -> None:
-        if self._db is not None:
-            self._db.close()
-        if self.process is not None:
-            self.end(signal.SIGKILL)
-        else:
-            self.server.stop()
-
-    def end(self, number: int) -> int:
-        """Send a signal to the process and wait for its end; its exit status."""
-        self.process.send_signal(number)
-        return self.process.wait(30)
-
-
-def wait_until(found, timeout_s: float = 5):
-    """The first true value of `found()`, asked every few milliseconds: for things that send no event."""
-    until = time.monotonic() + timeout_s
-    while not (value := found()):
-        if time.monotonic() > until:
-            raise AssertionError(f"still not true after {timeout_s} s")
-        threading.Event().wait(0.005)
-    return value
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return probe.getsockname()[1]
-
-
-@dataclass
-class Person:
-    """A member: the name, the user id, an API token, and the relay that is spoken to."""
-
-    name: str
-    id: int
-    token: str
-    relay: Relay
-
-    @property
-    def client(self) -> Client:
-        return self.relay.client(self.token)
-
-    def __getattr__(self, name):
-        return getattr(self.client, name)
-
-    def given(self, wallet: str = "0", grant: int = 0) -> Person:
-        """Put money (yuan) or LLM tokens into pockets."""
-        import billing
-
-        if billing.nano(wallet):
-            billing.credit(self.relay.db, self.id, "wallet", billing.nano(wallet), "top_up", "test")
-        if grant:
-            billing.credit(self.relay.db, self.id, "grant", grant, "reward", "test")
-        return self
-
-    def balance(self):
-        """Pockets(grant, quota, wallet)."""
-        import billing
-
-        return billing.balances(self.relay.db, self.id)["balance"]
-
-    def held(self):
-        import billing
-
-        return billing.balances(self.relay.db, self.id)["held"]
-
-
-def flask(config: Path, *words: str, **options) -> subprocess.CompletedProcess:
-    """Run the command line as an operator does, in a process of its own."""
-    command = [sys.executable, "-m", "flask", "--app", "app", *words]
-    environment = os.environ | {"RELAY_CONFIG": str(config)}
-    return subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, **options
-    )
+from stage import PEOPLE, Person, Relay, configuration, free_port, in_process, in_thread, run, write_config  # noqa: E402
 
 
 @pytest.fixture(scope="session")
@@ -236,18 +35,6 @@ def people_file(tmp_path_factory):
     copy = folder / "copy.db"
     run(runner, "backup", str(copy))
     return copy, {name: (ids[name], token) for name, token in people.items()}
-
-
-def run(runner, *words: str) -> str:
-    result = runner.invoke(args=list(words))
-    assert result.exit_code == 0, f"flask {' '.join(words)}: {result.output} {result.exception!r}"
-    return result.stdout
-
-
-def write_config(folder: Path, config: dict) -> Path:
-    path = folder / "config.toml"
-    path.write_text("".join(f"{name} = {toml(value)}\n" for name, value in config.items()))
-    return path
 
 
 @pytest.fixture
@@ -283,43 +70,6 @@ def start_relay(tmp_path, fake, people_file):
     yield start
     for each in reversed(started):
         each.stop()
-
-
-def in_thread(config: Path, database: Path) -> Relay:
-    """The real server of the real app, in a thread of this process."""
-    import settings
-    from app import create_app
-    from server import Server
-
-    loaded = settings.load(str(config))
-    server = Server(create_app(loaded), loaded)
-    server.start()
-    return Relay(server.port, config, database, server=server)
-
-
-def in_process(config: Path, written: dict) -> Relay:
-    """`python app.py`, answering /healthz."""
-    port, log = written["server"]["port"], config.parent / "relay.log"
-    with log.open("ab") as output:
-        process = subprocess.Popen(
-            [sys.executable, "app.py"],
-            cwd=ROOT,
-            env=os.environ | {"RELAY_CONFIG": str(config)},
-            stdout=output,
-            stderr=output,
-        )
-    relay = Relay(port, config, Path(written["database"]["path"]), process=process, log=log)
-    wait_until(lambda: answers(relay), START_S)
-    return relay
-
-
-def answers(relay: Relay) -> bool:
-    """Whether the server answers /healthz; AssertionError with its log if the process ended."""
-    assert relay.process.poll() is None, relay.log.read_text()
-    try:
-        return relay.client().get("/healthz").status == 200
-    except OSError:
-        return False
 
 
 @pytest.fixture

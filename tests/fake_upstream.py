@@ -91,16 +91,15 @@ class Line:
         except OSError as error:
             raise PeerLeft from error
 
-    def wait_for(self, signal: socket.socket | None) -> None:
-        """Wait until `signal` is readable; PeerLeft if the peer closes first. None: wait for the peer."""
+    def wait_for(self, signal: socket.socket | None, seconds: float = PATIENCE_S) -> None:
+        """Wait until `signal` is readable, or so long; PeerLeft if the peer closes first. None: just wait."""
         poll = select.poll()
         watched = [self.connection, self._stopped] + ([signal] if signal else [])
         for each in watched:
             poll.register(each, select.POLLIN)
-        ready = {number for number, _ in poll.poll(PATIENCE_S * 1000)}
-        if signal and signal.fileno() in ready:
-            return
-        raise PeerLeft
+        ready = {number for number, _ in poll.poll(seconds * 1000)}
+        if ready and not (signal and signal.fileno() in ready):
+            raise PeerLeft
 
     def run(self, steps) -> None:
         for step in steps:
@@ -160,6 +159,7 @@ def reset(line: Line) -> None:
 def silence(line: Line) -> None:
     """Say nothing more until the peer leaves."""
     line.wait_for(None)
+    line.keep_alive = False
 
 
 # Whole scripts
