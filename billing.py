@@ -1,0 +1,308 @@
+"""The ledger: holds, charges, and every movement of money.
+
+Owns the balances and the entries: nothing else writes them. What a call costs and which pocket pays is pricing.py's.
+It refuses to know what a call says, who may make it, and the settings: prices and limits come as arguments.
+
+Money is nano-yuan; the grant pocket counts LLM tokens. `now` is in ms and None means the clock's.
+
+    LedgerError                what was asked cannot be done; the message is a sentence for who asked
+     ├─ NotCovered             the pockets do not hold what is needed: .available, .needed
+     ├─ Unknown                no such member, call or subscription
+     └─ KeyReused              this idempotency key stands for another operation
+"""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from db import Database
+from pricing import AMOUNT_MAX, NANO, NOTHING, Pockets, Price, Usage, nano, split, yuan
+
+__all__ = ["NANO", "Call", "Ending", "KeyReused", "LedgerError", "NotCovered", "Pockets", "Price", "Unknown", "Usage",
+           "balances", "close", "credit", "hold", "nano", "now_ms", "once", "post", "refuse", "split", "yuan"]
+
+COUNT_MAX = 10**9                  # LLM tokens of one kind in one call; no price makes more of it than SQLite holds
+CREDIT_KINDS = ("reward", "top_up", "refund", "adjust")
+
+
+class LedgerError(Exception):
+    """What was asked of the ledger cannot be done."""
+
+
+class NotCovered(LedgerError):
+    """The pockets do not hold what is needed."""
+
+    def __init__(self, available: Pockets, needed: Pockets):
+        super().__init__(f"needed: {yuan(needed.wallet)} yuan from the wallet; available: {yuan(available.wallet)}"
+                         if needed.wallet else f"the grant holds {available.grant} LLM tokens, not {needed.grant}")
+        self.available, self.needed = available, needed
+
+
+class Unknown(LedgerError):
+    """There is no such member, call or subscription."""
+
+
+class KeyReused(LedgerError):
+    """This idempotency key has been used for another operation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What is known of a call when it begins. `day` is the site's, YYYY-MM-DD."""
+
+    id: str
+    user_id: int
+    token_id: int
+    wire: str
+    model: str | None
+    stream: bool
+    started_at: int
+    day: str
+    upstream: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a call ended. `usage` None: nothing is charged. `error` is a code, `attempts` a JSON-able list."""
+
+    outcome: str
+    status: int | None = None
+    usage: Usage | None = None
+    usage_source: str = "none"
+    usage_note: str | None = None
+    upstream: str | None = None
+    attempts: list | tuple = ()
+    first_byte_ms: int | None = None
+    duration_ms: int | None = None
+    error: str | None = None
+
+
+# ---- calls: hold, refuse, close ------------------------------------------------------------------------------------
+
+AVAILABLE = """
+SELECT grant_balance - grant_held, wallet_balance - wallet_held,
+       CASE WHEN quota_balance = 0 THEN 0 ELSE (
+            SELECT coalesce(sum(left), 0) - quota_held FROM subscriptions
+             WHERE user_id = balances.user_id AND ends_at > ?1 AND starts_at <= ?1) END
+  FROM balances WHERE user_id = ?2"""
+
+BEGIN_CALL = """
+INSERT INTO requests (id, user_id, token_id, wire, model, upstream, stream, day, started_at,
+                      price_input, price_cached, price_output, hold_grant, hold_quota, hold_wallet)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+
+REFUSE_CALL = """
+INSERT INTO requests (id, user_id, token_id, wire, model, upstream, stream, day, started_at, closed_at,
+                      outcome, status, error, usage_source, usage_note, first_byte_ms, duration_ms, attempts)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'none', ?, ?, ?, ?)"""
+
+OPEN_CALL = """
+SELECT r.user_id, r.token_id, r.model, r.day, r.started_at, r.upstream,
+       grant_balance - grant_held + hold_grant AS grant, quota_balance - quota_held + hold_quota AS quota,
+       grant_balance, quota_balance, wallet_balance, invite_pending
+  FROM requests AS r JOIN balances USING (user_id) WHERE r.id = ? AND closed_at IS NULL"""
+
+CLOSE_CALL = """
+UPDATE requests
+   SET closed_at = ?, outcome = ?, status = ?, error = ?, upstream = ?, attempts = ?, first_byte_ms = ?,
+       duration_ms = ?, input_tokens = ?, cached_tokens = ?, output_tokens = ?, usage_source = ?, usage_note = ?,
+       price_input = coalesce(?, price_input), price_cached = coalesce(?, price_cached),
+       price_output = coalesce(?, price_output), cost = ?, charged_grant = ?, charged_quota = ?, charged_wallet = ?
+ WHERE id = ? AND closed_at IS NULL"""
+
+# Subscriptions that may pay for a call are those that were active when it began, the one that ends soonest first.
+PAYING = """
+SELECT id, left FROM subscriptions
+ WHERE user_id = ?1 AND ends_at > ?2 AND starts_at <= ?2 AND left > 0 ORDER BY ends_at, id"""
+
+POST = """
+INSERT INTO entries (user_id, pocket, kind, amount, balance_after, request_id, subscription_id, note, by_user_id,
+                     created_at)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+
+ROLL_UP = """
+INSERT INTO daily VALUES (?1, ?2, ?3, ?4, 1, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)
+ON CONFLICT DO UPDATE SET
+    calls = calls + 1, refused = refused + ?5, input_tokens = input_tokens + ?6, cached_tokens = cached_tokens + ?7,
+    output_tokens = output_tokens + ?8, cost = cost + ?9, charged_grant = charged_grant + ?10,
+    charged_quota = charged_quota + ?11, charged_wallet = charged_wallet + ?12, last_at = max(last_at, ?13)"""
+
+
+def hold(db: Database, call: Call, usage: Usage, price: Price, overdraft: int = 0) -> Pockets:
+    """Set aside what a call will likely cost, and open its row; returns what each pocket holds for it.
+
+    `overdraft` (nano-yuan) is how far below zero the wallet may go for it. Raises NotCovered, and then writes nothing.
+    """
+    return db.write_admitting(_hold, call, _possible(usage), price.highest(), overdraft)
+
+
+def _hold(conn, call: Call, usage: Usage, price: Price, overdraft: int) -> Pockets:
+    available = _available(conn, call.user_id, call.started_at)
+    held = split(usage, price, available)
+    if held.wallet > max(0, available.wallet + overdraft):
+        raise NotCovered(available, held)
+    conn.execute(BEGIN_CALL, (call.id, call.user_id, call.token_id, call.wire, call.model, call.upstream, call.stream,
+                              call.day, call.started_at, price.input, price.cached, price.output,
+                              held.grant, held.quota, held.wallet))
+    return held
+
+
+def refuse(db: Database, call: Call, ending: Ending) -> None:
+    """Record a call that never had a hold. Nothing is charged."""
+    db.write(_refuse, call, ending, now_ms())
+
+
+def _refuse(conn, call: Call, end: Ending, now: int) -> None:
+    conn.execute(REFUSE_CALL, (call.id, call.user_id, call.token_id, call.wire, call.model,
+                               end.upstream or call.upstream, call.stream, call.day, call.started_at, now, end.outcome,
+                               end.status, end.error, end.usage_note, end.first_byte_ms, end.duration_ms,
+                               json.dumps(end.attempts)))
+    model = "" if end.error == "model_not_found" else call.model      # else anyone could fill the roll-ups
+    _roll_up(conn, call.user_id, call.day, call.token_id, model, end, None, 0, NOTHING, call.started_at)
+
+
+def close(db: Database, call_id: str, ending: Ending, price: Price | None, now: int | None = None) -> Pockets | None:
+    """End a call: release its hold, charge its usage at `price`; returns what each pocket paid.
+
+    None if it was closed already (or never opened): then nothing happens.
+    """
+    return db.write(_close, call_id, ending, price, now or now_ms())
+
+
+def _close(conn, call_id: str, end: Ending, price: Price | None, now: int) -> Pockets | None:
+    call = conn.execute(OPEN_CALL, (call_id,)).fetchone()
+    if call is None:
+        return None
+    usage = price and end.usage and _possible(end.usage)
+    price = price.at(usage.input_tokens) if usage else None
+    paying = [] if not usage or call["quota_balance"] == 0 else conn.execute(
+        PAYING, (call["user_id"], call["started_at"])).fetchall()
+    quota = min(call["quota"], sum(left for _, left in paying))
+    charged = split(usage, price, Pockets(call["grant"], quota, 0)) if usage else NOTHING
+    cost = price.cost(usage) if usage else 0
+    conn.execute(CLOSE_CALL, (
+        now, end.outcome, end.status, end.error, end.upstream or call["upstream"], json.dumps(end.attempts),
+        end.first_byte_ms, end.duration_ms, *_counts(usage), end.usage_source, end.usage_note,
+        *((price.input, price.cached, price.output) if price else (None, None, None)), cost,
+        charged.grant, charged.quota, charged.wallet, call_id))
+    if charged != NOTHING:
+        _charge(conn, call_id, call, charged, paying, now)
+    _roll_up(conn, call["user_id"], call["day"], call["token_id"], call["model"], end, usage, cost, charged,
+             call["started_at"])
+    return charged
+
+
+def _charge(conn, call_id: str, call, charged: Pockets, paying: list, now: int) -> None:
+    """One entry a pocket, and for the quota one a subscription. The hold has been released before."""
+    user_id = call["user_id"]
+    if charged.grant:
+        conn.execute(POST, (user_id, "grant", "charge", -charged.grant, call["grant_balance"] - charged.grant, call_id,
+                            None, None, None, now))
+    rest, balance = charged.quota, call["quota_balance"]
+    for subscription_id, left in paying:
+        if part := min(rest, left):
+            rest, balance = rest - part, balance - part
+            conn.execute(POST, (user_id, "quota", "charge", -part, balance, call_id, subscription_id, None, None, now))
+    if charged.wallet:
+        conn.execute(POST, (user_id, "wallet", "charge", -charged.wallet, call["wallet_balance"] - charged.wallet,
+                            call_id, None, None, None, now))
+    if call["invite_pending"]:
+        _reward_inviter(conn, user_id, call_id, now)
+
+
+def _reward_inviter(conn, user_id: int, call_id: str, now: int) -> None:
+    conn.execute("UPDATE balances SET invite_pending = 0 WHERE user_id = ?", (user_id,))
+    owed = conn.execute("UPDATE invites SET rewarded_at = ? WHERE user_id = ? AND rewarded_at IS NULL"
+                        " RETURNING inviter_id, reward", (now, user_id)).fetchone()
+    if owed and owed["reward"]:
+        post(conn, owed["inviter_id"], "grant", "reward", owed["reward"], note="invite", request_id=call_id, now=now)
+
+
+def _roll_up(conn, user_id, day, token_id, model, end: Ending, usage, cost: int, charged: Pockets, at: int) -> None:
+    conn.execute(ROLL_UP, (user_id, day, token_id, model or "", end.outcome == "refused",
+                           *(_counts(usage) if usage else (0, 0, 0)), cost, charged.grant, charged.quota,
+                           charged.wallet, at))
+
+
+def _available(conn, user_id: int, now: int) -> Pockets:
+    row = conn.execute(AVAILABLE, (now, user_id)).fetchone()
+    if row is None:
+        raise Unknown("there is no such member")
+    grant, wallet, quota = row
+    return Pockets(grant, max(0, quota), wallet)
+
+
+def _possible(usage: Usage) -> Usage:
+    """The usage, cut to what can be: the last guard of the ledger against counts that nobody checked."""
+    given = min(max(0, usage.input_tokens), COUNT_MAX)
+    return Usage(given, min(max(0, usage.cached_tokens), given), min(max(0, usage.output_tokens), COUNT_MAX))
+
+
+def _counts(usage: Usage | None) -> tuple:
+    return (usage.input_tokens, usage.cached_tokens, usage.output_tokens) if usage else (None, None, None)
+
+
+# ---- money ---------------------------------------------------------------------------------------------------------
+
+def post(conn, user_id: int, pocket: str, kind: str, amount: int, *, now: int, note: str | None = None,
+         by: int | None = None, request_id: str | None = None, subscription_id: int | None = None) -> dict:
+    """Write one entry, within a transaction of who calls; returns {"entry": id, "balance": nano-yuan after it}."""
+    before = conn.execute(f"SELECT {pocket}_balance FROM balances WHERE user_id = ?", (user_id,)).fetchone()
+    if before is None:
+        raise Unknown("there is no such member")
+    after = before[0] + amount
+    done = conn.execute(POST, (user_id, pocket, kind, amount, after, request_id, subscription_id, note, by, now))
+    return {"entry": done.lastrowid, "balance": after}
+
+
+def credit(db: Database, user_id: int, pocket: str, amount: int, kind: str = "top_up", note: str | None = None,
+           by: int | None = None, now: int | None = None, key: str | None = None) -> dict:
+    """Put an amount into the grant or the wallet, or take it out (negative); returns {"entry", "balance"}.
+
+    Sent twice with the same `key` it happens once. Raises ValueError for what is no credit, NotCovered if the grant
+    does not hold what is taken out, Unknown, KeyReused.
+    """
+    if pocket not in ("grant", "wallet") or kind not in CREDIT_KINDS:
+        raise ValueError(f"there is no credit of kind {kind!r} into {pocket!r}")
+    if amount == 0 or abs(amount) > AMOUNT_MAX:
+        raise ValueError("the amount is zero or absurdly large")
+
+    def act(conn, now: int) -> dict:
+        available = _available(conn, user_id, now)
+        if pocket == "grant" and available.grant + amount < 0:
+            raise NotCovered(available, Pockets(-amount, 0, 0))
+        return post(conn, user_id, pocket, kind, amount, now=now, note=(note or None) and note[:500], by=by)
+
+    return db.write(once, user_id, key, ["credit", pocket, amount, kind, note], act, now or now_ms())
+
+
+def once(conn, user_id: int, key: str | None, request: list, act: Callable, now: int) -> dict:
+    """Run `act(conn, now)`, or give back what came of it when this key of this member was first used."""
+    if key is None:
+        return act(conn, now)
+    wanted = json.dumps(request, ensure_ascii=False)
+    done = conn.execute("SELECT request, result FROM operations WHERE user_id = ? AND key = ?",
+                        (user_id, key)).fetchone()
+    if done is None:
+        result = act(conn, now)
+        conn.execute("INSERT INTO operations VALUES (?, ?, ?, ?, ?)", (user_id, key, wanted, json.dumps(result), now))
+        return result
+    if done["request"] != wanted:
+        raise KeyReused("this idempotency key was used for another operation")
+    return json.loads(done["result"])
+
+
+def balances(db: Database, user_id: int) -> dict[str, Pockets]:
+    """{"balance": Pockets, "held": Pockets} of a member. Raises Unknown."""
+    row = db.read().execute(
+        "SELECT grant_balance, quota_balance, wallet_balance, grant_held, quota_held, wallet_held"
+        " FROM balances WHERE user_id = ?", (user_id,)).fetchone()
+    if row is None:
+        raise Unknown("there is no such member")
+    return {"balance": Pockets(*row[:3]), "held": Pockets(*row[3:])}
+
+
+def now_ms() -> int:
+    """The clock, in ms."""
+    return time.time_ns() // 1_000_000

@@ -1,0 +1,196 @@
+"""Who writes, and in what order: the server's one writer thread, and a command's direct way.
+
+Owns transactions: when they begin, what shares one, who is told of a failure. It is handed connections and functions
+to run on them, and refuses to know the file, the schema, or SQLite itself beyond its error codes.
+
+    DatabaseError              the database cannot be used; the message is a sentence for the operator
+     ├─ StorageError           the disk refuses just now (full, read-only, busy): nothing was written, later may do
+     └─ Unusable               this file will not do: damaged, newer than this program, not ours, or in use
+"""
+
+import logging
+import queue
+import threading
+from collections.abc import Callable
+
+log = logging.getLogger("db")
+
+BATCH_MAX = 256                    # jobs in one transaction
+WAITING_MAX = 4096                 # jobs in the queue; more are refused
+PROBE_S = 1                        # between looks at a disk that refused
+DISK_CODES = {5, 6, 7, 8, 9, 10, 11, 13, 14, 15, 26}    # busy, read-only, I/O, full ...: sqlite.org/rescode.html
+DAMAGE_CODES = {11, 26}            # SQLITE_CORRUPT, SQLITE_NOTADB
+
+
+class DatabaseError(Exception):
+    """The database cannot be used."""
+
+
+class StorageError(DatabaseError):
+    """The disk or a lock refused the write; nothing of it happened, and it may be tried again."""
+
+
+class Unusable(DatabaseError):
+    """The file cannot serve as this relay's database."""
+
+
+class GroupWriter:
+    """The one thread that writes: it runs all jobs that wait in one transaction, each in a savepoint.
+
+    A caller is released only after the commit. If the disk refuses, every job of the batch hears so, and the thread
+    goes on with a new connection; while there is a problem it probes the disk once a second.
+    """
+
+    def __init__(self, conn, reconnect: Callable):
+        self.problem: str | None = None
+        self._conn, self._reconnect = conn, reconnect
+        self._queue: queue.SimpleQueue = queue.SimpleQueue()
+        self._door, self._closed = threading.Lock(), False
+        self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
+        self._thread.start()
+
+    def write(self, fn: Callable, args: tuple):
+        if self._queue.qsize() >= WAITING_MAX:
+            raise StorageError("too many writes are waiting")
+        job = _Job(fn, args)
+        with self._door:
+            if self._closed:
+                raise StorageError("the database is closed")
+            self._queue.put(job)
+        job.done.acquire()
+        if job.error is not None:
+            raise job.error
+        return job.result
+
+    def close(self) -> None:
+        with self._door:
+            if not self._closed:
+                self._closed = True
+                self._queue.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        while (jobs := self._gather()) is not None:
+            self._commit(jobs)
+            for job in jobs:
+                job.done.release()
+        if self._conn is not None:
+            self._conn.close()
+
+    def _gather(self) -> list | None:
+        """What waits, at least one job; after a problem a probe, if none comes for a second; None at the end."""
+        try:
+            jobs = [self._queue.get(timeout=PROBE_S if self.problem else None)]
+        except queue.Empty:
+            return [_Job(_probe, ())]
+        while jobs[-1] is not None and len(jobs) < BATCH_MAX and not self._queue.empty():
+            jobs.append(self._queue.get_nowait())
+        if jobs[-1] is None and len(jobs) > 1:
+            self._queue.put(jobs.pop())            # the end is for the next turn; nothing comes after it
+        return jobs if jobs[-1] is not None else None
+
+    def _commit(self, jobs: list) -> None:
+        try:
+            conn = self._conn = self._conn or self._reconnect()
+            before, refused = conn.total_changes, None
+            conn.execute("BEGIN IMMEDIATE")
+            for job in jobs:
+                refused = job.run(conn) or refused
+            conn.execute("COMMIT")
+        except BaseException as err:               # nothing of this batch has happened
+            refused = _storage_error(err)
+            for job in jobs:
+                job.result, job.error = None, _storage_error(err)
+            self._give_up_connection()
+        else:
+            if refused is None and conn.total_changes == before and jobs[0].fn is not _probe:
+                return                             # nothing was written, so nothing is known of the disk
+        self._note(refused)
+
+    def _note(self, refused: Exception | None) -> None:
+        problem = str(refused) if refused else None
+        if problem and problem != self.problem:
+            log.error("a write was refused: %s", problem)
+        elif self.problem and not problem:
+            log.warning("the disk takes writes again")
+        self.problem = problem
+
+    def _give_up_connection(self) -> None:
+        conn, self._conn = self._conn, None
+        try:
+            if conn is not None:
+                conn.close()                       # rolls back
+        except Exception:
+            log.exception("the writer's connection could not be closed")
+
+
+class DirectWriter:
+    """A command's way of writing: one transaction a job, behind SQLite's lock. Threads take turns."""
+
+    def __init__(self, conn):
+        self.problem: str | None = None
+        self._conn, self._turn = conn, threading.Lock()
+
+    def write(self, fn: Callable, args: tuple):
+        with self._turn:
+            try:
+                self._conn.execute("BEGIN IMMEDIATE")
+                result = fn(self._conn, *args)
+                self._conn.execute("COMMIT")
+            except BaseException as err:
+                if self._conn.in_transaction:
+                    self._conn.execute("ROLLBACK")
+                self.problem = str(err) if is_storage(err) else self.problem
+                raise _storage_error(err) if is_storage(err) else err
+            self.problem = None
+            return result
+
+    def close(self) -> None:
+        self._conn.close()
+
+
+class _Job:
+    __slots__ = ("fn", "args", "done", "result", "error")
+
+    def __init__(self, fn: Callable, args: tuple):
+        self.fn, self.args = fn, args
+        self.done = threading.Lock()
+        self.done.acquire()
+        self.result = self.error = None
+
+    def run(self, conn) -> StorageError | None:
+        """Do it, or undo it alone. Raises if the disk undid the whole transaction."""
+        conn.execute("SAVEPOINT job")
+        try:
+            self.result = self.fn(conn, *self.args)
+        except BaseException as err:
+            if not conn.in_transaction:
+                raise
+            self.error = _storage_error(err) if is_storage(err) else err
+            conn.execute("ROLLBACK TO job")
+        conn.execute("RELEASE job")
+        return self.error if isinstance(self.error, StorageError) else None
+
+
+def _probe(conn) -> None:
+    """Write a page and change nothing."""
+    version, = conn.execute("PRAGMA user_version").fetchone()
+    conn.execute(f"PRAGMA user_version = {version}")
+
+
+def is_storage(err: BaseException) -> bool:
+    """Whether it is the disk or a lock that speaks, and not a law of the schema or a mistake in a statement."""
+    return _code(err) in DISK_CODES
+
+
+def is_damage(err: BaseException) -> bool:
+    """Whether the file itself is broken."""
+    return _code(err) in DAMAGE_CODES
+
+
+def _code(err: BaseException) -> int:
+    return (getattr(err, "sqlite_errorcode", None) or 0) & 0xFF
+
+
+def _storage_error(err: BaseException) -> StorageError:
+    return StorageError(str(err) or type(err).__name__)
