@@ -81,7 +81,7 @@ def postman() -> Response:
 
 def refusing_plans(input_tokens: int) -> list[tuple[str, int]]:
     """The plans whose context limit turns away a tool that sends this much by itself: (title, limit)."""
-    return [(plan.title or name, plan.input_tokens_max) for name, plan in state().settings.plans.items()
+    return [(public.plan_title(name), plan.input_tokens_max) for name, plan in state().settings.plans.items()
             if plan.input_tokens_max is not None and plan.input_tokens_max < input_tokens]
 
 

@@ -65,7 +65,7 @@ def count_short(n: int | None) -> str:
     """A size in LLM tokens as people say it: 5K, 128K (128,000 and 131,072 alike), 1M."""
     if n is None:
         return DASH
-    for size, letter in ((1_048_576, "M"), (1_000_000, "M"), (1024, "K"), (1000, "K")):
+    for size, letter in ((1_000_000, "M"), (1_048_576, "M"), (1000, "K"), (1024, "K")):
         if n >= size and n % size == 0:
             return f"{n // size}{letter}"
     for size, letter in ((1_000_000, "M"), (1000, "K")):

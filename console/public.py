@@ -37,7 +37,7 @@ def plans() -> dict[str, str]:
     """The plans that differ in price: the list price first, then each discount, cheaper ones later. Name -> title."""
     known = state().settings.plans
     cheaper = sorted((name for name in known if known[name].discount < 1), key=lambda n: -known[n].discount)
-    return {"free": _("List price")} | {name: known[name].title or name for name in cheaper}
+    return {"free": _("List price")} | {name: plan_title(name) for name in cheaper}
 
 
 def offers(model) -> list[Offer]:
@@ -172,6 +172,13 @@ def bill(usage: Usage, price: Price, held: Pockets) -> dict:
         "charged": paid.quota + paid.wallet, "wallet_after": held.wallet - paid.wallet, "free": at.free,
         "refused": paid.wallet > 0 and paid.wallet > held.wallet,
     }
+
+
+@pages.app_template_global()
+def plan_title(name: str) -> str:
+    """What people call a plan."""
+    plan = state().settings.plans.get(name)
+    return plan.title if plan is not None and plan.title else _("Free") if name == "free" else name
 
 
 @pages.app_template_global()
