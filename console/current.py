@@ -34,4 +34,6 @@ def member():
 
 def is_api(path: str) -> bool:
     """Whether a path speaks JSON to programs: such answers are the relay's, errors included."""
-    return path.startswith(("/api/", "/v1/", "/dashboard/")) or path in ("/api", "/v1", "/healthz", "/readyz", "/metrics")
+    if path in ("/api", "/v1", "/healthz", "/readyz", "/metrics"):
+        return True
+    return path.startswith(("/api/", "/v1/", "/dashboard/"))

@@ -117,10 +117,10 @@ def _rates() -> dict:
 
 def _example() -> dict:
     """The three pockets at work, on a model that costs something."""
-    model = next((m for m in public.chat_models() if not m.price_list("free").free), None)
+    model = next((m for m in public.chat_models() if not m.prices["free"][0].free), None)
     if model is None:
         return {"example": None}
-    price = model.price_list("free").at(EXAMPLE.input_tokens)
+    price = model.prices["free"][0].at(EXAMPLE.input_tokens)
     rest = billing.split(EXAMPLE, price, Pockets(EXAMPLE_GRANT, 0, 0)).wallet
     held = Pockets(EXAMPLE_GRANT, rest // 2, billing.nano("10"))
     covered = EXAMPLE.input_tokens - EXAMPLE.cached_tokens - EXAMPLE_GRANT

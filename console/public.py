@@ -14,6 +14,7 @@ from billing import Pockets, Price, Usage
 from console import snippets
 from console.current import site, site_url, state
 from console.i18n import gettext as _
+from console.i18n import lazy_gettext as _l
 
 pages = Blueprint("public", __name__)
 
@@ -21,6 +22,8 @@ SORTS = ("name", "input", "output")
 FRONT_MODELS = 6
 LLM_TOKENS_MAX = 10_000_000
 MONEY_MAX = 1_000_000
+DAYS = {"mon": _l("Mon"), "tue": _l("Tue"), "wed": _l("Wed"), "thu": _l("Thu"), "fri": _l("Fri"), "sat": _l("Sat"),
+        "sun": _l("Sun")}
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,19 @@ def plans() -> dict[str, str]:
 
 def offers(model) -> list[Offer]:
     """A model's prices, plan by plan."""
-    return [Offer(plan, title, model.price_list(plan), model.peak_price(plan)) for plan, title in plans().items()]
+    return [offer(model, plan, title) for plan, title in plans().items()]
+
+
+def offer(model, plan: str, title: str = "") -> Offer:
+    """A model's prices for one plan."""
+    usual, at_peak = model.prices[plan]
+    return Offer(plan, title, usual, at_peak if model.peak else None)
+
+
+def peak_text(model) -> str:
+    """When a model's peak hours are: Mon–Fri 09:00-12:00, 14:00-18:00 (Asia/Shanghai)."""
+    days = "–".join(str(DAYS[day]) for day in model.peak_days.split("-"))
+    return f"{days} {', '.join(model.peak_hours)} ({model.peak.timezone})"
 
 
 def chat_models() -> list:
@@ -88,8 +103,9 @@ def plaza():
     sort = request.args.get("sort") if request.args.get("sort") in SORTS else "name"
     found = [m for m in listed if _matches(m, wish.casefold()) and provider in ("", m.provider)]
     found.sort(key=_sorting(sort))
+    providers = [(name, name) for name in sorted({m.provider for m in listed})]
     return render_template("public/plaza.html", found=[(m, offers(m)) for m in found], total=len(listed),
-                           providers=[(name, name) for name in sorted({m.provider for m in listed})], q=wish, provider=provider, sort=sort)
+                           providers=providers, q=wish, provider=provider, sort=sort)
 
 
 def _matches(model, wish: str) -> bool:
@@ -99,7 +115,7 @@ def _matches(model, wish: str) -> bool:
 def _sorting(sort: str):
     if sort == "name":
         return lambda m: (not m.available, m.title.casefold())
-    return lambda m: (getattr(m.price_list("free"), sort), m.title.casefold())
+    return lambda m: (getattr(m.prices["free"][0], sort), m.title.casefold())
 
 
 @pages.get("/models/<path:model_id>")
@@ -108,7 +124,8 @@ def model(model_id: str):
     found = state().catalog.models.get(model_id) or abort(404)
     chosen = snippets.SAMPLES if found.kind == "chat" else (snippets.EMBEDDINGS,)
     return render_template("public/model.html", model=found, offers=offers(found),
-                           samples=filled(chosen, place(found)), tools=snippets.TOOLS)
+                           peak_hours=peak_text(found) if found.peak else "", samples=filled(chosen, place(found)),
+                           tools=snippets.TOOLS)
 
 
 @dataclass(frozen=True)
@@ -153,11 +170,13 @@ def calculator():
     mistaken = any(e.error for e in (*counts.values(), *pockets.values()))
     usage = Usage(*(counts[name].value for name in ("input", "cached", "output")))
     held = Pockets(*(pockets[name].value for name in ("grant", "quota", "wallet")))
-    at_peak = model.peak_price(plan) is not None and request.args.get("peak") == "yes"
-    price = model.peak_price(plan) if at_peak else model.price_list(plan)
+    prices = offer(model, plan)
+    at_peak = prices.peak is not None and request.args.get("peak") == "yes"
+    price = prices.peak if at_peak else prices.price
     return render_template(
         "public/calculator.html", model=model, plan=plan, plans=plans(), counts=counts, pockets=pockets,
-        at_peak=at_peak, mistaken=mistaken, sum=None if mistaken else bill(usage, price, held),
+        at_peak=at_peak, has_peak=prices.peak is not None, mistaken=mistaken,
+        sum=None if mistaken else bill(usage, price, held),
         models=sorted(state().catalog.models.values(), key=lambda m: m.title.casefold()))
 
 
