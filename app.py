@@ -28,7 +28,7 @@ def create_app(settings=None, *, serving: bool = False) -> Flask:
     app.config.update(MAX_CONTENT_LENGTH=settings.server.body_bytes_max)
     app.json.sort_keys = False
     database = db.Database(settings.database.path, writer=serving)
-    limiter = Limiter(lambda: "", strategy="fixed-window", auto_check=False,
+    limiter = Limiter(lambda: "", strategy="fixed-window",
                       storage_uri=windows.address(settings.limits.storage_uri))
     limiter.init_app(app)
     app.extensions["relay"] = relay.Relay(settings, database, limiter.limiter)

@@ -28,7 +28,8 @@ def readyz() -> tuple[dict, int]:
         "serving": "draining" if relay.draining else "ok",
     }
     ready = all(found == "ok" for found in checks.values())
-    return {"status": "ok" if ready else "not ready", "demo": relay.catalog.demo, "checks": checks}, 200 if ready else 503
+    return {"status": "ok" if ready else "not ready", "demo": relay.catalog.demo, "checks": checks}, (
+        200 if ready else 503)
 
 
 @pages.get("/metrics")

@@ -20,7 +20,8 @@ from waitress.adjustments import Adjustments
 from waitress.channel import HTTPChannel
 from waitress.task import ErrorTask
 
-from relay import chat, errors, new_id
+from relay import chat, errors
+from relay.meter import new_id
 
 log = logging.getLogger("server")
 

@@ -6,10 +6,12 @@ nothing about how a call ends; it tells the meter what it sees.
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 import msgspec
 
-from relay import errors, faults, sse
+from relay import chat, errors, faults, sse
+from relay.body import Ask
 from relay.meter import Meter
 from relay.upstream import CallerLeft, Reply
 
@@ -17,51 +19,82 @@ _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
 
 
-def whole(wire, spoken, ask, reply: Reply, meter: Meter) -> bytes:
-    """A plain answer, charged. `spoken` is the wire of the upstream; where it is the caller's, its bytes pass."""
-    meter.used(spoken.usage(reply.doc))
+@dataclass(slots=True)
+class Turn:
+    """One call on its way back: the caller's wire, the wire that the upstream speaks, and what was asked and answered.
+
+    `told` is what the caller's wire wants to know beside the answer (its WANTS).
+    """
+
+    wire: object
+    spoken: object
+    ask: Ask
+    reply: Reply
+    meter: Meter
+    told: dict = field(default_factory=dict)
+
+    def __post_init__(self):
+        if "input_tokens" in getattr(self.wire, "WANTS", ()):
+            self.told["input_tokens"] = self.ask.input_tokens
+
+
+def whole(turn: Turn) -> bytes:
+    """A plain answer, charged. Where the upstream speaks the caller's wire its bytes pass."""
+    wire, reply, meter = turn.wire, turn.reply, turn.meter
+    meter.used(turn.spoken.usage(reply.doc))
+    data = reply.data
+    if "spark_chunks" in reply.target.quirks:
+        reply.doc = chat.completed(reply.doc, turn.ask.model)
+        data = _encode(reply.doc)
+    if turn.spoken is not wire:
+        told = {name: value for name, value in turn.told.items() if name != "request_id"}
+        data = _encode(wire.from_chat(reply.doc, turn.ask.body, **told))
+    elif hasattr(wire, "complete"):
+        data = _encode(wire.complete(reply.doc, turn.ask.body))
     meter.deliver(reply.data)
     meter.fate.complete = True
-    data = reply.data if spoken is wire else _encode(wire.from_chat(reply.doc, ask))
     reply.close()
     meter.close()
     return data
 
 
-def stream(wire, spoken, ask, reply: Reply, meter: Meter) -> Iterator[bytes]:
+def stream(turn: Turn) -> Iterator[bytes]:
     """A streamed answer piece by piece, charged before its last one."""
+    reply = turn.reply
     if reply.doc is not None:              # the upstream gave a whole document to who asked for a stream
-        reply.held, reply.doc = spoken.as_events(reply.doc), None
-    pieces = _passed(wire, ask, reply, meter) if spoken is wire else _turned(wire, spoken, ask, reply, meter)
+        reply.held, reply.doc = turn.spoken.as_events(reply.doc), None
+    pieces = _passed(turn) if turn.spoken is turn.wire else turn.wire.stream_from_chat(
+        _chunks(turn), turn.ask.body, **turn.told)
     try:
         yield from pieces
     except CallerLeft:
-        meter.fate.left = True
+        turn.meter.fate.left = True
 
 
-def finish(reply: Reply, spoken, meter: Meter) -> None:
+def finish(turn: Turn) -> None:
     """After the last byte, or when the caller has left: drain if the policy says so, hang up, close the account."""
-    fate = meter.fate
+    fate = turn.meter.fate
     if not fate.complete and fate.error is None:
         fate.left = True
-        if fate.delivered and meter.policy == "drain":
-            _drain(reply, spoken, meter)
-    reply.close()
-    meter.close()
+        if fate.delivered and turn.meter.policy == "drain":
+            _drain(turn)
+    turn.reply.close()
+    turn.meter.close()
 
 
-def _passed(wire, ask, reply: Reply, meter: Meter) -> Iterator[bytes]:
+def _passed(turn: Turn) -> Iterator[bytes]:
     """The upstream speaks the caller's wire: its bytes pass, but for what would break the caller's client."""
+    wire, reply, meter = turn.wire, turn.reply, turn.meter
     finished = None
-    for event, chunk in _pieces(reply, wire):
+    for event, chunk in _pieces(turn):
         if chunk is not None:
             meter.deliver(chunk)
             yield chunk
             continue
-        data = sse.data(event)
+        cleaned, data = wire.clean(event), sse.data(event)
         if not data:
-            if comment := wire.clean(event):
-                yield comment
+            if cleaned:
+                yield cleaned                  # a comment
             continue
         told = wire.signs(data)
         meter.used(told.usage)
@@ -70,38 +103,33 @@ def _passed(wire, ask, reply: Reply, meter: Meter) -> Iterator[bytes]:
             yield _cut(wire, meter, faults.read(told.error))
             return
         if told.done:
-            _complete(reply, meter)
-            yield wire.clean(event)
+            _complete(turn)
+            yield cleaned
             return
-        if told.usage_only and not ask.usage_asked:
+        if told.usage_only and not turn.ask.usage_asked:
             continue
-        cleaned = wire.clean(event)
         meter.deliver(cleaned)
         yield cleaned
     if finished:
-        _complete(reply, meter)
-        yield wire.DONE
+        _complete(turn)
+        if wire.DONE:
+            yield wire.DONE
     else:
         yield _cut(wire, meter, reply.problem or errors.UpstreamError("The provider's answer broke off."))
 
 
-def _turned(wire, spoken, ask, reply: Reply, meter: Meter) -> Iterator[bytes]:
-    """The upstream speaks chat and the caller does not: each chunk is turned into the caller's events."""
-    return wire.stream_from_chat(_chunks(spoken, reply, meter), ask)
-
-
-def _chunks(spoken, reply: Reply, meter: Meter) -> Iterator[dict | errors.RelayError | None]:
+def _chunks(turn: Turn) -> Iterator[dict | errors.RelayError | None]:
     """The parsed chunks of a chat stream; None for a comment (the upstream is alive); an error if it is cut.
 
     When it ends well the call is charged before the iterator ends, and so before the caller's final events.
     """
-    finished = None
-    for event, chunk in _pieces(reply, None):
-        data = sse.data(event if chunk is None else chunk)
+    reply, meter, finished = turn.reply, turn.meter, None
+    for event, _ in _pieces(turn):
+        data = sse.data(event)
         if not data:
             yield None
             continue
-        told = spoken.signs(data)
+        told = turn.spoken.signs(data)
         meter.used(told.usage)
         finished = told.finish or finished
         if told.error:
@@ -109,46 +137,60 @@ def _chunks(spoken, reply: Reply, meter: Meter) -> Iterator[dict | errors.RelayE
             return
         if told.done:
             break
-        doc = _parsed(data)
-        if doc is not None:
-            meter.deliver(event)
-            yield doc
+        meter.deliver(event)
+        yield _decode(data)
     if finished:
-        _complete(reply, meter)
+        _complete(turn)
     else:
         yield _noted(meter, reply.problem or errors.UpstreamError("The provider's answer broke off."))
 
 
-def _pieces(reply: Reply, wire) -> Iterator[tuple[bytes | None, bytes | None]]:
+def _pieces(turn: Turn) -> Iterator[tuple[bytes | None, bytes | None]]:
     """What comes in: (event, None), or (None, chunk) for whole events that can pass unseen.
 
     Why it ended badly, if it did, stands in `reply.problem`; CallerLeft goes through.
     """
+    reply = turn.reply
+    mend = _mended(turn.ask.model) if "spark_chunks" in reply.target.quirks else None
+    passes = turn.wire.plain if turn.spoken is turn.wire and mend is None else lambda chunk: False
     for event in reply.held:
-        yield event, None
+        yield mend(event) if mend else event, None
     reply.held = []
     while True:
         try:
             chunk = reply.read()
             if not chunk:
                 break
-            unseen = wire is not None and not reply.events.rest() and wire.plain(chunk)
-            found = [] if unseen else reply.cut(chunk)
+            unseen = not reply.events.rest() and passes(chunk)
+            events = () if unseen else reply.cut(chunk)
         except errors.UpstreamError as err:
             reply.problem = err
             return
         if unseen:
             yield None, chunk
-        for event in found:
-            yield event, None
+        for event in events:
+            yield mend(event) if mend else event, None
     if reply.events.rest().strip():
         yield reply.events.rest(), None
 
 
-def _complete(reply: Reply, meter: Meter) -> None:
-    meter.fate.complete = True
-    reply.close()
-    meter.close()
+def _mended(model: str):
+    """A function that completes the chunk in an event; what is no chunk stays as it is."""
+    def mend(event: bytes) -> bytes:
+        data = sse.data(event)
+        if not data or data.strip() == b"[DONE]":
+            return event
+        try:
+            return sse.frame(_encode(chat.completed(_decode(data), model)))
+        except (msgspec.DecodeError, AttributeError, TypeError):
+            return event
+    return mend
+
+
+def _complete(turn: Turn) -> None:
+    turn.meter.fate.complete = True
+    turn.reply.close()
+    turn.meter.close()
 
 
 def _cut(wire, meter: Meter, err: errors.RelayError) -> bytes:
@@ -161,23 +203,15 @@ def _noted(meter: Meter, err: errors.RelayError) -> errors.RelayError:
     return err
 
 
-def _drain(reply: Reply, spoken, meter: Meter) -> None:
+def _drain(turn: Turn) -> None:
     """Read on for the exact usage. The line's watcher ends it after the upstream's drain_s."""
     try:
-        for event, _ in _pieces(reply, None):
+        for event, _ in _pieces(turn):
             data = sse.data(event)
-            told = spoken.signs(data) if data is not None else None
+            told = turn.spoken.signs(data) if data else None
             if told is not None:
-                meter.used(told.usage)
+                turn.meter.used(told.usage)
                 if told.done or told.error:
                     return
     except CallerLeft:
         pass                               # the time is up; what was delivered is estimated
-
-
-def _parsed(data: bytes) -> dict | None:
-    try:
-        doc = _decode(data)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-        return None
-    return doc if isinstance(doc, dict) else None

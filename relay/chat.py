@@ -186,6 +186,24 @@ def clean(event: bytes) -> bytes:
     return sse.frame(data) if data else b""
 
 
+def completed(doc: dict, model: str) -> dict:
+    """An answer or chunk of a provider that leaves out what others send (quirk `spark_chunks`), with it put in.
+
+    The last chunk is the one with usage; tool calls may come as one object.
+    """
+    whole = {"id": doc.get("sid") or "chatcmpl-0", "model": model, "created": 0, **doc}
+    last, choices = usage(doc) is not None, []
+    for index, choice in enumerate(doc.get("choices") or ()):
+        place = "message" if "message" in choice else "delta"
+        told = dict(choice.get(place) or {})
+        if isinstance(told.get("tool_calls"), dict):
+            told["tool_calls"] = [{"index": 0, **told["tool_calls"]}]
+        finish = ("tool_calls" if told.get("tool_calls") else "stop") if last else None
+        choices.append({"index": index, "finish_reason": finish, **choice, place: told})
+    plain_answer = any("message" in choice for choice in choices)
+    return {"object": "chat.completion" if plain_answer else "chat.completion.chunk", **whole, "choices": choices}
+
+
 def as_events(doc: dict) -> list[bytes]:
     """A whole answer as the events of a stream, for who asked for one and whose upstream gave none."""
     choices = [{**{name: value for name, value in choice.items() if name != "message"},

@@ -227,6 +227,24 @@ def tokens(db: Database, user_id: int) -> list[dict]:
     return [dict(zip(names, row, strict=True)) | {"models": json.loads(row[3]) if row[3] else None} for row in rows]
 
 
+@dataclass(frozen=True, slots=True)
+class Used:
+    """What a member has used since the beginning, from the roll-ups; costs in nano-yuan."""
+
+    calls: int
+    cost: int
+    cost_by_token: int
+    expires_at: int | None         # the token's, in ms
+
+
+def used(db: Database, user_id: int, token_id: int) -> Used:
+    """What a member has used in all, and with one token."""
+    row = db.read().execute(
+        "SELECT coalesce(sum(calls), 0), coalesce(sum(cost), 0), coalesce(sum(cost) FILTER (WHERE token_id = ?1), 0),"
+        " (SELECT expires_at FROM tokens WHERE id = ?1) FROM daily WHERE user_id = ?2", (token_id, user_id)).fetchone()
+    return Used(*row)
+
+
 def _checked(name: str, models: list[str] | None, rpm: int | None, expires_at: int | None) -> dict:
     name = (name or "").strip()
     if not 1 <= len(name) <= NAME_LENGTH_MAX or not name.isprintable():

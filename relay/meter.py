@@ -51,10 +51,7 @@ def ending(fate: Fate, on_disconnect: str) -> tuple[str, str]:
     if not fate.delivered:
         if fate.left:
             return "client_left", "nothing"
-        if isinstance(fate.error, errors.UpstreamRefused) or not isinstance(
-                fate.error, errors.UpstreamError | type(None)):
-            return "refused", "nothing"
-        return ("complete" if fate.complete else "failed"), "nothing"
+        return "complete" if fate.complete else "refused" if _is_refusal(fate.error) else "failed", "nothing"
     if fate.complete:
         return "complete", "usage" if fate.usage else "estimate"
     if not fate.left:
@@ -64,6 +61,12 @@ def ending(fate: Fate, on_disconnect: str) -> tuple[str, str]:
     if on_disconnect == "drain" and fate.usage:
         return "client_left", "usage"
     return "client_left", "estimate"
+
+
+def _is_refusal(error: BaseException | None) -> bool:
+    """Whether a call failed for what was asked, rather than for who should have answered."""
+    return isinstance(error, errors.RelayError) and (
+        isinstance(error, errors.UpstreamRefused) or not isinstance(error, errors.UpstreamError))
 
 
 def trusted(usage: Usage, guess: Usage, most: Usage) -> tuple[Usage, str, str | None]:
@@ -149,9 +152,13 @@ class Meter:
     _output_tokens: int = 0
     _closed: bool = False
 
+    def asked(self, ask: Ask) -> None:
+        """What was asked, for the call's row, whatever comes of it."""
+        self._ask = ask
+
     def hold(self, ask: Ask, model) -> None:
         """Set aside what the call will likely cost. Raises NotCovered if the pockets do not hold it."""
-        self._ask, self._model = ask, model
+        self._model = model
         price = model.price(self.caller.plan, self.started_at)
         asked = min(ask.output_tokens_max or model.output_max or self.books.hold_output_tokens,
                     model.output_max or COUNT_MAX, self.books.hold_output_tokens)

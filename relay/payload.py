@@ -9,9 +9,10 @@ from relay.catalog import Target
 _encode = msgspec.json.Encoder().encode
 
 
-def payload(ask: Ask, target: Target) -> bytes:
-    """The request body for a target, in the wire that the target speaks."""
-    body = ask.body if ask.chat is None or target.wire != "chat" else ask.chat
+def payload(wire, ask: Ask, target: Target) -> bytes:
+    """The request body for a target, in the wire that the target speaks. Raises BadRequest if it cannot be turned."""
+    native = target.wire == wire.NAME
+    body = ask.body if native else ask.chat if ask.chat is not None else wire.to_chat(ask.body)
     changes: dict[str, object] = {"model": target.model} if target.model != body.get("model") else {}
     if target.wire == "chat":
         if ask.stream:
@@ -20,7 +21,9 @@ def payload(ask: Ask, target: Target) -> bytes:
             changes["stream_options"] = None       # with a plain call several providers refuse it
         if target.quirks:
             changes |= quirks.apply(target.quirks, {**body, **changes})
+    if native and hasattr(wire, "changes"):
+        changes |= wire.changes(ask.body)
     drop = [name for name, value in changes.items() if value is None]
-    if body is ask.body:
+    if native:
         return ask.body.bytes(changes, drop)
     return _encode({name: value for name, value in {**body, **changes}.items() if name not in drop})

@@ -1,0 +1,228 @@
+"""The API's addresses under /api/v1 and /v1, and how each of them says no.
+
+Owns routing, the shape of errors by address, and the headers of every answer. A call is `relay.serve`'s affair.
+"""
+
+import logging
+
+from flask import Blueprint, Response, current_app, g, request
+from werkzeug.exceptions import HTTPException
+
+import billing
+from relay import WIRES, chat, current_relay, errors, gate, given_body, lookups, messages, metrics, responses, serve
+from relay.meter import new_id
+from relay.upstream import CallerLeft
+
+log = logging.getLogger("relay")
+
+PREFIXES = ("/api/v1", "/v1")
+DOUBLED = "/api/v1/v1"             # who gives the base address to Claude Code, which appends /v1/messages, gets here
+METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
+
+
+def blueprint() -> Blueprint:
+    """The API. Every address under its prefixes answers in JSON, those that do not exist too."""
+    api = Blueprint("api", __name__)
+    api.before_request(_begin)
+    api.after_request(_dress)
+    api.register_error_handler(errors.RelayError, _refused)
+    api.register_error_handler(HTTPException, _refused_by_flask)
+    api.register_error_handler(CallerLeft, lambda err: Response(status=499))
+    api.register_error_handler(Exception, _failed)
+
+    def add(path: str, view, *methods: str) -> None:
+        api.add_url_rule(path, path.replace(".", "_"), view, methods=methods or ("GET",))
+
+    for prefix in (*PREFIXES, DOUBLED):
+        add(prefix + messages.PATH, _call(messages), "POST")
+        add(prefix + messages.PATH + "/count_tokens", count_tokens, "POST")
+        add(prefix + "/models", models)
+        add(prefix + "/models/<path:model_id>", model)
+    for prefix in PREFIXES:
+        for wire in WIRES.values():
+            if wire is not messages:
+                api.add_url_rule(prefix + wire.PATH, f"{prefix}:{wire.NAME}", _call(wire), methods=("POST",))
+        api.add_url_rule(prefix + responses.PATH, f"{prefix}:websocket", websocket, methods=("GET",))
+    for path, shape in lookups.ADDRESSES.items():
+        add(path, _lookup(shape))
+    for path in ("/api/hello", "/api/api/hello"):
+        add(path, hello)
+    for path in ("/api", "/v1", "/api/<path:rest>", "/v1/<path:rest>"):
+        add(path, unknown, *METHODS)
+    return api
+
+
+def _call(wire):
+    def call() -> Response:
+        relay = current_relay()
+        caller = identify()
+        g.headers.update(relay.gate.count(caller).headers())
+        if relay.draining or not relay.slots.acquire(blocking=False):
+            raise errors.Unavailable("The relay is restarting." if relay.draining else
+                                     "The relay has all the calls that it can hold. Try again soon.",
+                                     code="relay_overloaded", retry_after=2)
+        metrics.in_flight.inc()
+        try:
+            response = serve(_wire_of_body(wire), caller)
+        except BaseException:
+            _leave(relay)
+            raise
+        response.call_on_close(lambda: _leave(relay))
+        return response
+    return call
+
+
+def _leave(relay) -> None:
+    relay.slots.release()
+    metrics.in_flight.dec()
+
+
+def _wire_of_body(wire):
+    """The wire of the address, but for Responses requests that are posted to /chat/completions."""
+    if wire is chat and b'"input"' in request.get_data() and not request.headers.get("Content-Encoding"):
+        try:
+            return responses if responses.looks_like_responses(given_body()) else chat
+        except errors.BadRequest:
+            return chat                        # which will say what is wrong with it
+    return wire
+
+
+def identify() -> gate.Caller:
+    """The caller of the current request. Raises NotAuthenticated or RateLimited."""
+    return current_relay().gate.identify(request.headers.get("Authorization"), request.headers.get("X-Api-Key"),
+                                         request.remote_addr or "")
+
+
+def models() -> dict:
+    """The models that this token may use, in the shape of who asks."""
+    caller = identify()
+    listed = [each for each in current_relay().catalog.models.values() if _may_use(caller, each)]
+    if "anthropic-version" in request.headers:
+        return messages.models(listed)
+    return {"object": "list", "data": [_listed(each) for each in listed]}
+
+
+def model(model_id: str) -> dict:
+    """One of them."""
+    caller = identify()
+    found = current_relay().catalog.models.get(model_id)
+    if found is None or not _may_use(caller, found):
+        raise errors.ModelNotFound(model_id)
+    if "anthropic-version" in request.headers:
+        return messages.models([found])["data"][0]
+    return _listed(found)
+
+
+def _may_use(caller: gate.Caller, found) -> bool:
+    return caller.models is None or found.id in caller.models
+
+
+def _listed(found) -> dict:
+    return {"id": found.id, "object": "model", "created": 0, "owned_by": found.provider, "name": found.title,
+            "context_length": found.context, "max_output_tokens": found.output_max, "available": found.available}
+
+
+def count_tokens() -> dict:
+    """Anthropic's count of a request's input, estimated here: free of charge and outside the rate limit."""
+    identify()
+    return {"input_tokens": messages.count_tokens(given_body())}
+
+
+def websocket() -> Response:
+    """Codex first tries a websocket, and posts at once when told that there is none."""
+    if "websocket" in request.headers.get("Upgrade", "").lower():
+        raise errors.UpgradeRequired()
+    return unknown()
+
+
+def hello() -> dict:
+    """Claude Code looks here whether anybody is at home."""
+    return {"status": "ok"}
+
+
+def _lookup(shape):
+    def lookup() -> dict:
+        caller = identify()
+        return shape(account_of(caller))
+    return lookup
+
+
+def account_of(caller: gate.Caller) -> lookups.Account:
+    """What a caller has and has used, for the balance look-ups."""
+    db = current_relay().db
+    has, held = billing.balances(db, caller.user_id).values()
+    used = gate.used(db, caller.user_id, caller.token_id)
+    return lookups.Account(
+        user_id=caller.user_id, user_name=caller.user_name, token_name=caller.token_name, plan=caller.plan,
+        requests_per_minute=caller.requests_per_minute, grant=has.grant - held.grant, quota=has.quota - held.quota,
+        wallet=has.wallet - held.wallet, spent=used.cost, spent_by_token=used.cost_by_token, calls=used.calls,
+        expires_at=used.expires_at)
+
+
+def unknown(rest: str = "") -> Response:
+    """No such address, or not for this method."""
+    adapter = current_app.create_url_adapter(request)
+    allowed = [method for method in METHODS
+               if method != request.method and "<" not in _endpoint(adapter, method).removesuffix("<path:model_id>")]
+    if allowed:
+        raise errors.MethodNotAllowed(headers={"Allow": ", ".join(sorted(allowed))})
+    raise errors.NotFound(f"There is nothing at {request.path[:200]}. The API's base address ends in /api/v1.")
+
+
+def _endpoint(adapter, method: str) -> str:
+    """The endpoint's name of the current address with another method; that of `unknown` ends in its path's rule."""
+    try:
+        return adapter.match(method=method)[0]
+    except HTTPException:
+        return "<none>"
+
+
+def _begin() -> None:
+    g.request_id = new_id()
+    g.headers = {}
+
+
+def _dress(response: Response) -> Response:
+    """The headers of every API answer: its id, what is left of the window, and leave for browsers to read it."""
+    headers = response.headers
+    headers.update(g.headers)
+    headers["x-request-id"] = g.request_id
+    headers["Access-Control-Allow-Origin"] = "*"
+    headers["Access-Control-Expose-Headers"] = "*"
+    if _wire_of_path() is messages:
+        headers["request-id"] = g.request_id
+    if request.method == "OPTIONS":
+        headers["Access-Control-Allow-Methods"] = headers.get("Allow", "GET, POST, OPTIONS")
+        headers["Access-Control-Allow-Headers"] = request.headers.get(
+            "Access-Control-Request-Headers", "authorization, content-type, x-api-key")
+        headers["Access-Control-Max-Age"] = "86400"
+    return response
+
+
+def _refused(err: errors.RelayError) -> tuple:
+    """The error in the shape of the address's wire."""
+    if isinstance(err, errors.NotAuthenticated | errors.RateLimited):
+        metrics.turned_away.labels(err.code).inc()
+    headers = dict(err.headers)
+    if err.retry_after is not None:
+        headers["retry-after"] = str(err.retry_after)
+    if not err.retry_helps:
+        headers["x-should-retry"] = "false"
+    return _wire_of_path().error(err, g.request_id), err.status, headers
+
+
+def _refused_by_flask(err: HTTPException) -> tuple:
+    known = {404: errors.NotFound, 405: errors.MethodNotAllowed, 413: errors.BodyTooLarge}
+    return _refused(known.get(err.code, errors.BadRequest)())
+
+
+def _failed(err: Exception) -> tuple:
+    log.exception("a request failed: %s", g.request_id)
+    return _refused(errors.RelayError())
+
+
+def _wire_of_path():
+    """Whose shape errors have here: Anthropic's under /messages and for its models, else OpenAI's."""
+    if "/messages" in request.path or ("/models" in request.path and "anthropic-version" in request.headers):
+        return messages
+    return chat

@@ -1,0 +1,197 @@
+"""Models, prices, routes and upstreams, from the settings: what can be asked for, and who may answer.
+
+Owns the making of integers of decimal prices, plans' discounts, peak windows, and the list of targets for a model and
+a wire. It never changes once made: a reload makes another one. It knows no member and opens no connection.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import ROUND_HALF_UP, Decimal
+from zoneinfo import ZoneInfo
+
+from billing import Price
+from relay import errors
+
+NANO_PER_MILLIONTH = 1000          # yuan per million LLM tokens -> nano-yuan per LLM token
+DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+PATHS = {"chat": "/chat/completions", "messages": "/messages", "responses": "/responses",
+         "embeddings": "/embeddings", "completions": "/completions"}
+CHAT_SPOKEN = ("messages", "responses", "completions")     # wires that can be turned into chat
+FREE = Price(0, 0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """A provider: its base address, its keys, and the wires that it speaks."""
+
+    name: str
+    base_url: str
+    keys: tuple[str, ...] = ()
+    speaks: frozenset[str] = frozenset({"chat"})
+    wire_urls: tuple[tuple[str, str], ...] = ()
+    connect_s: float = 10
+    first_byte_s: float = 120
+    idle_s: float = 120
+    drain_s: float = 30
+    on_disconnect: str = "estimate"
+    quirks: tuple[str, ...] = ()
+    allow_private: bool = False
+    calls_at_once: int | None = None
+    answer_bytes_max: int = 67108864
+    usable: bool = True
+
+    def url(self, wire: str) -> str:
+        """The address of a wire there."""
+        return dict(self.wire_urls).get(wire) or self.base_url.rstrip("/") + PATHS[wire]
+
+
+DEMO = Upstream("demo", "demo://", speaks=frozenset({"chat", "embeddings"}), allow_private=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One choice for a call: an upstream, the model's name there, and the wire to speak with it."""
+
+    upstream: Upstream
+    model: str
+    wire: str
+    quirks: tuple[str, ...] = ()
+    priority: int = 0
+    weight: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Peak:
+    """A window in which other prices hold: weekdays (Monday 0) and half-open spans of minutes of the day."""
+
+    days: frozenset[int]
+    spans: tuple[tuple[int, int], ...]
+    timezone: ZoneInfo
+
+    def holds(self, at_ms: int) -> bool:
+        """Whether a moment lies in the window. A span over midnight belongs to the day on which it begins."""
+        moment = datetime.fromtimestamp(at_ms / 1000, self.timezone)
+        minute, today = moment.hour * 60 + moment.minute, moment.weekday()
+        return any(
+            (today in self.days and start <= minute < end) if start < end else
+            (today in self.days and minute >= start) or ((today - 1) % 7 in self.days and minute < end)
+            for start, end in self.spans)
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """What members name. `prices` holds, for each plan, the price outside and inside peak hours."""
+
+    id: str
+    provider: str
+    title: str
+    kind: str
+    context: int | None
+    output_max: int | None
+    available: bool
+    targets: tuple[Target, ...]
+    prices: dict[str, tuple[Price, Price]]
+    peak: Peak | None = None
+    peak_days: str = ""
+    peak_hours: tuple[str, ...] = ()
+
+    def price(self, plan: str, at_ms: int) -> Price:
+        """The price that a plan's member pays for a call that begins at this moment."""
+        usual, at_peak = self.prices.get(plan) or self.prices["free"]
+        return at_peak if self.peak is not None and self.peak.holds(at_ms) else usual
+
+
+class Catalog:
+    """All models and upstreams of the settings, ready for use."""
+
+    def __init__(self, settings):
+        self.upstreams = {each.name: _upstream(each) for each in settings.upstreams}
+        self.demo = not any(each.usable for each in self.upstreams.values())
+        self.models = {each.id: self._model(each, settings.plans) for each in settings.models if each.enabled}
+
+    def targets(self, model_id: str, wire: str) -> tuple[Model, tuple[Target, ...]]:
+        """The model of that name, and who may answer a call on that wire, best first.
+
+        Raises ModelNotFound; BadRequest if the model does something else; Unavailable if nobody can be asked.
+        """
+        model = self.models.get(model_id)
+        if model is None:
+            raise errors.ModelNotFound(model_id)
+        if (model.kind == "embeddings") != (wire == "embeddings"):
+            raise errors.BadRequest(f"'{model.id}' is a model for {model.kind}; it does not answer here.",
+                                    param="model")
+        targets = tuple(_spoken(target, wire) for target in model.targets if _speakable(target.upstream, wire))
+        if not model.available or not targets:
+            raise errors.Unavailable(f"'{model.id}' has no upstream at the moment. Its administrator has to set one.",
+                                     code="model_unavailable")
+        return model, targets
+
+    def _model(self, given, plans) -> Model:
+        targets = tuple(sorted(self._targets(given), key=lambda target: (target.priority, -target.weight)))
+        prices = given.prices
+        priced = prices is not None
+        return Model(
+            id=given.id, provider=given.provider, title=given.title or given.id, kind=given.kind,
+            context=given.context, output_max=given.output_max,
+            available=bool(targets) and (priced or self.demo), targets=targets,
+            prices={name: _plan_prices(prices, plan.discount) for name, plan in plans.items()},
+            peak=_peak(prices.peak) if priced and prices.peak else None,
+            peak_days=prices.peak.days if priced and prices.peak else "",
+            peak_hours=prices.peak.hours if priced and prices.peak else ())
+
+    def _targets(self, given) -> list[Target]:
+        if self.demo:
+            return [Target(DEMO, given.id, "chat")]
+        return [Target(upstream, route.model, "chat", upstream.quirks + route.quirks, route.priority, route.weight)
+                for route in given.routes if (upstream := self.upstreams[route.upstream]).usable]
+
+
+def price_of(prices, discount: Decimal = Decimal(1)) -> Price:
+    """Decimal yuan per million as whole nano-yuan per LLM token, times the plan's discount, half up.
+
+    Rounded once here: this is the price that is shown and charged.
+    """
+    cached = prices.cached if prices.cached is not None else prices.input
+    tiers = tuple((tier.above, price_of(tier, discount)) for tier in getattr(prices, "tiers", ()))
+    return Price(*(_nano(each, discount) for each in (prices.input, cached, prices.output)), tiers=tiers)
+
+
+def _nano(price: Decimal, discount: Decimal) -> int:
+    return int((price * NANO_PER_MILLIONTH * discount).quantize(Decimal(1), ROUND_HALF_UP))
+
+
+def _plan_prices(prices, discount: Decimal) -> tuple[Price, Price]:
+    if prices is None:
+        return FREE, FREE
+    usual = price_of(prices, discount)
+    return usual, price_of(prices.peak, discount) if prices.peak else usual
+
+
+def _peak(given) -> Peak:
+    first, _, last = given.days.partition("-")
+    start, end = DAYS.index(first), DAYS.index(last or first)
+    days = range(start, end + 1) if start <= end else [*range(start, 7), *range(end + 1)]
+    return Peak(frozenset(days), tuple(_span(hours) for hours in given.hours), ZoneInfo(given.timezone))
+
+
+def _span(hours: str) -> tuple[int, int]:
+    start, end = ([int(part) for part in clock.split(":")] for clock in hours.split("-"))
+    return start[0] * 60 + start[1], end[0] * 60 + end[1]
+
+
+def _upstream(given) -> Upstream:
+    names = ("name", "base_url", "keys", "connect_s", "first_byte_s", "idle_s", "drain_s", "on_disconnect", "quirks",
+             "allow_private", "calls_at_once", "answer_bytes_max", "usable")
+    return Upstream(**{name: getattr(given, name) for name in names}, speaks=frozenset(given.speaks),
+                    wire_urls=tuple(given.wire_urls.items()))
+
+
+def _speakable(upstream: Upstream, wire: str) -> bool:
+    return wire in upstream.speaks or (wire in CHAT_SPOKEN and "chat" in upstream.speaks)
+
+
+def _spoken(target: Target, wire: str) -> Target:
+    """The target with the wire to speak there: the caller's own if it can be, else chat."""
+    spoken = wire if wire in target.upstream.speaks else "chat"
+    return target if spoken == target.wire else Target(target.upstream, target.model, spoken, target.quirks,
+                                                       target.priority, target.weight)

@@ -1,0 +1,169 @@
+"""Which upstreams and keys can be asked now.
+
+Owns what attempts have taught: a key that is refused or out of money rests until it is tried again, a busy one as long
+as its provider says, and an upstream that fails again and again rests with growing pauses (a circuit breaker: after a
+pause one call may probe it). It knows no request and opens no connection. All state is of this process; `report` is
+the picture for the log, the command line, /metrics and the console.
+
+The caller's own mistakes teach nothing: a hundred bad requests change no health.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from relay import errors
+
+log = logging.getLogger("relay.health")
+
+FAILURES_TO_REST = 5               # in a row; below that other calls of the moment may be luckier
+PAUSE_S, PAUSE_MAX_S = 1.0, 60.0
+REFUSED_S, REFUSED_MAX_S = 60.0, 1800.0
+LATENCY_WEIGHT = 0.1               # of the newest call in the moving average
+
+
+@dataclass(slots=True)
+class State:
+    """What is known of one upstream, or of one of its keys."""
+
+    name: str
+    resting_until: float = 0.0     # monotonic
+    why: str | None = None         # busy | refused | failing
+    rests: int = 0                 # in a row, for growing pauses
+    failures: int = 0              # in a row
+    probing: bool = False
+    calls: int = 0
+    failed: int = 0
+    latency_ms: float = 0.0
+    last_error: str | None = None  # a code, never a provider's words
+    last_error_at: int | None = None
+
+    def rest(self, why: str, seconds: float, now: float) -> None:
+        self.why, self.resting_until, self.probing = why, now + seconds, False
+        self.rests += 1
+
+
+@dataclass
+class Health:
+    """The states of all upstreams. `notice` is told of what an administrator should see."""
+
+    notice: Callable[[str], None] = log.error
+    clock: Callable[[], float] = time.monotonic
+    changes: int = 0                                   # counts what changed in the picture
+    _upstreams: dict[str, State] = field(default_factory=dict)
+    _keys: dict[tuple[str, str], State] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def usable_key(self, upstream, wish: int) -> str | None:
+        """A key of this upstream that may be tried now, the `wish`-th if it can be; None if all or it itself rest.
+
+        An upstream without keys has the key "". After a pause only one caller is let through to probe.
+        """
+        now = self.clock()
+        with self._lock:
+            if not self._may_try(self._upstream(upstream.name), now):
+                return None
+            keys = upstream.keys or ("",)
+            for offset in range(len(keys)):
+                key = keys[(wish + offset) % len(keys)]
+                if self._may_try(self._key(upstream.name, key), now):
+                    self._probe(self._upstream(upstream.name), now)
+                    self._probe(self._key(upstream.name, key), now)
+                    return key
+        return None
+
+    def learn(self, upstream_name: str, key: str, error: BaseException | None, took_ms: float) -> None:
+        """What an attempt's end teaches; `error` None: it answered."""
+        now = self.clock()
+        with self._lock:
+            upstream, state = self._upstream(upstream_name), self._key(upstream_name, key)
+            upstream.calls += 1
+            upstream.probing = state.probing = False
+            if error is None or isinstance(error, errors.UpstreamRefused):
+                self._recovered(upstream, state, took_ms)
+            elif isinstance(error, errors.UpstreamError):
+                self._failed(upstream, state, error, now)
+
+    def exhausted(self, upstreams: list) -> errors.RelayError:
+        """What to say when none of these may be tried: when they are only busy, wait; when broken, that they are."""
+        now = self.clock()
+        with self._lock:
+            resting = [state for each in upstreams for state in self._states(each.name)
+                       if now < state.resting_until or state.probing]
+        wait_s = max(1, int(min((state.resting_until - now for state in resting), default=1) + 0.999))
+        if resting and all(state.why == "busy" for state in resting):
+            return errors.UpstreamBusy(retry_after=wait_s)
+        if resting and all(state.why == "refused" for state in resting):
+            return errors.UpstreamAccount(retry_after=wait_s)
+        return errors.Unavailable("The model's providers are failing; they are tried again soon.",
+                                  code="upstream_unavailable", retry_after=min(wait_s, 30))
+
+    def report(self, upstreams: list) -> list[dict]:
+        """The picture: each upstream's state, and how many of its keys can be used. No key is in it."""
+        now = self.clock()
+        with self._lock:
+            return [self._picture(each, now) for each in upstreams]
+
+    def _picture(self, upstream, now: float) -> dict:
+        state = self._upstream(upstream.name)
+        keys = [self._key(upstream.name, key) for key in upstream.keys or ("",)]
+        resting = [each for each in (state, *keys) if now < each.resting_until]
+        usable = sum(now >= key.resting_until for key in keys)
+        word = "ok" if not resting else state.why if now < state.resting_until else keys[0].why if not usable else "ok"
+        latest = max((state, *keys), key=lambda each: each.last_error_at or 0)
+        return {"name": upstream.name, "state": word, "keys": len(keys), "keys_usable": usable,
+                "calls": state.calls, "failed": state.failed, "latency_ms": round(state.latency_ms),
+                "rests_s": max((round(each.resting_until - now, 1) for each in resting), default=0),
+                "last_error": latest.last_error, "last_error_at": latest.last_error_at}
+
+    def _recovered(self, upstream: State, key: State, took_ms: float) -> None:
+        if upstream.why or key.why:
+            self.changes += 1
+            log.warning("upstream %s answers again", upstream.name)
+        for state in (upstream, key):
+            state.failures = state.rests = 0
+            state.why, state.resting_until = None, 0.0
+        weight = LATENCY_WEIGHT if upstream.latency_ms else 1.0
+        upstream.latency_ms += weight * (took_ms - upstream.latency_ms)
+
+    def _failed(self, upstream: State, key: State, error: errors.UpstreamError, now: float) -> None:
+        self.changes += 1
+        upstream.failed += 1
+        for state in (upstream, key):
+            state.last_error, state.last_error_at = error.code, time.time_ns() // 1_000_000
+        if isinstance(error, errors.UpstreamAccount):
+            key.rest("refused", min(REFUSED_S * 2 ** min(key.rests, 10), REFUSED_MAX_S), now)
+            self.notice(f"Upstream {upstream.name} refuses a key or its account ({error.seen_code or error.code}). "
+                        "It rests and is tried again later.")
+        elif isinstance(error, errors.UpstreamOverloaded):
+            key.rest("busy", error.retry_after or PAUSE_S, now)
+        else:
+            upstream.failures += 1
+            if upstream.failures >= FAILURES_TO_REST:
+                upstream.rest("failing", min(PAUSE_S * 2 ** min(upstream.rests, 10), PAUSE_MAX_S), now)
+                if upstream.rests == 1:
+                    self.notice(f"Upstream {upstream.name} fails again and again ({error.code}). It rests.")
+
+    def _may_try(self, state: State, now: float) -> bool:
+        return state.why is None or (now >= state.resting_until and not state.probing)
+
+    def _probe(self, state: State, now: float) -> None:
+        if state.why is not None and state.why != "busy":
+            state.probing = True
+
+    def _upstream(self, name: str) -> State:
+        state = self._upstreams.get(name)
+        if state is None:
+            state = self._upstreams[name] = State(name)
+        return state
+
+    def _key(self, name: str, key: str) -> State:
+        state = self._keys.get((name, key))
+        if state is None:
+            state = self._keys[name, key] = State(name)
+        return state
+
+    def _states(self, name: str) -> list[State]:
+        return [self._upstream(name), *(state for (owner, _), state in self._keys.items() if owner == name)]
