@@ -1,0 +1,49 @@
+"""The wire `messages`: Anthropic's Messages API around the chat hub.
+
+Owns what the spine asks of a wire. The parts: `request` turns a request into chat, `answer` turns chat's answer back,
+`native` reads upstreams that speak Messages themselves. None of them knows of upstreams, members or money.
+"""
+
+from collections.abc import Iterable
+
+from relay import chat, estimate
+from relay.body import Ask, Body
+from relay.errors import BadRequest
+from relay.messages.answer import error, error_event, frame, from_chat, stream_from_chat
+from relay.messages.native import as_events, clean, plain, signs, signs_of, usage
+from relay.messages.request import to_chat
+
+__all__ = ["DONE", "HEADERS", "NAME", "PATH", "TEXTS", "WANTS", "as_events", "clean", "count_tokens", "error",
+           "error_event", "from_chat", "models", "plain", "read", "signs", "signs_of", "stream_from_chat", "to_chat", "usage"]
+
+NAME = "messages"
+PATH = "/messages"
+HEADERS = {"anthropic-version": "2023-06-01"}          # what upstreams that speak Messages want to see
+WANTS = ("input_tokens", "request_id")
+TEXTS = ("text", "thinking", "partial_json")
+DONE = frame({"type": "message_stop"})
+
+
+def read(body: Body) -> Ask:
+    """A Messages request. Raises BadRequest, which names the place."""
+    model, limit = chat.model(body), chat.count(body, "max_tokens")
+    if limit is None:
+        raise BadRequest("'max_tokens' is required.", param="max_tokens")
+    request = to_chat(body)
+    return Ask(model=model, body=body, stream=chat.flag(body, "stream"), output_tokens_max=limit,
+               input_tokens=estimate.chat(request), chat=request)
+
+
+def count_tokens(body: dict) -> int:
+    """The estimated input tokens of a request, which needs no max_tokens here. Raises BadRequest."""
+    return estimate.chat(to_chat(body))
+
+
+def models(listed: Iterable) -> dict:
+    """Models in Anthropic's shape. Each has an `id`; `title`, `context` and `output_max` are told if it has them."""
+    data = [{"type": "model", "id": each.id, "display_name": getattr(each, "title", None) or each.id,
+             "created_at": "1970-01-01T00:00:00Z",      # Anthropic's own word for a date that is not known
+             "lifecycle": "active", "max_input_tokens": getattr(each, "context", None),
+             "max_tokens": getattr(each, "output_max", None)} for each in listed]
+    return {"data": data, "has_more": False, "first_id": data[0]["id"] if data else None,
+            "last_id": data[-1]["id"] if data else None}
