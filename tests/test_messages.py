@@ -372,6 +372,20 @@ def test_errors_have_anthropics_shape(kind):
     assert raised.value.type == err.anthropic_type
 
 
+@pytest.mark.parametrize(("message", "too_long"), [
+    ("Invalid request: Your request exceeded model token limit: 262144 (requested: 269030)", True),
+    ("This model's maximum context length is 131072 tokens. However, you requested 140000 tokens", True),
+    ("Range of input length should be [1, 129024]", True),
+    ("Total tokens of image and text exceed max message tokens", True),
+    ("Prompt 超长", True),
+    ("Prompt is too long", False),
+    ("max_tokens must be at most 8192", False),
+    ("parameter.enable_thinking must be set to false", False)])
+def test_claude_code_is_told_in_its_words_that_its_history_is_too_long(message, too_long):
+    told = messages.error(errors.UpstreamRefused(400, message), "req_1")["error"]["message"]
+    assert told == ("prompt is too long: " if too_long else "") + message
+
+
 def test_models_have_anthropics_shape():
     listed = [SimpleNamespace(id="deepseek-v4-pro", title="DeepSeek V4 Pro", context=1000000, output_max=384000),
               SimpleNamespace(id="bare")]

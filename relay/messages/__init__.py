@@ -14,12 +14,13 @@ from relay.messages.native import as_events, clean, plain, signs, signs_of, usag
 from relay.messages.request import to_chat
 
 __all__ = ["DONE", "HEADERS", "NAME", "PATH", "TEXTS", "WANTS", "as_events", "clean", "count_tokens", "error",
-           "error_event", "from_chat", "models", "plain", "read", "signs", "signs_of", "stream_from_chat", "to_chat", "usage"]
+           "error_event", "from_chat", "models", "plain", "read", "signs", "signs_of", "stream_from_chat", "to_chat",
+           "usage"]
 
 NAME = "messages"
 PATH = "/messages"
 HEADERS = {"anthropic-version": "2023-06-01"}          # what upstreams that speak Messages want to see
-WANTS = ("input_tokens", "request_id")
+WANTS = ("input_tokens", "request_id")                 # beside an answer, for its events
 TEXTS = ("text", "thinking", "partial_json")
 DONE = frame({"type": "message_stop"})
 

@@ -7,6 +7,7 @@ it changes again. A whole answer is folded from the same events, so both forms a
 """
 
 import json
+import re
 import uuid
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ import msgspec
 
 from billing import Usage
 from relay import chat, estimate, sse
-from relay.errors import RelayError, UpstreamError, UpstreamOverloaded
+from relay.errors import RelayError, UpstreamError, UpstreamOverloaded, UpstreamRefused
 from relay.messages.calls import in_order
 from relay.messages.request import own_names, thinks
 
@@ -27,6 +28,10 @@ FAILURES = {"insufficient_system_resource": UpstreamOverloaded, "network_error":
 SIGNATURE = "cmVsYXllZA=="             # clients want one, and give it back unread
 HIDDEN_PER_PING = 64                   # deltas of thinking that nobody asked to see
 
+TOO_LONG = "prompt is too long"        # Claude Code shortens its history when it reads these words
+
+_too_long = re.compile(r"context.{0,10}(?:length|window)|token limit|too long|input length|max message tokens"
+                       r"|超长|过长", re.IGNORECASE).search
 _encode = msgspec.json.Encoder().encode
 
 
@@ -80,9 +85,11 @@ def stream_from_chat(chunks: Iterable[dict | RelayError | None], ask_body: dict,
 
 
 def error(err: RelayError, request_id: str) -> dict:
-    """The error in Anthropic's shape."""
-    return {"type": "error", "error": {"type": err.anthropic_type, "message": err.message},
-            "request_id": request_id}
+    """The error in Anthropic's shape. A provider's ways to say that the input is too long become Anthropic's."""
+    message = err.message
+    if isinstance(err, UpstreamRefused) and _too_long(message) and TOO_LONG not in message.lower():
+        message = f"{TOO_LONG}: {message}"
+    return {"type": "error", "error": {"type": err.anthropic_type, "message": message}, "request_id": request_id}
 
 
 def error_event(err: RelayError, request_id: str) -> bytes:
