@@ -14,11 +14,12 @@ from relay.body import Ask, Body
 from relay.chat import clean, error, error_event, plain, signs, signs_of, usage
 from relay.errors import BadRequest, RelayError, UpstreamError
 
-__all__ = ["NAME", "PATH", "TEXTS", "DONE", "as_events", "clean", "error", "error_event", "from_chat", "plain", "read",
-           "signs", "signs_of", "stream_from_chat", "to_chat", "usage"]
+__all__ = ["NAME", "PATH", "TEXTS", "WANTS", "DONE", "as_events", "clean", "error", "error_event", "from_chat", "plain",
+           "read", "signs", "signs_of", "stream_from_chat", "to_chat", "usage"]
 
 NAME = "completions"
 PATH = "/completions"
+WANTS = ("created_at", "request_id")
 TEXTS = ("text",)
 DONE = chat.DONE
 KEEP_ALIVE = b": keep-alive\n\n"

@@ -17,18 +17,19 @@ from relay.responses.native import as_events, clean, plain, signs, signs_of, usa
 from relay.responses.request import to_chat
 from relay.responses.stream import stream_from_chat
 
-__all__ = ["NAME", "PATH", "TEXTS", "DONE", "as_events", "clean", "error", "error_event", "from_chat",
+__all__ = ["NAME", "PATH", "TEXTS", "WANTS", "DONE", "as_events", "clean", "error", "error_event", "from_chat",
            "looks_like_responses", "plain", "read", "signs", "signs_of", "stream_from_chat", "to_chat", "usage"]
 
 NAME = "responses"
 PATH = "/responses"
+WANTS = ("key", "created_at", "input_tokens")      # what the spine tells the functions below beside the request
 TEXTS = ("delta",)                         # `text` and `arguments` of the closing events say it all again
 DONE = b""                                 # the event with the whole Response is the end
 
 error = chat.error
 
 
-def read(body: Body, key: bytes = b"") -> Ask:
+def read(body: Body, key: bytes | str = b"") -> Ask:
     """A Responses request. `key` opens sealed reasoning. Raises BadRequest, which names the place."""
     as_chat = to_chat(body, key)
     return Ask(model=as_chat["model"], body=body, stream=chat.flag(body, "stream"),

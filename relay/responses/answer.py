@@ -7,7 +7,7 @@ import time
 import uuid
 from collections.abc import Iterable
 
-from relay import chat
+from relay import chat, estimate
 from relay.errors import BadRequest, RateLimited, RelayError, UpstreamError, UpstreamOverloaded, UpstreamRefused
 from relay.responses import tools
 from relay.responses.items import Item, Making, pieces
@@ -24,11 +24,11 @@ ECHOES = (("instructions", str, None), ("max_output_tokens", int, None), ("max_t
 
 
 def from_chat(doc: dict, ask_body: dict, *, id: str | None = None, created_at: int | None = None,
-              key: bytes = b"") -> dict:
+              key: bytes | str = b"", input_tokens: int = 0) -> dict:
     """The Response object of a chat answer to `ask_body`, a request that `to_chat` has taken.
 
     `id` of the answer ("resp_..."), from which all its items' ids are made; `created_at` in seconds since the epoch;
-    `key` seals reasoning for callers that ask for it.
+    `key` seals reasoning for callers that ask for it; `input_tokens`: what is told if the upstream tells no usage.
     """
     id, created_at = named(id, created_at)
     box = tools.read(ask_body)
@@ -42,7 +42,8 @@ def from_chat(doc: dict, ask_body: dict, *, id: str | None = None, created_at: i
     failure = flaw(doc, finish, items) if told is not None else UpstreamError()
     status, reason = ("failed", None) if failure else ending(finish)
     output = [] if failure else _output(items, wanted, status)
-    return response(ask_body, box, id, created_at, status, output, usage(doc), failure, reason)
+    used = usage(doc) or (None if failure else estimated(items, input_tokens))
+    return response(ask_body, box, id, created_at, status, output, used, failure, reason)
 
 
 def _first(doc: dict) -> tuple[str | None, dict | None]:
@@ -74,7 +75,7 @@ def named(id: str | None, created_at: int | None) -> tuple[str, int]:
     return id or f"resp_{uuid.uuid4().hex}", int(time.time()) if created_at is None else created_at
 
 
-def making(id: str, ask_body: dict, box: tools.Toolbox, key: bytes) -> Making:
+def making(id: str, ask_body: dict, box: tools.Toolbox, key: bytes | str) -> Making:
     include = ask_body.get("include")
     wants_seal = isinstance(include, list) and "reasoning.encrypted_content" in include
     return Making(id.removeprefix("resp_"), box, key if wants_seal else b"")
@@ -159,16 +160,27 @@ def _tool_choice(ask_body: dict, box: tools.Toolbox) -> object:
 def usage(doc: dict) -> dict | None:
     """Chat's usage in the words of Responses; input includes what was cached. None if the answer tells none."""
     used = chat.usage(doc)
-    if used is None:
+    if used is None or used.input_tokens < 0 and used.output_tokens < 0:
         return None
     raw = doc.get("usage") if isinstance(doc.get("usage"), dict) else doc["choices"][0]["usage"]
-    read, wrote = max(used.input_tokens, 0), max(used.output_tokens, 0)
+    cached = min(used.cached_tokens, max(used.input_tokens, 0))
+    wrote_cache = max(_detail(raw, "prompt_tokens_details", "cache_write_tokens"),
+                      _detail(raw, "prompt_tokens_details", "cache_creation_input_tokens"))
+    return _counts(max(used.input_tokens, 0), max(used.output_tokens, 0), cached, wrote_cache,
+                   _detail(raw, "completion_tokens_details", "reasoning_tokens"))
+
+
+def estimated(items: list[Item], input_tokens: int) -> dict:
+    """Usage where the upstream told none: some clients cannot read an answer without it."""
+    thought, said = (sum(estimate.text(item.text) for item in items if (item.kind == "reasoning") is of_thought)
+                     for of_thought in (True, False))
+    return _counts(input_tokens, thought + said, 0, 0, thought)
+
+
+def _counts(read: int, wrote: int, cached: int, cache_write: int, thought: int) -> dict:
     return {"input_tokens": read, "output_tokens": wrote, "total_tokens": read + wrote,
-            "input_tokens_details": {"cached_tokens": min(used.cached_tokens, read), "cache_write_tokens": max(
-                _detail(raw, "prompt_tokens_details", "cache_write_tokens"),
-                _detail(raw, "prompt_tokens_details", "cache_creation_input_tokens"))},
-            "output_tokens_details": {
-                "reasoning_tokens": _detail(raw, "completion_tokens_details", "reasoning_tokens")}}
+            "input_tokens_details": {"cached_tokens": cached, "cache_write_tokens": cache_write},
+            "output_tokens_details": {"reasoning_tokens": thought}}
 
 
 def _detail(raw: dict, group: str, name: str) -> int:

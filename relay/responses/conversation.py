@@ -49,7 +49,7 @@ class Turn:
         return told + ([{"role": "user", "content": shown}] if shown else [])
 
 
-def messages(body: dict, key: bytes) -> list[dict]:
+def messages(body: dict, key: bytes | str) -> list[dict]:
     """Chat's messages. `key` is what sealed reasoning is believed by. Raises BadRequest, which names the place."""
     items = _items(body)
     outputs = _outputs(items)
@@ -59,16 +59,16 @@ def messages(body: dict, key: bytes) -> list[dict]:
             turn.thoughts.append(_thought(item, at, key))
         elif kind in CALLS:
             turn.calls.append(_call(item, kind, at))
-        elif kind == "assistant":
+        elif kind == "assistant says":
             turn.texts.append(_text(item, at))
             turn.thoughts.append(item["reasoning_content"] if isinstance(item.get("reasoning_content"), str) else "")
             turn.calls += _chat_calls(item, at)
-        elif kind == "system":
+        elif kind == "system says":
             system.append(_text(item, at))
-        elif kind == "user" or kind in OUTPUTS:
+        elif kind == "user says" or kind in OUTPUTS:
             talk += _kept(turn).messages(outputs)
             turn = Turn()
-            if kind == "user":
+            if kind == "user says":
                 talk.append({"role": "user", "content": _collapsed(_parts(item.get("content"), f"{at}.content"))})
     talk += _kept(turn).messages(outputs)
     head = "\n\n".join(text for text in system if text)
@@ -90,10 +90,10 @@ def _instructions(body: dict) -> str:
 
 
 def _items(body: dict) -> list[tuple[str, str, dict]]:
-    """(place, kind, item) of each item; a message's kind is its role. Items of hosted tools are passed over later."""
+    """(place, kind, item) of each item; a message's kind is who says it. Kinds that are not known are dropped later."""
     given = body.get("input")
     if isinstance(given, str):
-        return [("input", "user", {"content": given})]
+        return [("input", "user says", {"content": given})]
     if not isinstance(given, list) or not given:
         raise BadRequest("'input' must be a string or a list with at least one item.", param="input")
     items = []
@@ -116,7 +116,7 @@ def _kind(item: dict, at: str) -> str:
         raise BadRequest("An input item needs a type.", param=f"{at}.type")
     if kind != "message":
         return kind
-    roles = {"user": "user", "assistant": "assistant", "system": "system", "developer": "system",
+    roles = {"user": "user says", "assistant": "assistant says", "system": "system says", "developer": "system says",
              "tool": "function_call_output"}
     role = item.get("role")
     if not isinstance(role, str) or role not in roles:
@@ -127,7 +127,7 @@ def _kind(item: dict, at: str) -> str:
 # What the assistant did
 
 
-def _thought(item: dict, at: str, key: bytes) -> str:
+def _thought(item: dict, at: str, key: bytes | str) -> str:
     """The text of a reasoning item: what was sealed here; else the plain text, else the summary.
 
     Falling back gives nothing away: a caller may put any words into an assistant's mouth anyhow.

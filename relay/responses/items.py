@@ -45,7 +45,7 @@ class Making:
 
     stem: str                              # what their ids are made of
     box: tools.Toolbox
-    key: bytes                             # seals reasoning; empty: reasoning is not sealed
+    key: bytes | str                             # seals reasoning; empty: reasoning is not sealed
 
 
 @dataclass(slots=True, eq=False)
@@ -60,7 +60,7 @@ class Item:
     index: int = -1                        # output_index
     id: str = ""
     tool: tools.Tool | None = None
-    key: bytes = b""
+    key: bytes | str = b""
     _pieces: list[str] = field(default_factory=list)
 
     @property

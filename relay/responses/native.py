@@ -80,15 +80,35 @@ def clean(event: bytes) -> bytes:
 
 def as_events(doc: dict) -> list[bytes]:
     """A whole Response as the events of a stream, for a caller who asked for one."""
-    output = [item for item in doc.get("output") or () if isinstance(item, dict)]
+    output = doc.get("output") if isinstance(doc.get("output"), list) else []
     events = [("response.created", {"response": doc | {"status": "in_progress", "output": [], "usage": None}})]
     for index, item in enumerate(output):
-        events.append(("response.output_item.added", {"output_index": index, "item": item}))
-        events.append(("response.output_item.done", {"output_index": index, "item": item}))
+        if isinstance(item, dict):
+            events += _item_events(index, item)
     status = doc.get("status") if doc.get("status") in ("incomplete", "failed") else "completed"
     events.append((f"response.{status}", {"response": doc}))
     return [sse.frame(_encode({"type": kind, "sequence_number": number, **fields}), kind)
             for number, (kind, fields) in enumerate(events)]
+
+
+def _item_events(index: int, item: dict) -> list[tuple[str, dict]]:
+    """An item as a start that holds nothing, the deltas that fill it, and an end."""
+    at = {"item_id": item.get("id"), "output_index": index}
+    content = item.get("content") if item.get("type") == "message" and isinstance(item.get("content"), list) else []
+    arguments = item.get("arguments") if item.get("type") == "function_call" else None
+    empty = {"content": []} if content else {"arguments": ""} if arguments else {}
+    events = [("response.output_item.added", {"output_index": index, "item": item | empty})]
+    for number, part in enumerate(content):
+        if isinstance(part, dict) and part.get("type") == "output_text" and isinstance(part.get("text"), str):
+            here = at | {"content_index": number}
+            events += [("response.content_part.added", here | {"part": part | {"text": ""}}),
+                       ("response.output_text.delta", here | {"delta": part["text"], "logprobs": []}),
+                       ("response.output_text.done", here | {"text": part["text"], "logprobs": []}),
+                       ("response.content_part.done", here | {"part": part})]
+    if arguments:
+        events += [("response.function_call_arguments.delta", at | {"delta": arguments}),
+                   ("response.function_call_arguments.done", at | {"arguments": arguments, "name": item.get("name")})]
+    return [*events, ("response.output_item.done", {"output_index": index, "item": item})]
 
 
 def _type(data: bytes) -> str | None:
@@ -96,4 +116,4 @@ def _type(data: bytes) -> str | None:
         kind = _decode(data).get("type")
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError, AttributeError):
         return None
-    return kind if isinstance(kind, str) and "\n" not in kind else None
+    return kind if isinstance(kind, str) and "\n" not in kind and "\r" not in kind else None

@@ -18,7 +18,7 @@ STATEFUL = {
 }
 
 
-def to_chat(body: dict, key: bytes = b"") -> dict:
+def to_chat(body: dict, key: bytes | str = b"") -> dict:
     """The chat request. `key` opens the reasoning that callers carry for us (see `sealed`).
 
     Raises BadRequest, which names the place, and nothing else.
@@ -30,7 +30,8 @@ def to_chat(body: dict, key: bytes = b"") -> dict:
     if functions:
         request["tools"] = functions
         request["tool_choice"] = choice
-        request["parallel_tool_calls"] = _bool(body, "parallel_tool_calls")
+        # True is what providers do anyway, and some refuse to be told.
+        request["parallel_tool_calls"] = False if _bool(body, "parallel_tool_calls") is False else None
     request["max_tokens"] = chat.count(body, "max_output_tokens")
     request |= {name: _number(body, name) for name in NUMBERS} | {name: body.get(name) for name in ALIKE}
     request["user"] = _string(body, "user")

@@ -15,12 +15,12 @@ MARK = "rs1."
 SIGNATURE_BYTES = 16
 
 
-def seal(text: str, key: bytes) -> str:
+def seal(text: str, key: bytes | str) -> str:
     packed = zlib.compress(text.encode())
     return MARK + base64.urlsafe_b64encode(_signature(packed, key) + packed).decode()
 
 
-def unseal(sealed: object, key: bytes) -> str | None:
+def unseal(sealed: object, key: bytes | str) -> str | None:
     """The text, or None if it was not sealed with this key. Nothing unsigned is ever inflated."""
     if not key or not isinstance(sealed, str) or not sealed.startswith(MARK):
         return None
@@ -34,5 +34,6 @@ def unseal(sealed: object, key: bytes) -> str | None:
     return zlib.decompress(packed).decode()
 
 
-def _signature(packed: bytes, key: bytes) -> bytes:
+def _signature(packed: bytes, key: bytes | str) -> bytes:
+    key = key.encode() if isinstance(key, str) else key
     return hmac.new(key, b"reasoning:" + packed, hashlib.sha256).digest()[:SIGNATURE_BYTES]

@@ -21,7 +21,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 def stream_from_chat(chunks: Iterable[dict | RelayError | None], ask_body: dict, *, id: str | None = None,
-                     created_at: int | None = None, key: bytes = b"") -> Iterator[bytes]:
+                     created_at: int | None = None, key: bytes | str = b"", input_tokens: int = 0) -> Iterator[bytes]:
     """The events of a Responses stream, from response.created to the one that ends it.
 
     `chunks`: parsed chat chunks; None for silence, which becomes a comment; a RelayError where the upstream died, after
@@ -30,7 +30,7 @@ def stream_from_chat(chunks: Iterable[dict | RelayError | None], ask_body: dict,
     """
     id, created_at = answer.named(id, created_at)
     number = count()
-    for event in _events(chunks, ask_body, id, created_at, key):
+    for event in _events(chunks, ask_body, id, created_at, key, input_tokens):
         if event is None:
             yield KEEP_ALIVE
         else:
@@ -38,7 +38,8 @@ def stream_from_chat(chunks: Iterable[dict | RelayError | None], ask_body: dict,
             yield sse.frame(_encode({"type": kind, "sequence_number": next(number), **fields}), kind)
 
 
-def _events(chunks, ask_body: dict, id: str, created_at: int, key: bytes) -> Iterator[Event | None]:
+def _events(chunks, ask_body: dict, id: str, created_at: int, key: bytes | str,
+            input_tokens: int) -> Iterator[Event | None]:
     box = tools.read(ask_body)
     wanted = answer.making(id, ask_body, box, key)
     finish = used = failure = None
@@ -67,6 +68,7 @@ def _events(chunks, ask_body: dict, id: str, created_at: int, key: bytes) -> Ite
     status, reason = ("failed", None) if failure else answer.ending(finish)
     if not failure:
         yield from _rest(items, output, wanted, status)
+        used = used or answer.estimated(items, input_tokens)
     final = answer.response(ask_body, box, id, created_at, status, output, used, failure, reason)
     yield f"response.{status}", {"response": final}
 
