@@ -67,7 +67,7 @@ def to_chat(body: dict) -> dict:
         raise BadRequest("This model answers one prompt at a time.", param="prompt")
     if body.get("suffix"):
         raise BadRequest("This model cannot fill in before a suffix.", param="suffix")
-    if body.get("logprobs") not in (None, False):
+    if body.get("logprobs") is not None and body["logprobs"] is not False:      # 0 asks for some too
         raise BadRequest("This model gives no log probabilities.", param="logprobs")
     if (chat.count(body, "best_of") or 1) > (chat.count(body, "n") or 1):
         raise BadRequest("This model cannot choose the best of several completions; ask for 'n'.", param="best_of")
