@@ -1,8 +1,9 @@
 """Server-sent events as bytes: cuts a stream into events, reads their fields, frames new ones.
 
-Owns the buffer of an unfinished event and changes no byte of a finished one. It knows nothing of JSON, wires or
-sockets. The law, for any cut of the input: `b"".join(events) + rest == b"".join(chunks)`, and the events are the
-same. Rules: WHATWG HTML, 9.2.5 "Parsing an event stream": lines end with LF, CRLF or CR, an event with a blank line.
+Owns the buffer of an unfinished event and changes no byte of a finished one. It knows nothing of JSON, wires
+or sockets. The law, for any cut of the input: `b"".join(events) + rest == b"".join(chunks)`, and the events
+are the same. Rules: WHATWG HTML, "Parsing an event stream": lines end with LF, CRLF or CR, an event ends with
+a blank line.
 """
 
 import re
@@ -12,7 +13,7 @@ EVENT_BYTES_MAX = 16 << 20
 # A CR at the end of what has arrived may be half of a CRLF, so it ends nothing until the next byte is seen.
 _blank_line = re.compile(rb"\r\n|\n|\r(?=[^\n])").match
 _event_end = re.compile(rb"(?:\n|\r(?!\n))(?:\r\n|\n|\r(?=[^\n]))").search
-_END_BYTES = 2                     # of the three that the pattern can match may have been seen without the last
+_END_BYTES = 2                     # of the three that the pattern matches may be seen before the last
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -38,7 +39,8 @@ class Events:
 
         A stream whose lines end with bare CRs is one event late; no provider is known to send one.
         """
-        if not self._buffer and chunk.endswith(b"\n\n") and len(chunk) <= self._max_bytes and b"\r" not in chunk:
+        if (not self._buffer and chunk.endswith(b"\n\n") and len(chunk) <= self._max_bytes
+                and b"\r" not in chunk):
             if chunk.find(b"\n\n") == len(chunk) - 2 > 0 and chunk[0] != 10:
                 return [chunk]
             if b"\n\n\n" not in chunk and chunk[0] != 10:
