@@ -30,7 +30,7 @@ def create_app(settings=None, *, serving: bool = False) -> Flask:
     database = db.Database(settings.database.path, writer=serving)
     limiter = Limiter(lambda: "", strategy="fixed-window",
                       storage_uri=windows.address(settings.limits.storage_uri))
-    limiter.init_app(app)
+    limiter.init_app(Flask("limits"))      # not our app: the gate asks it, so its hooks on every request would be idle
     app.extensions["relay"] = relay.Relay(settings, database, limiter.limiter)
     app.register_blueprint(relay.blueprint())
     app.register_blueprint(ops.pages)

@@ -11,6 +11,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from flask import abort, redirect, request, url_for
+from flask.sessions import SecureCookieSessionInterface
 from flask_login import LoginManager
 from flask_wtf.csrf import CSRFProtect
 
@@ -27,6 +28,13 @@ csrf = CSRFProtect()
 
 KEY_BYTES = 32
 DAYS_14_S = 14 * 24 * 3600
+
+
+class PageSessions(SecureCookieSessionInterface):
+    """Sessions for pages only: the API takes no cookies, and is spared their signing."""
+
+    def open_session(self, app, request):
+        return None if is_api(request.path) else super().open_session(app, request)
 
 
 def secret_key(beside: str | os.PathLike) -> bytes:
@@ -56,6 +64,7 @@ def install(app, settings) -> None:
         PERMANENT_SESSION_LIFETIME=DAYS_14_S, WTF_CSRF_CHECK_DEFAULT=False, WTF_CSRF_TIME_LIMIT=None,
         WTF_CSRF_SSL_STRICT=False,                  # behind a proxy the Referer's host is the proxy's business
     )
+    app.session_interface = PageSessions()
     csrf.init_app(app)
     login.init_app(app)
     app.before_request(protect)

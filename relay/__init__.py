@@ -57,7 +57,10 @@ def serve(wire, caller: gate.Caller) -> Response:
     relay = current_relay()
     meter = Meter(relay.books, caller, wire.NAME, id=g.request_id)
     try:
-        ask = wire.read(given_body(), **_wanted(wire, "key"))
+        given = given_body()
+        if wire is chat and responses.looks_like_responses(given):
+            meter.wire, wire = responses.NAME, responses           # Cursor's agent mode posts these there
+        ask = wire.read(given, **_wanted(wire, "key"))
         meter.asked(ask)
         model, targets = relay.catalog.targets(ask.model, wire.NAME)
         relay.gate.admit(caller, ask, model)
@@ -93,5 +96,7 @@ def caller_gone():
 
 def _wanted(wire, *names: str) -> dict:
     """Of what a wire may want to know beside its request, these that it does."""
+    if not hasattr(wire, "WANTS"):
+        return {}
     known = {"key": current_app.secret_key, "created_at": int(time.time()), "request_id": g.request_id}
-    return {name: known[name] for name in names if name in getattr(wire, "WANTS", ())}
+    return {name: known[name] for name in names if name in wire.WANTS}

@@ -63,7 +63,7 @@ def _call(wire):
                                      code="relay_overloaded", retry_after=2)
         metrics.in_flight.inc()
         try:
-            response = serve(_wire_of_body(wire), caller)
+            response = serve(wire, caller)
         except BaseException:
             _leave(relay)
             raise
@@ -75,16 +75,6 @@ def _call(wire):
 def _leave(relay) -> None:
     relay.slots.release()
     metrics.in_flight.dec()
-
-
-def _wire_of_body(wire):
-    """The wire of the address, but for Responses requests that are posted to /chat/completions."""
-    if wire is chat and b'"input"' in request.get_data() and not request.headers.get("Content-Encoding"):
-        try:
-            return responses if responses.looks_like_responses(given_body()) else chat
-        except errors.BadRequest:
-            return chat                        # which will say what is wrong with it
-    return wire
 
 
 def identify() -> gate.Caller:

@@ -170,7 +170,17 @@ class Adapter(HTTPAdapter):
 
     def init_poolmanager(self, *args, **options):
         super().init_poolmanager(*args, **options)
+        self._pools: dict[tuple[str, str], urllib3.HTTPConnectionPool] = {}
         self.poolmanager.pool_classes_by_scheme = {"http": _PlainPool, "https": _SecurePool}
+
+    def get_connection_with_tls_context(self, request, verify, proxies=None, cert=None):
+        """The pool of the request's host; made once, where requests looks it up anew each time."""
+        scheme, _, rest = request.url.partition("://")
+        host = (scheme, rest.partition("/")[0])
+        pool = self._pools.get(host)
+        if pool is None:
+            pool = self._pools[host] = super().get_connection_with_tls_context(request, verify, proxies, cert)
+        return pool
 
     def build_response(self, req, resp) -> Response:
         response = Response()

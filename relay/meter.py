@@ -9,6 +9,7 @@ import re
 import secrets
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from zoneinfo import ZoneInfo
@@ -69,16 +70,16 @@ def _is_refusal(error: BaseException | None) -> bool:
         isinstance(error, errors.UpstreamRefused) or not isinstance(error, errors.UpstreamError))
 
 
-def trusted(usage: Usage, guess: Usage, most: Usage) -> tuple[Usage, str, str | None]:
+def trusted(usage: Usage, guess: Callable[[], Usage], most: Usage) -> tuple[Usage, str, str | None]:
     """The counts to charge, their source, and a note if they are not what the upstream said.
 
-    A count of -1 was not given and is replaced by our `guess`; one above `most`, what can be, is cut to it.
+    A count of -1 was not given and is replaced by our `guess`, made only then; one above `most` is cut to that.
     """
     notes = []
     counts = {}
     for name in ("input_tokens", "output_tokens"):
         said, limit = getattr(usage, name), getattr(most, name)
-        counts[name] = getattr(guess, name) if said < 0 else min(said, limit)
+        counts[name] = getattr(guess(), name) if said < 0 else min(said, limit)
         if said < 0:
             notes.append(f"{name} estimated")
         elif said > limit:
@@ -236,7 +237,7 @@ class Meter:
     def _ending(self, outcome: str, charged: str) -> billing.Ending:
         usage, source, note = None, "none", None
         if charged == "usage":
-            usage, source, note = trusted(self.fate.usage, self._guess(), self._most())
+            usage, source, note = trusted(self.fate.usage, self._guess, self._most())
         elif charged == "estimate":
             usage, source = self._guess(), "estimated"
         error = self.fate.error
