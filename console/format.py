@@ -41,12 +41,12 @@ def price_tag(yuan) -> str:
 
 
 def money_short(nano: int | None) -> str:
-    """Nano-yuan for narrow columns and charts, cut to four decimals: ¥0.0123, <¥0.0001. Not for statements."""
+    """Nano-yuan for narrow columns and charts, rounded down to four decimals: ¥0.0123, <¥0.0001. Not for statements."""
     if nano is None:
         return DASH
-    if 0 < abs(nano) < 100_000:
-        return ("<" if nano > 0 else "<-") + site().currency + "0.0001"
-    return money(int(nano / 100_000) * 100_000)
+    if 0 < nano < 100_000:
+        return "<" + site().currency + "0.0001"
+    return money(nano if -100_000 < nano < 0 else nano // 100_000 * 100_000)
 
 
 def per_million(nano: int) -> str:

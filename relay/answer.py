@@ -65,10 +65,14 @@ def stream(turn: Turn) -> Iterator[bytes]:
         reply.held, reply.doc = turn.spoken.as_events(reply.doc), None
     pieces = _passed(turn) if turn.spoken is turn.wire else turn.wire.stream_from_chat(
         _chunks(turn), turn.ask.body, **turn.told)
+    fate = turn.meter.fate
     try:
         yield from pieces
     except CallerLeft:
-        turn.meter.fate.left = True
+        fate.left = True
+    else:
+        if not fate.complete and fate.error is None:       # the wire would not take the answer for a good one
+            fate.error = errors.UpstreamError("The provider's answer could not be used.")
 
 
 def finish(turn: Turn) -> None:

@@ -123,7 +123,7 @@ class Gate:
                 f"{caller.input_tokens_max}. A subscription lifts this limit.", param="messages")
         if model.context and ask.input_tokens > model.context * 1.25:   # the estimate errs; the provider knows
             raise errors.ContextTooLong(
-                f"The input has about {ask.input_tokens} tokens; '{model.id}' takes at most {model.context}.",
+                f"prompt is too long: {ask.input_tokens} tokens > {model.context} maximum",    # agents know these words
                 param="messages")
 
     def _find(self, sql: str, key: bytes | int) -> Caller | None:
