@@ -1,0 +1,139 @@
+"""The public pages in real Chromium: nothing breaks the content policy, nothing overflows, keys and copying work."""
+
+import shutil
+import threading
+
+import pytest
+from console_stage import site
+
+playwright = pytest.importorskip("playwright.sync_api")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking",
+             "--disable-component-update", "--disable-sync", "--no-first-run"]
+PAGES = ["/", "/models", "/models/tiered-2", "/calculator?grant=1500", "/docs/", "/docs/chat", "/docs/errors",
+         "/docs/billing", "/docs/rates", "/docs/tools", "/docs/tools/claude-code", "/docs/tools/dify",
+         "/docs/tools/cc-switch", "/no-such-page"]
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory):
+    """The console on a free port."""
+    from waitress import create_server
+
+    folder = tmp_path_factory.mktemp("site")
+    app = site(folder, site={"public_url": "http://127.0.0.1:8000"})
+    server = create_server(app, host="127.0.0.1", port=0)
+    threading.Thread(target=server.run, daemon=True).start()
+    yield f"http://127.0.0.1:{server.effective_port}"
+    server.close()
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    with playwright.sync_playwright() as started:
+        try:
+            browser = started.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        except playwright.Error as err:
+            pytest.skip(f"no Chromium: {err}")
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def opened(chromium, address):
+    """A function that opens a page: `opened(path, width=..., language=..., scripts=...)`; what it complains of is
+    in `.complaints`."""
+    contexts = []
+
+    def open_(path: str, width: int = 1280, language: str = "en-GB", theme: str = "light", scripts: bool = True):
+        context = chromium.new_context(viewport={"width": width, "height": 800}, locale=language, color_scheme=theme,
+                                       java_script_enabled=scripts, base_url=address,
+                                       permissions=["clipboard-read", "clipboard-write"])
+        contexts.append(context)
+        page = context.new_page()
+        page.complaints = []
+        page.on("console", lambda said: page.complaints.append(said.text) if said.type == "error" else None)
+        page.on("pageerror", lambda error: page.complaints.append(str(error)))
+        page.goto(path)
+        return page
+
+    yield open_
+    for context in contexts:
+        context.close()
+
+
+@pytest.mark.parametrize("language", ["en-GB", "zh-CN"])
+@pytest.mark.parametrize("width, theme", [(1280, "light"), (360, "dark")])
+def test_no_page_breaks_the_policy_or_its_frame(opened, address, language, width, theme):
+    page = opened("/", width, language, theme)
+    for path in PAGES:
+        page.goto(address + path)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, path
+        assert page.locator("h1").is_visible()
+    assert [said for said in page.complaints if "404" not in said] == []
+
+
+def test_the_base_address_is_copied_by_a_click(opened):
+    page = opened("/")
+    page.locator("[data-copy=base-address]").click()
+    assert page.evaluate("navigator.clipboard.readText()") == "http://127.0.0.1:8000/api/v1"
+    assert page.locator("[data-copy=base-address]").inner_text() == "Copied"
+
+
+def test_samples_are_tabs_that_keys_walk_through(opened):
+    page = opened("/docs/chat")
+    tabs = page.get_by_role("tab")
+    tabs.first.focus()
+    page.keyboard.press("ArrowRight")
+    assert page.get_by_role("tab", selected=True).inner_text() == "Python"
+    assert page.get_by_role("tabpanel").locator("visible=true").inner_text().count("import requests") == 1
+    page.keyboard.press("ArrowLeft")
+    page.keyboard.press("ArrowLeft")
+    assert page.get_by_role("tab", selected=True).inner_text() == "Java"
+
+
+def test_a_model_is_picked_without_a_further_click(opened):
+    page = opened("/docs/tools/codex")
+    page.get_by_label("Fill in with the model").select_option("tiered-2")
+    page.wait_for_url("**/docs/tools/codex?model=tiered-2")
+    assert 'model = "tiered-2"' in page.locator("#snippet-codex-toml").inner_text()
+
+
+def test_everything_is_there_without_scripts(opened):
+    page = opened("/docs/chat", scripts=False)
+    for sample in ("snippet-curl-sh", "snippet-chat-py", "snippet-chat-mjs", "snippet-chat-java"):
+        assert page.locator(f"#{sample}").is_visible()
+    assert page.locator("button.copy").first.is_hidden()
+    page.goto(page.url.replace("/docs/chat", "/models"))
+    page.get_by_label("Search").fill("gratis")
+    page.get_by_role("button", name="Show").click()
+    assert page.locator("tbody tr").count() == 1
+    page.get_by_role("link", name="中文").first.click()
+    assert page.locator("html").get_attribute("lang") == "zh-CN"
+    assert page.locator("tbody tr").count() == 1
+
+
+def test_the_first_key_leads_to_the_content_and_the_focus_is_seen(opened):
+    page = opened("/models")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.className") == "skip"
+    page.keyboard.press("Enter")
+    assert page.url.endswith("#main")
+    page.keyboard.press("Tab")
+    outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
+    assert outline == "solid"
+
+
+def test_the_side_of_the_documentation_folds_on_a_phone(opened):
+    page = opened("/docs/errors", width=360)
+    link = page.get_by_role("link", name="Streaming").locator("visible=true")
+    assert link.count() == 0
+    page.locator("details.folded summary").click()
+    link.click()
+    assert page.url.endswith("/docs/streaming")
+
+
+def test_a_theme_that_was_chosen_wins_over_the_systems(opened):
+    page = opened("/?theme=dark")
+    page.goto(page.url.split("?")[0])
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(16, 20, 21)"
