@@ -160,10 +160,10 @@ def _call(item: dict, kind: str, at: str) -> dict:
         raise BadRequest(f"'{CALLS[kind]}' must be {kind_asked}.", param=f"{at}.{CALLS[kind]}")
     if kind == "custom_tool_call":
         arguments = json.dumps({"input": arguments}, ensure_ascii=False)
-    return _chat_call(_call_id(item, at), tools.flat(name, space), arguments)
+    return chat_call(_call_id(item, at), tools.flat(name, space), arguments)
 
 
-def _chat_call(call_id: str, name: str, arguments: str) -> dict:
+def chat_call(call_id: str, name: str, arguments: str) -> dict:
     """Arguments that are no JSON object would wedge the session: strict providers refuse them in every later call."""
     if not isinstance(tools.value(arguments), dict):
         arguments = json.dumps({"input": arguments}, ensure_ascii=False) if arguments.strip() else "{}"
