@@ -1,0 +1,45 @@
+# `make run` serves and `make test` tests; each first sets up what it needs. Only python3 (3.11 or newer) must be there.
+
+PYTHON ?= python3
+VENV   := .venv
+IN     := $(VENV)/bin/python
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help run test lint translations bench clean
+
+help:                       ## show this list
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
+
+run: $(VENV)/ready          ## install what is needed and serve at http://127.0.0.1:8000
+	@exec $(IN) app.py
+
+test: $(VENV)/ready-to-test ## run all tests
+	$(IN) -m pytest -n 2
+
+lint: $(VENV)/ready-to-test ## look for mistakes and untidiness in the code
+	$(IN) -m ruff check .
+
+translations: $(VENV)/ready ## compile the translations and name what is untranslated
+	$(IN) -m console.i18n
+
+bench: $(VENV)/ready        ## measure the relay, beside LiteLLM where `python -m bench --install-peer` was run
+	$(IN) -m bench
+
+clean:                      ## remove the virtual environment and what tests leave behind
+	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+# A stamp tells that the virtual environment holds what a list asks for, so that a second run starts at once.
+$(VENV)/ready: requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo 'Python 3.11 or newer is needed. If it has another name: make PYTHON=python3.11 run' >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+	  { echo 'Python has no venv here. On Debian and Ubuntu: sudo apt install python3-venv' >&2; exit 1; }
+	@$(IN) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	$(IN) -m pip install --quiet -r requirements.txt
+	@touch $@
+
+$(VENV)/ready-to-test: requirements-dev.txt $(VENV)/ready
+	$(IN) -m pip install --quiet -r requirements-dev.txt
+	@touch $@
