@@ -6,20 +6,22 @@ computed by the modules below, which know nothing of Flask; `relay.api` has the 
 
 import threading
 import time
+from collections.abc import Callable
 
 from flask import Response, current_app, g, request
 
 from db import Database
-from relay import answer, body, catalog, chat, completions, embeddings, gate, messages, responses
+from relay import answer, body, catalog, chat, completions, embeddings, errors, gate, messages, metrics, responses
 from relay.meter import Books, Meter, texts_of
 from relay.payload import payload
-from relay.upstream import Sender
+from relay.upstream import Errand, Sender
 
 WIRES = {wire.NAME: wire for wire in (chat, messages, responses, embeddings, completions)}
 TEXTS = {name: texts_of(wire.TEXTS) for name, wire in WIRES.items()}
 
 STREAM_HEADERS = {"Content-Type": "text/event-stream; charset=utf-8", "Cache-Control": "no-cache, no-transform",
                   "X-Accel-Buffering": "no"}       # the last for nginx, which else holds events back for a second
+CONVERSATION_HEADERS = ("session-id", "x-session-id", "x-session-affinity", "x-claude-code-session-id", "thread-id")
 THREADS_KEPT = 16                  # threads that calls never take: the console and health checks stay reachable
 
 
@@ -34,14 +36,37 @@ class Relay:
         self.calls_max = max(1, settings.server.threads - THREADS_KEPT)
         self.slots = threading.BoundedSemaphore(self.calls_max)
         self.draining = False
+        self.at_once = gate.AtOnce()
+        self.books.on_close = lambda caller, usage: self.gate.spent(caller, usage.input_tokens + usage.output_tokens)
         self.configure(settings)
 
     def configure(self, settings) -> None:
         """Make these the settings of all calls from now on."""
-        self.gate = gate.Gate(self.db, settings, self.limiter)
+        self.gate = gate.Gate(self.db, settings, self.limiter, self.at_once)
         self.catalog = catalog.Catalog(settings)
         self.books.configure(settings)
         self.settings = settings
+
+
+    def enter(self, caller: gate.Caller) -> Callable[[], None]:
+        """Take a place for a call; returns what gives it back. Raises Unavailable, or RateLimited by who calls."""
+        if self.draining:
+            raise errors.Unavailable("The relay is restarting. Try again soon.", code="restarting", retry_after=2)
+        if not self.slots.acquire(blocking=False):
+            raise errors.Unavailable("The relay has all the calls that it can hold. Try again soon.",
+                                     code="relay_overloaded", retry_after=2)
+        try:
+            entered = self.gate.enter(caller)
+        except errors.RelayError:
+            self.slots.release()
+            raise
+        metrics.in_flight.inc()
+
+        def leave() -> None:
+            self.gate.leave(entered)
+            self.slots.release()
+            metrics.in_flight.dec()
+        return leave
 
 
 def current_relay() -> Relay:
@@ -64,9 +89,9 @@ def serve(wire, caller: gate.Caller) -> Response:
         meter.asked(ask)
         model, targets = relay.catalog.targets(ask.model, wire.NAME)
         relay.gate.admit(caller, ask, model)
+        relay.gate.check_caps(caller)
         meter.hold(ask, model)                          # 402 if the pockets do not cover it
-        routes = ((target, WIRES[target.wire], payload(wire, ask, target)) for target in targets)
-        reply = relay.sender.send(ask, routes, meter, caller_gone())
+        reply = relay.sender.send(_errand(relay, wire, ask, meter), targets)
         spoken = WIRES[reply.target.wire]
         meter.serve_from(reply.target, TEXTS[spoken.NAME])
         turn = answer.Turn(wire, spoken, ask, reply, meter, _wanted(wire, "key", "created_at", "request_id"))
@@ -78,6 +103,24 @@ def serve(wire, caller: gate.Caller) -> Response:
     response = Response(answer.stream(turn), headers=STREAM_HEADERS)
     response.call_on_close(lambda: answer.finish(turn))   # not in a `finally`: an unstarted generator runs none
     return response
+
+
+def _errand(relay: Relay, wire, ask: body.Ask, meter: Meter) -> Errand:
+    policy = relay.settings.failover
+    return Errand(ask, meter, caller_gone(), lambda target: (WIRES[target.wire], payload(wire, ask, target)),
+                  conversation(ask, meter.caller), policy.attempts_max, policy.total_s)
+
+
+def conversation(ask: body.Ask, caller: gate.Caller) -> str | None:
+    """What is the same for all calls of one conversation, if the client tells; never the same for two members."""
+    for name in CONVERSATION_HEADERS:
+        if request.headers.get(name):
+            return f"{caller.user_id}|{request.headers[name][:200]}"
+    metadata = ask.body.get("metadata")
+    told = (ask.body.get("prompt_cache_key"), metadata.get("user_id") if isinstance(metadata, dict) else None,
+            ask.body.get("user"))
+    key = next((value for value in told if isinstance(value, str) and value), None)
+    return key and f"{caller.user_id}|{key[:200]}"
 
 
 def given_body() -> body.Body:

@@ -9,7 +9,20 @@ from flask import Blueprint, Response, current_app, g, request
 from werkzeug.exceptions import HTTPException
 
 import billing
-from relay import WIRES, chat, current_relay, errors, gate, given_body, lookups, messages, metrics, responses, serve
+from relay import (
+    WIRES,
+    chat,
+    current_relay,
+    errors,
+    gate,
+    given_body,
+    lookups,
+    messages,
+    metrics,
+    responses,
+    serve,
+    tokens,
+)
 from relay.meter import new_id
 from relay.upstream import CallerLeft
 
@@ -57,24 +70,15 @@ def _call(wire):
         relay = current_relay()
         caller = identify()
         g.headers.update(relay.gate.count(caller).headers())
-        if relay.draining or not relay.slots.acquire(blocking=False):
-            raise errors.Unavailable("The relay is restarting." if relay.draining else
-                                     "The relay has all the calls that it can hold. Try again soon.",
-                                     code="relay_overloaded", retry_after=2)
-        metrics.in_flight.inc()
+        leave = relay.enter(caller)
         try:
             response = serve(wire, caller)
         except BaseException:
-            _leave(relay)
+            leave()
             raise
-        response.call_on_close(lambda: _leave(relay))
+        response.call_on_close(leave)
         return response
     return call
-
-
-def _leave(relay) -> None:
-    relay.slots.release()
-    metrics.in_flight.dec()
 
 
 def identify() -> gate.Caller:
@@ -141,7 +145,7 @@ def account_of(caller: gate.Caller) -> lookups.Account:
     """What a caller has and has used, for the balance look-ups."""
     db = current_relay().db
     has, held = billing.balances(db, caller.user_id).values()
-    used = gate.used(db, caller.user_id, caller.token_id)
+    used = tokens.used(db, caller.user_id, caller.token_id)
     return lookups.Account(
         user_id=caller.user_id, user_name=caller.user_name, token_name=caller.token_name, plan=caller.plan,
         requests_per_minute=caller.requests_per_minute, grant=has.grant - held.grant, quota=has.quota - held.quota,

@@ -7,6 +7,7 @@ a wire. It never changes once made: a reload makes another one. It knows no memb
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import ROUND_HALF_UP, Decimal
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 from billing import Price
@@ -39,6 +40,11 @@ class Upstream:
     calls_at_once: int | None = None
     answer_bytes_max: int = 67108864
     usable: bool = True
+
+    @property
+    def on_this_machine(self) -> bool:
+        """Whether its address names this machine outright: whoever wrote that meant it."""
+        return (urlsplit(self.base_url).hostname or "") in ("127.0.0.1", "::1", "localhost")
 
     def url(self, wire: str) -> str:
         """The address of a wire there."""

@@ -9,7 +9,9 @@ RelayError                       500  ours; no details leave the house
 │   └── ContextTooLong           400  more input than the plan or the model takes
 ├── NotAuthenticated             401  no, unknown, expired or revoked token; disabled member
 ├── NotCovered                   402  the pockets do not cover the call
+│   └── CapReached               402  the token has spent what it may in this day or month
 ├── ModelNotAllowed              403  this token may not use this model
+│   └── AddressNotAllowed        403  this token may not be used from this address
 ├── NotFound                     404  unknown address
 │   └── ModelNotFound            404  unknown model
 ├── MethodNotAllowed             405
@@ -22,6 +24,7 @@ RelayError                       500  ours; no details leave the house
 └── UpstreamError                502  no target answered properly
     ├── UpstreamAccount          502  the provider refuses our key or our account
     ├── UpstreamOverloaded       503  all targets are busy
+    ├── UpstreamBusy             429  all targets have said for how long they are busy: none was tried
     ├── UpstreamTimeout          504  no target answered in time
     └── UpstreamRefused           *   the provider says that the request is wrong: its status and message
 """
@@ -93,13 +96,27 @@ class NotCovered(RelayError):
     sentence = "The balances do not cover this call."
 
 
+class CapReached(NotCovered):
+    """The token has spent what it may in this day or month. The message says when it is free again."""
+
+    code = "spending_cap_reached"
+    sentence = "This token has spent what it may."
+
+
 class ModelNotAllowed(RelayError):
-    """The token is bound to other models, or to other addresses."""
+    """The token is bound to other models."""
 
     status = 403
     type = anthropic_type = "permission_error"
     code = "model_not_allowed"
     sentence = "This token may not use this model."
+
+
+class AddressNotAllowed(ModelNotAllowed):
+    """The token is bound to other addresses than the caller's."""
+
+    code = "address_not_allowed"
+    sentence = "This token may not be used from this address."
 
 
 class NotFound(RelayError):
@@ -208,6 +225,16 @@ class UpstreamOverloaded(UpstreamError):
     code = "upstream_overloaded"
     anthropic_type = "overloaded_error"
     sentence = "The model's provider is overloaded. Try again soon."
+
+
+class UpstreamBusy(UpstreamError):
+    """All targets have said for how long they are busy, so none was tried. `retry_after` says when one is free."""
+
+    status = 429
+    type = "rate_limit_error"
+    code = "upstream_busy"
+    anthropic_type = "rate_limit_error"
+    sentence = "The model's provider is busy. Try again soon."
 
 
 class UpstreamTimeout(UpstreamError):

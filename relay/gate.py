@@ -1,37 +1,44 @@
 """Who may ask, for what, and how often.
 
-Owns API tokens (mint, find, list, revoke, change) and the answer to "may this caller ask this now". It knows members
-only as the owners of tokens, never sees money, and keeps no cache: every request looks its token up, so a revocation
-holds at the next one.
+Owns the answer to "may this caller ask this now". It knows members only as the owners of API tokens, moves no money,
+and keeps no cache: every request looks its token up, so a revocation holds at the next one. What is counted in a
+window or at once lives in memory; a little more than a cap may be spent by calls that run at the same time.
 """
 
-import hashlib
+import ipaddress
 import json
 import re
-import secrets
+import threading
 import time
+from collections import Counter
 from dataclasses import dataclass
+from datetime import datetime, timedelta
+from zoneinfo import ZoneInfo
 
 from limits import parse
 
+from billing import yuan
 from db import Database
 from relay import errors
 from relay.body import Ask
+from relay.tokens import SHAPE, TokenError, change, digest, mint, revoke, tokens
 
-NAME_LENGTH_MAX = 64
-RPM_MAX = 1_000_000
+__all__ = ["AtOnce", "Budget", "Caller", "Gate", "TokenError", "change", "digest", "duration", "mint", "presented",
+           "revoke", "tokens"]
 
-_shape = re.compile(r"sk-[A-Za-z0-9_-]{43}", re.ASCII).fullmatch
 _bearer = re.compile(r"bearer +(\S+)", re.ASCII | re.IGNORECASE).fullmatch
 
 FIND = """
-SELECT tokens.id, tokens.name, tokens.models, tokens.rpm, users.id, users.name,
+SELECT tokens.id, tokens.name, tokens.models, tokens.rpm, tpm, calls_at_once, cap_day, cap_month, addresses,
+       users.id, users.name,
        (SELECT group_concat(DISTINCT plan) FROM subscriptions
          WHERE user_id = users.id AND starts_at <= :now AND ends_at > :now)
   FROM tokens JOIN users ON users.id = tokens.user_id
  WHERE {which} AND tokens.revoked_at IS NULL AND users.disabled_at IS NULL
    AND (tokens.expires_at IS NULL OR tokens.expires_at > :now)
 """
+SPENT_SINCE = """
+SELECT coalesce(sum(charged_quota + charged_wallet), 0) FROM daily WHERE token_id = ? AND day >= ?"""
 FIND_BY_DIGEST = FIND.format(which="tokens.digest = :key")
 FIND_BY_ID = FIND.format(which="tokens.id = :key")
 
@@ -48,6 +55,35 @@ class Caller:
     plan: str
     requests_per_minute: int
     input_tokens_max: int | None
+    member_calls_at_once: int | None = None
+    tokens_per_minute: int | None = None
+    calls_at_once: int | None = None
+    cap_day: int | None = None             # nano-yuan
+    cap_month: int | None = None
+
+
+class AtOnce:
+    """How many calls run now, by whom. One for the process; it outlives a reload."""
+
+    def __init__(self):
+        self._running: Counter = Counter()
+        self._lock = threading.Lock()
+
+    def enter(self, limits: dict[tuple, int | None]) -> tuple | None:
+        """Count a call under each of these names; or count nothing and return the name whose limit is reached."""
+        with self._lock:
+            for name, limit in limits.items():
+                if limit is not None and self._running[name] >= limit:
+                    return name
+            self._running.update(limits.keys())
+        return None
+
+    def leave(self, names) -> None:
+        with self._lock:
+            self._running.subtract(names)
+            for name in names:
+                if self._running[name] <= 0:
+                    del self._running[name]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,15 +100,13 @@ class Budget:
                 "x-ratelimit-reset-requests": duration(self.reset_s)}
 
 
-class TokenError(ValueError):
-    """A token cannot be made or changed as asked. The message says why."""
-
-
 class Gate:
     """Finds callers and holds them to their limits. `limiter` is a fixed-window strategy of the package limits."""
 
-    def __init__(self, db: Database, settings, limiter):
+    def __init__(self, db: Database, settings, limiter, at_once: AtOnce):
         self._db = db
+        self._at_once = at_once
+        self._timezone = ZoneInfo(settings.site.timezone)
         self._plans = settings.plans
         self._limiter = limiter
         self._failures = parse(f"{settings.limits.failures_per_minute} per minute")
@@ -85,7 +119,7 @@ class Gate:
         address is still let in, for a whole office may sit behind it.
         """
         raw = presented(authorization, api_key)
-        caller = self._find(FIND_BY_DIGEST, digest(raw)) if raw else None
+        caller = self._find(FIND_BY_DIGEST, digest(raw), address) if raw else None
         if caller is None:
             if not self._limiter.hit(self._failures, "failed", address):
                 raise errors.RateLimited("Too many attempts with tokens that are not valid. Wait a minute.",
@@ -111,6 +145,51 @@ class Gate:
                 retry_after=wait_s, headers=budget.headers())
         return budget
 
+    def enter(self, caller: Caller) -> tuple:
+        """Begin a call: raises RateLimited if too many run at once, or too many LLM tokens went in this minute.
+
+        Give what it returns to `leave` when the call has ended.
+        """
+        if caller.tokens_per_minute is not None:
+            item = self._window(caller.tokens_per_minute)
+            stats = self._limiter.get_window_stats(item, "llm", str(caller.token_id))
+            if stats.remaining <= 0:
+                wait_s = max(1, int(stats.reset_time - time.time() + 0.999))
+                raise errors.RateLimited(f"This token may use {caller.tokens_per_minute} LLM tokens a minute. "
+                                         f"Try again in {wait_s} seconds.", retry_after=wait_s)
+        limits = {("member", caller.user_id): caller.member_calls_at_once,
+                  ("token", caller.token_id): caller.calls_at_once}
+        full = self._at_once.enter(limits)
+        if full:
+            raise errors.RateLimited(f"This {full[0]} may have {limits[full]} calls at once. "
+                                     "Try again when one of them has ended.", retry_after=1)
+        return tuple(limits)
+
+    def leave(self, entered: tuple) -> None:
+        """End what `enter` began."""
+        self._at_once.leave(entered)
+
+    def spent(self, caller: Caller, llm_tokens: int) -> None:
+        """Count the LLM tokens of a call that has ended against the token's minute."""
+        if caller.tokens_per_minute is not None and llm_tokens:
+            self._limiter.hit(self._window(caller.tokens_per_minute), "llm", str(caller.token_id), cost=llm_tokens)
+
+    def check_caps(self, caller: Caller) -> None:
+        """Raise CapReached if the token has spent what it may in this day or month, by the site's calendar."""
+        if caller.cap_day is None and caller.cap_month is None:
+            return
+        today = datetime.now(self._timezone).replace(hour=0, minute=0, second=0, microsecond=0)
+        month = today.replace(day=1)
+        ends = {"day": today + timedelta(days=1), "month": (month + timedelta(days=32)).replace(day=1)}
+        spans = {"day": (caller.cap_day, today), "month": (caller.cap_month, month)}
+        for name, (cap, begin) in spans.items():
+            if cap is not None and self._spent_since(caller.token_id, begin.strftime("%Y-%m-%d")) >= cap:
+                raise errors.CapReached(f"This token may spend {yuan(cap)} yuan a {name}, and has. "
+                                        f"It is free again on {ends[name]:%Y-%m-%d %H:%M %Z}.")
+
+    def _spent_since(self, token_id: int, day: str) -> int:
+        return self._db.read().execute(SPENT_SINCE, (token_id, day)).fetchone()[0]
+
     def admit(self, caller: Caller, ask: Ask, model) -> None:
         """Refuse what this caller may not ask: ModelNotAllowed, or ContextTooLong by the plan's or model's limit."""
         if caller.models is not None and model.id not in caller.models:
@@ -126,17 +205,20 @@ class Gate:
                 f"prompt is too long: {ask.input_tokens} tokens > {model.context} maximum",    # agents know these words
                 param="messages")
 
-    def _find(self, sql: str, key: bytes | int) -> Caller | None:
-        row = self._db.read().execute(sql, {"key": key, "now": int(time.time() * 1000)}).fetchone()
+    def _find(self, sql: str, key: bytes | int, address: str | None = None) -> Caller | None:
+        row = self._db.read().execute(sql, {"key": key, "now": time.time_ns() // 1_000_000}).fetchone()
         if row is None:
             return None
-        token_id, token_name, models, rpm, user_id, user_name, plans = row
+        (token_id, token_name, models, rpm, tpm, at_once, cap_day, cap_month, addresses, user_id, user_name,
+         plans) = row
+        if addresses and address is not None:
+            _check_address(address, json.loads(addresses))
         name = self._plan_in_force(plans)
         plan = self._plans[name]
         per_minute = plan.requests_per_minute
-        return Caller(user_id, user_name, token_id, token_name,
-                      frozenset(json.loads(models)) if models else None,
-                      name, min(rpm, per_minute) if rpm else per_minute, plan.input_tokens_max)
+        return Caller(user_id, user_name, token_id, token_name, frozenset(json.loads(models)) if models else None,
+                      name, min(rpm, per_minute) if rpm else per_minute, plan.input_tokens_max, plan.calls_at_once,
+                      tpm, at_once, cap_day, cap_month)
 
     def _plan_in_force(self, subscribed: str | None) -> str:
         """Of several plans the cheapest, then the fastest; a plan that the settings no longer know does not count."""
@@ -158,12 +240,7 @@ def presented(authorization: str | None, api_key: str | None) -> str | None:
     """The token that a request's headers present, or None. A joined or odd header presents none."""
     match = _bearer(authorization.strip()) if authorization else None
     raw = match[1] if match else (api_key or "").strip()
-    return raw if _shape(raw) else None
-
-
-def digest(raw: str) -> bytes:
-    """What is stored of a token. It has 256 random bits, so a fast hash is enough."""
-    return hashlib.sha256(raw.encode()).digest()
+    return raw if SHAPE(raw) else None
 
 
 def duration(seconds: float) -> str:
@@ -174,88 +251,11 @@ def duration(seconds: float) -> str:
     return f"{minutes}m{rest}s" if minutes else f"{rest}s"
 
 
-def mint(db: Database, user_id: int, name: str, *, models: list[str] | None = None, rpm: int | None = None,
-         expires_at: int | None = None, tokens_max: int | None = None) -> tuple[int, str]:
-    """Make a token; returns its id and the raw token, which is never to be had again.
-
-    `expires_at` in ms; `tokens_max` is how many unrevoked tokens a member may hold. Raises TokenError.
-    """
-    fields = _checked(name, models, rpm, expires_at)
-    raw = "sk-" + secrets.token_urlsafe(32)
-
-    def insert(conn):
-        if tokens_max is not None:
-            held, = conn.execute("SELECT count(*) FROM tokens WHERE user_id = ? AND revoked_at IS NULL",
-                                 (user_id,)).fetchone()
-            if held >= tokens_max:
-                raise TokenError(f"A member may hold {tokens_max} tokens. Revoke one first.")
-        return conn.execute(
-            "INSERT INTO tokens (user_id, name, models, rpm, expires_at, digest, hint, created_at)"
-            " VALUES (:user_id, :name, :models, :rpm, :expires_at, :digest, :hint, :now)",
-            fields | {"user_id": user_id, "digest": digest(raw), "hint": f"{raw[:5]}…{raw[-4:]}", "now": _now()},
-        ).lastrowid
-
-    return db.write(insert), raw
-
-
-def change(db: Database, user_id: int, token_id: int, name: str, *, models: list[str] | None = None,
-           rpm: int | None = None, expires_at: int | None = None) -> bool:
-    """Change what may be changed of a member's token; False if the member has no such unrevoked token."""
-    fields = _checked(name, models, rpm, expires_at) | {"id": token_id, "user_id": user_id}
-    return db.write(lambda conn: conn.execute(
-        "UPDATE tokens SET name = :name, models = :models, rpm = :rpm, expires_at = :expires_at"
-        " WHERE id = :id AND user_id = :user_id AND revoked_at IS NULL", fields).rowcount == 1)
-
-
-def revoke(db: Database, token_id: int, user_id: int | None = None) -> bool:
-    """Revoke a token (of that member, if one is given); False if there is no such unrevoked token."""
-    return db.write(lambda conn: conn.execute(
-        "UPDATE tokens SET revoked_at = :now WHERE id = :id AND revoked_at IS NULL"
-        " AND (:user_id IS NULL OR user_id = :user_id)",
-        {"id": token_id, "user_id": user_id, "now": _now()}).rowcount == 1)
-
-
-def tokens(db: Database, user_id: int) -> list[dict]:
-    """A member's tokens, newest first, with last use, calls and cost (nano-yuan) from the roll-ups."""
-    rows = db.read().execute("""
-        SELECT tokens.id, name, hint, models, rpm, created_at, expires_at, revoked_at,
-               max(daily.last_at), coalesce(sum(daily.calls), 0), coalesce(sum(daily.cost), 0)
-          FROM tokens LEFT JOIN daily ON daily.user_id = tokens.user_id AND daily.token_id = tokens.id
-         WHERE tokens.user_id = ? GROUP BY tokens.id ORDER BY tokens.id DESC""", (user_id,)).fetchall()
-    names = ("id", "name", "hint", "models", "rpm", "created_at", "expires_at", "revoked_at",
-             "last_used_at", "calls", "cost")
-    return [dict(zip(names, row, strict=True)) | {"models": json.loads(row[3]) if row[3] else None} for row in rows]
-
-
-@dataclass(frozen=True, slots=True)
-class Used:
-    """What a member has used since the beginning, from the roll-ups; costs in nano-yuan."""
-
-    calls: int
-    cost: int
-    cost_by_token: int
-    expires_at: int | None         # the token's, in ms
-
-
-def used(db: Database, user_id: int, token_id: int) -> Used:
-    """What a member has used in all, and with one token."""
-    row = db.read().execute(
-        "SELECT coalesce(sum(calls), 0), coalesce(sum(cost), 0), coalesce(sum(cost) FILTER (WHERE token_id = ?1), 0),"
-        " (SELECT expires_at FROM tokens WHERE id = ?1) FROM daily WHERE user_id = ?2", (token_id, user_id)).fetchone()
-    return Used(*row)
-
-
-def _checked(name: str, models: list[str] | None, rpm: int | None, expires_at: int | None) -> dict:
-    name = (name or "").strip()
-    if not 1 <= len(name) <= NAME_LENGTH_MAX or not name.isprintable():
-        raise TokenError(f"A token's name has 1 to {NAME_LENGTH_MAX} printable characters.")
-    if rpm is not None and not 1 <= rpm <= RPM_MAX:
-        raise TokenError(f"Requests per minute go from 1 to {RPM_MAX}.")
-    if expires_at is not None and expires_at <= _now():
-        raise TokenError("The expiry lies in the past.")
-    return {"name": name, "models": json.dumps(sorted(set(models))) if models else None, "rpm": rpm,
-            "expires_at": expires_at}
-
-
-def _now() -> int:
-    return int(time.time() * 1000)
+def _check_address(address: str, allowed: list[str]) -> None:
+    try:
+        ip = ipaddress.ip_address(address)
+    except ValueError:
+        ip = None
+    ip = getattr(ip, "ipv4_mapped", None) or ip
+    if ip is None or not any(ip in ipaddress.ip_network(network) for network in allowed):
+        raise errors.AddressNotAllowed()

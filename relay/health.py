@@ -34,6 +34,7 @@ class State:
     rests: int = 0                 # in a row, for growing pauses
     failures: int = 0              # in a row
     probing: bool = False
+    running: int = 0
     calls: int = 0
     failed: int = 0
     latency_ms: float = 0.0
@@ -56,23 +57,31 @@ class Health:
     _keys: dict[tuple[str, str], State] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def usable_key(self, upstream, wish: int) -> str | None:
-        """A key of this upstream that may be tried now, the `wish`-th if it can be; None if all or it itself rest.
+    def begin(self, upstream, wish: int, tried: set[str]) -> str | None:
+        """A key of this upstream that a call may try now, the `wish`-th if it can be; None if it or all keys rest.
 
-        An upstream without keys has the key "". After a pause only one caller is let through to probe.
+        An upstream without keys has the key "". After a pause only one call is let through to probe. What begins here
+        is ended by `end`, and what the attempt taught is told to `learn`.
         """
-        now = self.clock()
+        now, keys = self.clock(), upstream.keys or ("",)
         with self._lock:
-            if not self._may_try(self._upstream(upstream.name), now):
+            state = self._upstream(upstream.name)
+            full = upstream.calls_at_once is not None and state.running >= upstream.calls_at_once
+            if full or not self._may_try(state, now):
                 return None
-            keys = upstream.keys or ("",)
             for offset in range(len(keys)):
                 key = keys[(wish + offset) % len(keys)]
-                if self._may_try(self._key(upstream.name, key), now):
-                    self._probe(self._upstream(upstream.name), now)
-                    self._probe(self._key(upstream.name, key), now)
+                if key not in tried and self._may_try(self._key(upstream.name, key), now):
+                    self._probe(state)
+                    self._probe(self._key(upstream.name, key))
+                    state.running += 1
                     return key
         return None
+
+    def end(self, upstream_name: str) -> None:
+        """A call that `begin` let through has left the upstream."""
+        with self._lock:
+            self._upstream(upstream_name).running -= 1
 
     def learn(self, upstream_name: str, key: str, error: BaseException | None, took_ms: float) -> None:
         """What an attempt's end teaches; `error` None: it answered."""
@@ -90,12 +99,15 @@ class Health:
         """What to say when none of these may be tried: when they are only busy, wait; when broken, that they are."""
         now = self.clock()
         with self._lock:
-            resting = [state for each in upstreams for state in self._states(each.name)
-                       if now < state.resting_until or state.probing]
+            states = [state for each in upstreams for state in self._states(each.name)]
+            resting = [state for state in states if now < state.resting_until or state.probing]
+        if not resting:
+            return errors.UpstreamBusy("The model's providers have all the calls that they take at once.",
+                                       retry_after=1)
         wait_s = max(1, int(min((state.resting_until - now for state in resting), default=1) + 0.999))
-        if resting and all(state.why == "busy" for state in resting):
+        if all(state.why == "busy" for state in resting):
             return errors.UpstreamBusy(retry_after=wait_s)
-        if resting and all(state.why == "refused" for state in resting):
+        if all(state.why == "refused" for state in resting):
             return errors.UpstreamAccount(retry_after=wait_s)
         return errors.Unavailable("The model's providers are failing; they are tried again soon.",
                                   code="upstream_unavailable", retry_after=min(wait_s, 30))
@@ -135,8 +147,8 @@ class Health:
             state.last_error, state.last_error_at = error.code, time.time_ns() // 1_000_000
         if isinstance(error, errors.UpstreamAccount):
             key.rest("refused", min(REFUSED_S * 2 ** min(key.rests, 10), REFUSED_MAX_S), now)
-            self.notice(f"Upstream {upstream.name} refuses a key or its account ({error.seen_code or error.code}). "
-                        "It rests and is tried again later.")
+            self.notice(f"Upstream {upstream.name} refuses a key or its account. The key rests and is tried "
+                        "again later; look at the provider's console.")
         elif isinstance(error, errors.UpstreamOverloaded):
             key.rest("busy", error.retry_after or PAUSE_S, now)
         else:
@@ -149,7 +161,7 @@ class Health:
     def _may_try(self, state: State, now: float) -> bool:
         return state.why is None or (now >= state.resting_until and not state.probing)
 
-    def _probe(self, state: State, now: float) -> None:
+    def _probe(self, state: State) -> None:
         if state.why is not None and state.why != "busy":
             state.probing = True
 

@@ -45,8 +45,9 @@ class PrivateAddress(OSError):
 class Line:
     """One attempt's connection, so that another thread can cut it."""
 
-    def __init__(self, allow_private: bool):
-        self.allow_private = allow_private
+    def __init__(self, allow_private: bool, allow_loopback: bool = False):
+        self.allow_private, self.allow_loopback = allow_private, allow_loopback
+        self.fresh = False                     # the connection was made for this attempt
         self.left = False                      # the caller is gone
         self.drain_s = 0                       # how long the answer may still be read then
         self.cut_at: float | None = None
@@ -118,6 +119,7 @@ class _Tracked:
 
     def _new_conn(self) -> socket.socket:
         line: Line = _thread.line
+        line.fresh = True
         problem: Exception = OSError("the name has no address")
         try:
             found = socket.getaddrinfo(self._dns_host, self.port, type=socket.SOCK_STREAM)
@@ -193,6 +195,8 @@ def _check_public(address: str, line: Line) -> None:
     if line.allow_private:
         return
     ip = ipaddress.ip_address(address.partition("%")[0])
+    if line.allow_loopback and ip.is_loopback:
+        return
     ip = getattr(ip, "ipv4_mapped", None) or ip
     translated = ip.version == 6 and (ip in NAT64 or ip in SIX_TO_FOUR)
     if not ip.is_global or ip.is_multicast or translated:

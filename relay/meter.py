@@ -97,6 +97,7 @@ class Books:
     def __init__(self, db: Database, settings):
         self.db = db
         self.configure(settings)
+        self.on_close: Callable[[object, Usage], None] = lambda caller, usage: None
         self._waiting: list[tuple] = []
         self._lock = threading.Lock()
 
@@ -271,6 +272,7 @@ class Meter:
         if self._first_byte is not None:
             metrics.first_byte.labels(self.wire).observe(self._first_byte - self.started)
         if end.usage:
+            self.books.on_close(self.caller, end.usage)
             metrics.llm_tokens.labels("input").inc(end.usage.input_tokens)
             metrics.llm_tokens.labels("cached").inc(end.usage.cached_tokens)
             metrics.llm_tokens.labels("output").inc(end.usage.output_tokens)

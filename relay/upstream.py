@@ -7,21 +7,26 @@ Nothing of the outside leaks in: no redirects, cookies, netrc or proxy variables
 requests library is used below its sessions for that reason, and because a session costs more than all the rest.
 """
 
+import itertools
 import logging
 import time
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import msgspec
 import urllib3
 from requests import PreparedRequest, Response
+from requests.exceptions import ConnectionError as RequestsConnectionError
 from requests.exceptions import ConnectTimeout, ReadTimeout, RequestException
 from requests.structures import CaseInsensitiveDict
 from urllib3.exceptions import ReadTimeoutError
 
-from relay import errors, faults, sse
+from relay import errors, faults, routing, sse
 from relay.body import Ask
 from relay.chat import Signs
 from relay.demo import DemoAdapter
+from relay.health import Health
 from relay.line import Adapter, Line, Watcher, calling
 
 log = logging.getLogger("relay.upstream")
@@ -42,8 +47,9 @@ class CallerLeft(Exception):
 class Reply:
     """A target's answer that has begun: a whole document, or a stream whose first content has arrived."""
 
-    def __init__(self, target, line: Line, response: Response, watcher: Watcher):
-        self.target = target
+    def __init__(self, target, key: str, line: Line, response: Response, watcher: Watcher):
+        self.target, self.key = target, key
+        self.on_close: Callable[[], None] = lambda: None
         self.status = response.status_code
         self.line = line
         self.doc: dict | None = None           # plain: the answer, parsed, and as it came
@@ -88,6 +94,7 @@ class Reply:
         if self._closed:
             return
         self._closed = True
+        self.on_close()
         self._watcher.forget(self.line)
         raw = self._response.raw
         if not getattr(raw, "closed", True):
@@ -98,51 +105,98 @@ class Reply:
             release()
 
 
+@dataclass(slots=True)
+class Errand:
+    """What an ask's attempts have in common.
+
+    `spoken(target)` is the wire to speak with a target and the body to send it; `stick` is the same for calls of one
+    conversation, which are best sent to the same place; `gone` tells whether the caller has left.
+    """
+
+    ask: Ask
+    meter: object
+    gone: Callable[[], bool]
+    spoken: Callable[[object], tuple]
+    stick: str | None = None
+    attempts_max: int = 4
+    total_s: float = 180.0
+    failure: errors.UpstreamError | None = None    # of the last attempt
+
+
 class Sender:
-    """Sends asks to targets. One for the process: it holds the pools of connections."""
+    """Sends asks to targets. One for the process: it holds the pools of connections, and what health is known."""
 
     def __init__(self, connections: int = 128):
         web = Adapter(pool_connections=32, pool_maxsize=connections)
         self._adapters = {"http": web, "https": web, "demo": DemoAdapter()}
         self._watcher = Watcher()
+        self._turns = itertools.count()
+        self.health = Health()
 
-    def send(self, ask: Ask, targets, meter, gone: Callable[[], bool]) -> Reply:
-        """The first target's answer that begins properly; targets are (target, wire to speak, payload) in order.
+    def send(self, errand: Errand, targets) -> Reply:
+        """The first target's answer that begins properly.
 
-        Raises what the last target answered when none does, UpstreamRefused at once when the request itself is
-        wrong, CallerLeft when the caller is gone.
+        Raises what the last target answered when none does, what their health says when none may be tried,
+        UpstreamRefused at once when the request itself is wrong, CallerLeft when the caller is gone.
         """
-        failure: errors.RelayError = errors.Unavailable()
-        for target, wire, payload in targets:
-            started = time.monotonic()
+        end_at = time.monotonic() + errand.total_s
+        for target, key in self._choices(errand, targets):
             try:
-                reply = self._attempt(ask, target, wire, payload, gone)
-            except errors.UpstreamError as err:
-                refused = isinstance(err, errors.UpstreamRefused)
-                meter.attempted(target, getattr(err, "seen", None), started, err.code or err.type)
-                log.warning("upstream %s: %s %s", target.upstream.name, err.code, _cause(err))
-                if refused:
-                    raise
-                failure = err
-            except CallerLeft:
-                meter.attempted(target, None, started, "caller_left")
-                meter.fate.left = True
+                return self._try(errand, target, key)
+            except errors.UpstreamRefused:
                 raise
-            else:
-                meter.attempted(target, reply.status, started)
-                return reply
-        raise failure
+            except errors.UpstreamError:
+                pass                           # another target may do better
+            if len(errand.meter.attempts) >= errand.attempts_max or time.monotonic() > end_at:
+                break
+        raise errand.failure or self.health.exhausted([target.upstream for target in targets])
 
-    def _attempt(self, ask: Ask, target, wire, payload: bytes, gone: Callable[[], bool]) -> Reply:
-        line = Line(target.upstream.allow_private)
-        self._watcher.watch(line, gone)
-        reply = None
+    def _choices(self, errand: Errand, targets) -> Iterator[tuple]:
+        """Targets with a key each, best first, as their health allows at the moment they are asked for.
+
+        Keys are used in turn; a conversation stays with its key. Another key of the same upstream is tried after one
+        that is refused or busy.
+        """
+        wish = next(self._turns) if errand.stick is None else zlib.crc32(errand.stick.encode())
+        for target in routing.order(targets, errand.stick):
+            tried: set[str] = set()
+            while (key := self.health.begin(target.upstream, wish, tried)) is not None:
+                tried.add(key)
+                yield target, key
+                if not isinstance(errand.failure, errors.UpstreamAccount | errors.UpstreamOverloaded):
+                    break
+
+    def _try(self, errand: Errand, target, key: str) -> Reply:
+        started, error, name = time.monotonic(), None, target.upstream.name
         try:
-            response = self._post(target, wire, payload, line, ask.stream)
-            reply = Reply(target, line, response, self._watcher)
-            if response.status_code >= 400:
+            reply = self._attempt(errand, target, key)
+        except BaseException as err:
+            error = err
+            self.health.end(name)
+            code = "caller_left" if isinstance(err, CallerLeft) else getattr(err, "code", None) or "error"
+            errand.meter.attempted(target, getattr(err, "seen", None), started, code)
+            errand.meter.fate.left |= isinstance(err, CallerLeft)
+            if isinstance(err, errors.UpstreamError):
+                errand.failure = err
+                log.warning("upstream %s: %s %s", name, code, _cause(err))
+            raise
+        finally:
+            self.health.learn(name, key, error, (time.monotonic() - started) * 1000)
+        reply.on_close = lambda: self.health.end(name)
+        errand.meter.attempted(target, reply.status, started)
+        return reply
+
+    def _attempt(self, errand: Errand, target, key: str) -> Reply:
+        wire, payload = errand.spoken(target)
+        line = Line(target.upstream.allow_private, target.upstream.on_this_machine)
+        self._watcher.watch(line, errand.gone)
+        stream, reply = errand.ask.stream, None
+        try:
+            response = self._post(target, wire, payload, line, key, stream)
+            reply = Reply(target, key, line, response, self._watcher)
+            if response.status_code >= 300:
                 raise self._refusal(reply, response)
-            if ask.stream and "json" not in response.headers.get("content-type", ""):
+            if stream and "json" not in response.headers.get("content-type", ""):
                 _await_content(reply, wire)
             else:
                 _read_whole(reply, wire)
@@ -157,17 +211,22 @@ class Sender:
             self._watcher.forget(line)
             raise
 
-    def _post(self, target, wire, payload: bytes, line: Line, stream: bool) -> Response:
+    def _post(self, target, wire, payload: bytes, line: Line, key: str, stream: bool) -> Response:
         upstream = target.upstream
         request = PreparedRequest()
         request.method, request.url = "POST", upstream.url(target.wire)
-        request.headers = CaseInsensitiveDict(_headers(upstream, wire, stream, len(payload)))
+        request.headers = CaseInsensitiveDict(_headers(wire, key, stream, len(payload)))
         request.body = payload
-        scheme = request.url.partition(":")[0]
+        adapter = self._adapters[request.url.partition(":")[0]]
         try:
             with calling(line):
-                response = self._adapters[scheme].send(
-                    request, stream=True, timeout=(upstream.connect_s, upstream.first_byte_s))
+                try:
+                    response = adapter.send(request, stream=True, timeout=(upstream.connect_s, upstream.first_byte_s))
+                except RequestsConnectionError:
+                    if line.fresh or line.left:
+                        raise
+                    # A kept connection that the provider closed in this very moment: it has read nothing of this.
+                    response = adapter.send(request, stream=True, timeout=(upstream.connect_s, upstream.first_byte_s))
         except (ConnectTimeout, ReadTimeout) as err:
             raise CallerLeft() if line.left else errors.UpstreamTimeout() from err
         except (RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as err:
@@ -183,33 +242,29 @@ class Sender:
                 body += chunk
         except errors.UpstreamError:
             pass                               # the status alone must do
-        return faults.of_status(response.status_code, body, response.headers, key=_key(reply.target.upstream))
+        return faults.of_status(response.status_code, body, response.headers, key=reply.key)
 
 
-def _headers(upstream, wire, stream: bool, length: int) -> dict[str, str]:
+def _headers(wire, key: str, stream: bool, length: int) -> dict[str, str]:
     headers = {"Content-Type": "application/json", "Content-Length": str(length), "Accept-Encoding": "identity",
                "Accept": "text/event-stream" if stream else "application/json", "User-Agent": "relay"}
-    key = _key(upstream)
     if key:
         headers["Authorization"] = f"Bearer {key}"
     return headers | getattr(wire, "HEADERS", {})
 
 
-def _key(upstream) -> str | None:
-    return upstream.keys[0] if upstream.keys else None
-
-
 def _await_content(reply: Reply, wire) -> None:
     """Read a stream up to its first content, so that until then another target can still take over."""
     held_bytes, finished = 0, None
-    while held_bytes < HELD_BYTES_MAX:
+    end_at = time.monotonic() + reply.target.upstream.first_byte_s
+    while held_bytes < HELD_BYTES_MAX and time.monotonic() < end_at:
         chunk = reply.read()
         for event in reply.cut(chunk):
             reply.held.append(event)
             data = sse.data(event)
             told: Signs = wire.signs(data) if data else Signs()
             if told.error:
-                raise faults.read(told.error, key=_key(reply.target.upstream))
+                raise faults.read(told.error, key=reply.key)
             finished = told.finish or finished
             if told.content:
                 return
@@ -218,6 +273,7 @@ def _await_content(reply: Reply, wire) -> None:
                 return             # cut by a limit or a filter before anything was said: the caller should know
             raise errors.UpstreamError("The model's provider gave an empty answer.")
         held_bytes += len(chunk)
+    raise errors.UpstreamTimeout()             # it only says that it is alive
 
 
 def _read_whole(reply: Reply, wire) -> None:
@@ -234,7 +290,7 @@ def _read_whole(reply: Reply, wire) -> None:
         raise errors.UpstreamError("The model's provider gave an answer that cannot be read.")
     told: Signs = wire.signs_of(doc)
     if told.error:
-        raise faults.read(told.error, key=_key(reply.target.upstream))
+        raise faults.read(told.error, key=reply.key)
     if not told.content and told.finish in (None, "stop"):
         raise errors.UpstreamError("The model's provider gave an empty answer.")
     reply.doc = doc
