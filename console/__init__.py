@@ -9,10 +9,11 @@ from functools import cache
 from pathlib import Path
 
 from flask import current_app, g, render_template, request, url_for
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, ServiceUnavailable
 
 from console import charts, current, format, forms, i18n, session
 from console.i18n import lazy_gettext as _
+from db import StorageError
 
 THEMES = {"auto": _("Automatic"), "light": _("Light"), "dark": _("Dark")}
 THEME_COOKIE = "theme"
@@ -51,6 +52,7 @@ def register(app, settings) -> None:
     app.context_processor(context)
     app.after_request(finish)
     app.register_error_handler(HTTPException, error_page)
+    app.register_error_handler(StorageError, lambda _error: error_page(ServiceUnavailable()))
 
 
 def theme() -> str:
@@ -119,7 +121,8 @@ def error_page(error: HTTPException):
     if current.is_api(request.path) or error.code is None or error.code < 400:
         return error
     sentence = SENTENCES.get(error.code, SENTENCES[500 if error.code >= 500 else 400])
-    g.pop("_login_user", None) if error.code >= 500 else None
+    if error.code >= 500 and "_login_user" not in g:
+        g._login_user = session.login.anonymous_user()      # whoever it is: the page must not fail at asking again
     page = render_template("error.html", code=error.code, sentence=sentence)
     response = current_app.make_response((page, error.code))
     for name, value in error.get_headers(request.environ):

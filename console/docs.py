@@ -11,7 +11,7 @@ from flask import Blueprint, Response, abort, render_template
 import billing
 from billing import Pockets, Usage
 from console import downloads, public, snippets
-from console.current import api_base, site, site_url, state
+from console.current import api_base, site, state
 from console.i18n import lazy_gettext as _
 from relay import errors
 
@@ -59,8 +59,7 @@ def tools():
 def tool(slug: str):
     """How to set up one tool."""
     found = snippets.BY_SLUG.get(slug) or abort(404)
-    place = public.place(public.picked_model())
-    links = [(snippets.LINKS[name][0], snippets.link(name, place)) for name in found.links]
+    links = public.filled_links(found, public.place(public.picked_model()))
     return render_template(f"docs/tools/{slug}.html", here_name="tools", tool=found, links=links,
                            filled=_filled(found.snippets), refusing=refusing_plans(found.input_tokens))
 
@@ -129,6 +128,11 @@ def _example() -> dict:
                         "bill": public.bill(EXAMPLE, price, held), "after_grant": public.bill(left, price, held)}}
 
 
+def _embeddings() -> list:
+    model = next((m for m in state().catalog.models.values() if m.kind == "embeddings"), None)
+    return public.filled([snippets.EMBEDDINGS], public.place(model)) if model else []
+
+
 def _billing() -> dict:
     settings = state().settings
     return {**_example(), "hold_output_tokens": settings.billing.hold_output_tokens, "accounts": settings.accounts,
@@ -139,7 +143,7 @@ CONTENT = {
     "authentication": lambda: {"samples": _filled([snippets.CURL])},
     "chat": lambda: {"samples": _filled(snippets.SAMPLES)},
     "streaming": lambda: {"samples": _filled(snippets.STREAM_SAMPLES)},
-    "formats": lambda: {"samples": _filled([snippets.EMBEDDINGS]), "anthropic_base": site_url() + "/api"},
+    "formats": lambda: {"samples": _embeddings()},
     "errors": lambda: {"errors": error_classes()},
     "rates": _rates, "billing": _billing,
     "disconnects": lambda: {"retention_days": state().settings.retention.requests_days},

@@ -85,6 +85,17 @@ def filled(chosen, at: snippets.Place) -> list[tuple[snippets.Snippet, str]]:
     return [(snippet, snippets.render(snippet, at)) for snippet in chosen]
 
 
+def ready(at: snippets.Place) -> list[tuple[snippets.Tool, list, list]]:
+    """Every tool that can be set up by copying or by a click, filled in: (tool, [(snippet, text)], [(name, link)])."""
+    return [(tool, filled(tool.snippets, at), filled_links(tool, at))
+            for tool in snippets.TOOLS if tool.snippets or tool.links]
+
+
+def filled_links(tool: snippets.Tool, at: snippets.Place) -> list[tuple[str, str]]:
+    """The deep links of a tool: the program that opens, and the link."""
+    return [(snippets.LINKS[name][0], snippets.link(name, at)) for name in tool.links]
+
+
 @pages.get("/")
 def front():
     """What this is, the base address, a sample that works."""

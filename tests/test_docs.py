@@ -17,7 +17,7 @@ from fake_upstream import answer
 from stage import upstream_config
 
 from billing import Pockets, split
-from console import docs, downloads, format, i18n, snippets
+from console import docs, downloads, format, i18n, public, snippets
 from relay import errors
 
 OTHERS = {*snippets.SAMPLES, *snippets.STREAM_SAMPLES, snippets.EMBEDDINGS, snippets.CONFIG}
@@ -147,6 +147,17 @@ def test_deep_links_say_what_their_programs_read():
     provider = json.loads(base64.b64decode(parse_qs(cherry.query)["data"][0]))
     assert (cherry.scheme, cherry.netloc, cherry.path) == ("cherrystudio", "providers", "/api-keys")
     assert provider["apiKey"] == "sk-secret" and provider["name"] == HOSTILE.site_name
+
+
+def test_a_fresh_token_comes_with_every_tool_that_can_be_copied_or_clicked(app):
+    model = app.extensions["relay"].catalog.models["plain-1"]
+    with app.test_request_context():
+        macro = app.jinja_env.get_template("public/macros.html").make_module({})
+        html = macro.ready_tools(public.ready(public.place(model, "sk-fresh")))
+    assert html.count("<section") == len([t for t in snippets.TOOLS if t.snippets or t.links])
+    assert "YOUR_API_TOKEN" not in html and html.count("sk-fresh") > 10
+    ids = re.findall(r'\sid="([^"]+)"', html)
+    assert len(ids) == len(set(ids))
 
 
 # Programs, run against a relay

@@ -11,6 +11,7 @@ from console_stage import MODELS, ROOT, links, model, site, text
 
 from billing import Pockets, Usage, nano, split
 from console import charts, format, i18n, session
+from db import StorageError
 
 PUBLIC = ["/", "/models", "/models?q=nothing-has-this-name", "/models/plain-1", "/models/tiered-2", "/models/peaky-3",
           "/models/vectors-5", "/models/nobody-6", "/calculator", "/calculator?input=abc", "/docs/", "/docs/chat",
@@ -91,6 +92,22 @@ def test_a_page_that_breaks_shows_no_details(tmp_path):
     assert answer.status_code == 500
     assert "Something broke on our side" in answer.get_data(as_text=True)
     assert "secret-detail" not in answer.get_data(as_text=True)
+
+
+def test_a_page_about_a_broken_database_does_not_ask_the_database(tmp_path):
+    def refuse(_key):
+        raise StorageError("disk full")
+    app = site(tmp_path)
+    app.login_manager._user_callback, before = refuse, app.login_manager._user_callback
+    try:
+        visitor = app.test_client()
+        with visitor.session_transaction() as kept:
+            kept["_user_id"] = "1"
+        answer = visitor.get("/", headers={"Accept-Language": "en"})
+    finally:
+        app.login_manager._user_callback = before
+    assert answer.status_code == 503
+    assert "cannot save anything right now" in answer.get_data(as_text=True)
 
 
 def test_the_console_leaves_the_answers_of_the_api_alone(visitor):

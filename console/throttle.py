@@ -1,0 +1,42 @@
+"""How often something may be tried: sign-ins, codes, exports.
+
+Owns the counting of attempts, in the limiter that the gate uses too. Each attempt is counted before it is made.
+"""
+
+import time
+from functools import cache
+
+from flask import request
+from limits import RateLimitItem, parse
+from werkzeug.exceptions import TooManyRequests
+
+from console.current import state
+
+_item = cache(parse)
+
+
+def wait_s(rate: str, *keys) -> int | None:
+    """Count an attempt under these keys. None if it may be made, else the seconds to wait. `rate`: "5 per minute"."""
+    item, names = _item(rate), [str(key) for key in keys]
+    if state().limiter.hit(item, *names):
+        return None
+    return max(1, int(state().limiter.get_window_stats(item, *names).reset_time - time.time() + 0.999))
+
+
+def forget(rate: str, *keys) -> None:
+    """Take back what was counted under these keys."""
+    item: RateLimitItem = _item(rate)
+    state().limiter.clear(item, *(str(key) for key in keys))
+
+
+def refuse_over(rate: str, *keys) -> None:
+    """Count an attempt. Raises 429, with how long to wait, if there were too many."""
+    wait = wait_s(rate, *keys)
+    if wait is not None:
+        raise TooManyRequests(retry_after=wait)
+
+
+def address() -> str:
+    """Whom attempts are counted against before anybody is known; of IPv6 the network, for that is what one has."""
+    found = request.remote_addr or ""
+    return ":".join(found.split(":")[:4]) if found.count(":") > 1 else found
