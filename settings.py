@@ -1,34 +1,50 @@
 """The settings: config.toml, read and checked into frozen structures.
 
-Owns every setting's name, default and sentence. A wrong value stops the start and names its key; all mistakes are
-named at once. It knows no module of ours: prices stay decimal here, the catalogue makes integers of them.
+Owns every setting's name, default and sentence, and which quirks exist. A wrong value stops the start; all mistakes
+are named at once, each with its key (`tables` reads them). Prices stay decimal here: the catalogue makes integers of
+them.
 """
 
 import os
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
+from datetime import date
 from decimal import Decimal
+from ipaddress import ip_address
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta
+
+from tables import Section, each_must, must, section
 
 HERE = Path(__file__).parent
 SHIPPED = HERE / "config.example.toml"
 
 WIRES = ("chat", "messages", "responses", "embeddings", "completions")
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
-QUIRKS = frozenset({
-    "developer_as_system", "reasoning_content_required", "tool_choice_auto", "temperature_one", "top_p_below_one",
-    "text_content_only", "plain_without_thinking", "no_stream_options", "spark_chunks"})
 
-_hours = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]|24):([0-5]\d)").fullmatch
-_variable = re.compile(r"\$(\w+)").fullmatch
-_at = re.compile(r" - at `\$\.?(.*)`$")
+QUIRKS = {
+    "developer_as_system": "The role `developer` is sent as `system`.",
+    "reasoning_content_required": "Assistant turns with tool calls get a `reasoning_content` if theirs was lost.",
+    "tool_choice_auto": "A `tool_choice` that demands a tool is sent as `auto`.",
+    "temperature_one": "`temperature`, `top_p` and penalties are not sent: the provider has fixed them.",
+    "top_p_below_one": "A `top_p` of 1 or more is sent as 0.99.",
+    "text_content_only": "Content that is a list of texts is sent as one string.",
+    "plain_without_thinking": "Calls without a stream are sent with `enable_thinking` false.",
+    "no_stream_options": "`stream_options` is not sent: usage comes without it.",
+    "spark_chunks": "Tool calls are asked for in the usual list, which Spark gives only on request.",
+}
+
+_hours = re.compile(r"([01]\d|2[0-3]):[0-5]\d-(([01]\d|2[0-3]):[0-5]\d|24:00)", re.ASCII).fullmatch
+_days = re.compile(rf"({'|'.join(DAYS)})(-({'|'.join(DAYS)}))?").fullmatch
+_variable = re.compile(r"\$([A-Za-z_]\w*)", re.ASCII).fullmatch
+_visible = re.compile(r"[!-~]*").fullmatch                 # what a header can carry, without spaces
+_storage = re.compile(r"(memory|(redis|valkey)s?(\+\w+)?)://.*").fullmatch
 
 
 class SettingsError(Exception):
@@ -39,154 +55,167 @@ class SettingsError(Exception):
         self.mistakes = mistakes
 
 
-class Section(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A table of config.toml: no key that is not known."""
+def _is_url(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return (parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+                and not any(sign in url for sign in "@?#") and url.isprintable() and " " not in url)
+    except ValueError:
+        return False
 
-    def mistakes(self) -> Iterator[str]:
-        """What the types alone do not catch, as `key: sentence`."""
-        return iter(())
+
+def _is_timezone(name: str) -> bool:
+    try:
+        return bool(ZoneInfo(name))
+    except (ValueError, OSError, KeyError):
+        return False
+
+
+def _is_address(text: str) -> bool:
+    try:
+        return bool(ip_address(text))
+    except ValueError:
+        return False
+
+
+def _is_decimal(number: Decimal, decimals: int, below: int) -> bool:
+    return number.is_finite() and 0 <= number < below and number == round(number, decimals)
+
+
+def _is_name(text: str) -> bool:
+    return 0 < len(text) <= 200 and text.isprintable() and text == text.strip()
+
+
+def _is_local(url: str) -> bool:
+    """Whether an address is so by its very text that connecting to it needs allow_private."""
+    host = urlsplit(url).hostname or ""
+    return host == "localhost" or (_is_address(host) and not ip_address(host).is_global)
+
+
+def _is_key(text: str) -> bool:
+    return bool(_variable(text) if text.startswith("$") else _visible(text))
+
+
+def _ascending(tiers) -> bool:
+    above = [tier.above for tier in tiers]
+    return above == sorted(set(above))
+
+
+URL = "an http or https address without user, query or fragment"
+QUIRK = f"one of {', '.join(sorted(QUIRKS))}"
+KEY = "a key without spaces, or $NAME for the environment variable NAME"
+
+Natural = Annotated[int, Meta(ge=0, le=10**15)]
+Count = Annotated[int, Meta(ge=1, le=10**12)]
+Bytes = Annotated[int, Meta(ge=1024, le=2**31)]
+Seconds = Annotated[float, Meta(gt=0, le=86400)]
+Name = Annotated[str, must(_is_name, "a name")]
+Url = Annotated[str, must(_is_url, URL)]
+TimeZone = Annotated[str, must(_is_timezone, "a time zone like Asia/Shanghai")]
+Money = Annotated[Decimal, must(lambda it: _is_decimal(it, 9, 10**9),
+                                "an amount not below 0 with at most nine decimals")]
+PerMillion = Annotated[Decimal | None, must(lambda it: _is_decimal(it, 3, 10**6),
+                                            "a price not below 0 with at most three decimals")]
+Quirks = Annotated[tuple[str, ...], each_must(QUIRKS.__contains__, QUIRK)]
+
+
+# The tables of the file. The text of each annotation is the setting's sentence in config.example.toml.
 
 
 class Site(Section):
-    name: str = "PingToken"
-    public_url: str = "http://127.0.0.1:8000"
-    language: Literal["zh", "en"] = "zh"
-    timezone: str = "Asia/Shanghai"
-    currency: str = "¥"
-
-    def mistakes(self):
-        if not _is_url(self.public_url):
-            yield "public_url: must be an http or https address"
-        if not _is_timezone(self.timezone):
-            yield "timezone: is not a time zone"
+    name: Annotated[Name, "The name on every page."] = "PingToken"
+    public_url: Annotated[Url, "The address that members use; the snippets show it."] = "http://127.0.0.1:8000"
+    language: Annotated[Literal["zh", "en"], "zh or en; a visitor's own choice wins."] = "zh"
+    timezone: Annotated[TimeZone, "Whose midnight begins a day of the usage pages."] = "Asia/Shanghai"
+    currency: Annotated[str, "The sign before amounts of money; nothing is converted."] = "¥"
 
 
 class Server(Section):
-    host: str = "127.0.0.1"
-    port: int = 8000
-    threads: int = 128
-    body_bytes_max: int = 33554432
-    inflated_bytes_max: int = 33554432
-    trusted_proxy: str = ""
-    drain_s: float = 30
-    log: Literal["plain", "json"] = "plain"
-    metrics_from: tuple[str, ...] = ("127.0.0.1", "::1")
-
-    def mistakes(self):
-        if not 0 <= self.port <= 65535:
-            yield "port: must be from 0 to 65535"
-        if not 4 <= self.threads <= 4096:
-            yield "threads: must be from 4 to 4096"
-        for name in ("body_bytes_max", "inflated_bytes_max"):
-            if not 1024 <= getattr(self, name) <= 1 << 30:
-                yield f"{name}: must be from 1024 to {1 << 30}"
-        if self.drain_s < 0:
-            yield "drain_s: must not be negative"
+    host: Annotated[Name, "Where to listen; 0.0.0.0 for all addresses."] = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65535), "0 lets the system choose."] = 8000
+    threads: Annotated[int, Meta(ge=4, le=4096), "A stream holds one thread to its end; 16 are kept for pages."] = 128
+    body_bytes_max: Annotated[Bytes, "The largest request body."] = 33554432
+    inflated_bytes_max: Annotated[Bytes, "The most that a compressed body may inflate to."] = 33554432
+    trusted_proxy: Annotated[str, must(lambda it: it in ("", "*") or _is_address(it), "an IP address"),
+                             "The reverse proxy's IP address, whose X-Forwarded-* is believed."] = ""
+    log: Annotated[Literal["plain", "json"], "plain or json."] = "plain"
+    metrics_from: Annotated[tuple[str, ...], each_must(_is_address, "an IP address"),
+                            "Who may read /metrics."] = ("127.0.0.1", "::1")
+    drain_s: Annotated[float, Meta(ge=0, le=3600), "How long open calls may run on after a stop is asked for."] = 30
 
 
 class DatabaseFile(Section):
-    path: str = "data/relay.db"
+    path: Annotated[Name, "The one file that holds everything; relative to the folder of app.py."] = "data/relay.db"
 
 
 class Accounts(Section):
-    registration: Literal["invite", "open", "closed"] = "invite"
-    signup_reward: int = 100000
-    invite_reward: int = 50000
-    tokens_max: int = 20
-
-    def mistakes(self):
-        for name in ("signup_reward", "invite_reward", "tokens_max"):
-            if getattr(self, name) < 0:
-                yield f"{name}: must not be negative"
+    registration: Annotated[Literal["invite", "open", "closed"], "Who may register: invite, open or closed."] = "invite"
+    signup_reward: Annotated[Natural, "LLM tokens into the grant pocket of a new member."] = 100000
+    invite_reward: Annotated[Natural, "LLM tokens for who invited, after the invited one's first paid call."] = 50000
+    tokens_max: Annotated[Count, "API tokens that a member may hold."] = 20
 
 
 class Billing(Section):
-    hold_output_tokens: int = 4096
-    overdraft: Decimal = Decimal(0)
-
-    def mistakes(self):
-        if self.hold_output_tokens < 0:
-            yield "hold_output_tokens: must not be negative"
-        yield from _money("overdraft", self.overdraft)
+    hold_output_tokens: Annotated[Natural, "Output set aside: min(max_tokens, the model's limit, this)."] = 4096
+    overdraft: Annotated[Money, "How far below zero a wallet may be when a call is admitted."] = Decimal("0")
 
 
 class Limits(Section):
-    storage_uri: str = "memory://"
-    failures_per_minute: int = 30
-
-    def mistakes(self):
-        if self.failures_per_minute < 1:
-            yield "failures_per_minute: must be at least 1"
+    storage_uri: Annotated[str, must(_storage, "memory://, or the address of a Redis or Valkey"),
+                           "Where counters live: memory://, redis://... or valkey://..."] = "memory://"
+    failures_per_minute: Annotated[Count, "Attempts with bad tokens from one address."] = 30
 
 
 class Failover(Section):
-    attempts_max: int = 4
-    total_s: float = 180
-
-    def mistakes(self):
-        if self.attempts_max < 1:
-            yield "attempts_max: must be at least 1"
-        if self.total_s <= 0:
-            yield "total_s: must be above 0"
+    attempts_max: Annotated[Count, "Targets that are tried for one call."] = 4
+    total_s: Annotated[Seconds, "No further target is tried after so long."] = 180
 
 
 class Retention(Section):
-    requests_days: int = 90
-
-    def mistakes(self):
-        if self.requests_days < 1:
-            yield "requests_days: must be at least 1"
+    requests_days: Annotated[Count, "How long single calls are kept; sums and the ledger stay."] = 90
 
 
 class Notices(Section):
-    webhook: str = ""
-    wallet_below: Decimal = Decimal(0)
-    grant_below: int = 0
-
-    def mistakes(self):
-        if self.webhook and not _is_url(self.webhook):
-            yield "webhook: must be an http or https address"
-        yield from _money("wallet_below", self.wallet_below)
+    webhook: Annotated[str, must(lambda it: not it or _is_url(it), URL), "Where notices are posted as JSON."] = ""
+    wallet_below: Annotated[Money, "A notice when a wallet falls below this; 0: none."] = Decimal("0")
+    grant_below: Annotated[Natural, "A notice when a grant falls below so many LLM tokens; 0: none."] = 0
 
 
 class Plan(Section):
-    title: str = ""
-    price: Decimal = Decimal(0)
-    quota: Decimal = Decimal(0)
-    days: int = 30
-    requests_per_minute: int = 60
-    input_tokens_max: int | None = None
-    calls_at_once: int | None = None
-    discount: Decimal = Decimal(1)
-
-    def mistakes(self):
-        yield from _money("price", self.price)
-        yield from _money("quota", self.quota)
-        if not 0 < self.discount <= 1:
-            yield "discount: must be above 0 and at most 1"
-        for name in ("days", "requests_per_minute", "input_tokens_max", "calls_at_once"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                yield f"{name}: must be at least 1"
+    title: Annotated[str, "The name that members see."] = ""
+    price: Annotated[Money, "What it costs, from the wallet; 0: only an administrator gives it."] = Decimal("0")
+    quota: Annotated[Money, "What it puts into the quota pocket."] = Decimal("0")
+    days: Annotated[int, Meta(ge=1, le=3660), "How long it lasts."] = 30
+    requests_per_minute: Annotated[Count, "For each API token."] = 60
+    input_tokens_max: Annotated[Count | None, "The longest input; left out: no limit."] = None
+    calls_at_once: Annotated[Count | None, "Calls that a member may have open; left out: no limit."] = None
+    discount: Annotated[Decimal, must(lambda it: it.is_finite() and 0 < it <= 1, "above 0 and at most 1"),
+                        "The list price is multiplied with this."] = Decimal("1")
 
 
-class Upstream(Section):
-    name: str
-    base_url: str
-    api_key: str = ""
-    api_keys: tuple[str, ...] = ()
-    speaks: tuple[Literal[WIRES], ...] = ("chat",)
-    wire_urls: dict[Literal[WIRES], str] = {}
-    connect_s: float = 10
-    first_byte_s: float = 120
-    idle_s: float = 120
-    drain_s: float = 30
-    on_disconnect: Literal["estimate", "drain", "free"] = "estimate"
-    quirks: tuple[str, ...] = ()
-    allow_private: bool = False
-    calls_at_once: int | None = None
-    answer_bytes_max: int = 67108864
-    keys: tuple[str, ...] = ()             # api_key and api_keys with their variables filled in; not a setting
+class Upstream(Section, kw_only=True):
+    name: Annotated[Name, "What routes call it."]
+    base_url: Annotated[Url, "To this the wire's path is added: /chat/completions, /messages, /responses, /embeddings."]
+    api_key: Annotated[str, must(_is_key, KEY), "The key, or $NAME for the environment variable NAME."] = ""
+    api_keys: Annotated[tuple[str, ...], each_must(_is_key, KEY), "Instead of api_key: several, used in turn."] = ()
+    speaks: Annotated[tuple[Literal[WIRES], ...], Meta(min_length=1),
+                      "The wires it speaks: chat, messages, responses, embeddings, completions."] = ("chat",)
+    wire_urls: Annotated[dict[Literal[WIRES], str], each_must(_is_url, URL),
+                         "Whole addresses of wires that live elsewhere."] = {}
+    connect_s: Annotated[Seconds, "How long connecting may take."] = 10
+    first_byte_s: Annotated[Seconds, "How long it may be silent before it answers."] = 120
+    idle_s: Annotated[Seconds, "How long it may be silent in mid-stream."] = 120
+    drain_s: Annotated[Seconds, "How long a drain may last (see on_disconnect)."] = 30
+    on_disconnect: Annotated[Literal["estimate", "drain", "free"],
+                             "Who left pays an estimate, the exact usage (drain), or nothing (free)."] = "estimate"
+    quirks: Annotated[Quirks, "Changes that this provider wants in requests; the list is above."] = ()
+    allow_private: Annotated[bool, "The address may be private or local; no key is needed then."] = False
+    calls_at_once: Annotated[Count | None, "The most open calls; left out: no limit."] = None
+    answer_bytes_max: Annotated[Bytes, "An answer that is longer is cut off."] = 67108864
+    keys: tuple[str, ...] = ()             # not a setting: those of the keys above that there are, filled in
+
+    def __repr__(self) -> str:
+        return f"Upstream({self.name!r})"  # a key must not end up in a log
 
     @property
     def usable(self) -> bool:
@@ -194,123 +223,90 @@ class Upstream(Section):
         return bool(self.keys) or self.allow_private
 
     def mistakes(self):
-        for name, url in (("base_url", self.base_url), *((f"wire_urls.{k}", v) for k, v in self.wire_urls.items())):
-            if not _is_url(url):
-                yield f"{name}: must be an http or https address without user, query and fragment"
-        if not self.speaks:
-            yield "speaks: must name at least one wire"
+        if self.name == "demo":
+            yield "name", "is taken by the built-in demo"
         if self.api_key and self.api_keys:
-            yield "api_keys: give either this or api_key"
-        for name in ("connect_s", "first_byte_s", "idle_s", "answer_bytes_max"):
-            if getattr(self, name) <= 0:
-                yield f"{name}: must be above 0"
-        yield from _quirks(self.quirks)
+            yield "api_keys", "give either api_key or api_keys"
+        for wire in self.wire_urls:
+            if wire not in self.speaks:
+                yield f"wire_urls.{wire}", f"{wire} is not among what it speaks"
+        if not self.allow_private and _is_url(self.base_url) and _is_local(self.base_url):
+            yield "base_url", "is a private address: say allow_private = true if that is meant"
 
 
 class Route(Section):
-    upstream: str
-    model: str
-    priority: int = 0
-    weight: int = 1
-    quirks: tuple[str, ...] = ()
-
-    def mistakes(self):
-        if self.weight < 1:
-            yield "weight: must be at least 1"
-        yield from _quirks(self.quirks)
+    upstream: Annotated[Name, "The name of an upstream."]
+    model: Annotated[Name, "What the model is called there."]
+    priority: Annotated[Natural, "Lower ones are tried first."] = 0
+    weight: Annotated[Count, "The share of calls among routes of equal priority."] = 1
+    quirks: Annotated[Quirks, "Added to those of the upstream."] = ()
 
 
-class Tier(Section):
-    above: int
-    input: Decimal
-    output: Decimal
-    cached: Decimal | None = None
-
-    def mistakes(self):
-        yield from _prices(self)
+class Tier(Section, kw_only=True):
+    above: Annotated[Count, "The whole call has this price if its input is longer than so many LLM tokens."]
+    input: PerMillion
+    cached: PerMillion = None
+    output: PerMillion
 
 
-class Peak(Section):
-    days: str
-    hours: tuple[str, ...]
-    input: Decimal
-    output: Decimal
-    cached: Decimal | None = None
-    timezone: str = "Asia/Shanghai"
-
-    def mistakes(self):
-        yield from _prices(self)
-        first, _, last = self.days.partition("-")
-        if first not in DAYS or (last or first) not in DAYS:
-            yield "days: must be like mon-fri or sat"
-        for index, hours in enumerate(self.hours):
-            if not _hours(hours):
-                yield f"hours[{index}]: must be like 09:00-12:00"
-        if not _is_timezone(self.timezone):
-            yield "timezone: is not a time zone"
+class Peak(Section, kw_only=True):
+    days: Annotated[str, must(_days, "like mon-fri or sat"), "One day, or from one to another."]
+    hours: Annotated[tuple[str, ...], Meta(min_length=1),
+                     each_must(lambda it: _hours(it) and it[:5] != it[6:], "like 09:00-12:00"),
+                     "Ends do not belong to it; 22:00-06:00 goes over midnight."]
+    timezone: Annotated[TimeZone, "Whose days and hours these are."] = "Asia/Shanghai"
+    holidays: Annotated[tuple[date, ...], "Days without a peak, like 2027-01-01."] = ()
+    input: PerMillion
+    cached: PerMillion = None
+    output: PerMillion
 
 
 class Prices(Section):
-    input: Decimal
-    output: Decimal = Decimal(0)
-    cached: Decimal | None = None
-    tiers: tuple[Tier, ...] = ()
-    peak: Peak | None = None
-
-    def mistakes(self):
-        yield from _prices(self)
-        above = [tier.above for tier in self.tiers]
-        if above != sorted(set(above)) or any(each <= 0 for each in above):
-            yield "tiers: must go up, each above the one before"
-        for index, tier in enumerate(self.tiers):
-            yield from _within(f"tiers[{index}]", tier)
-        if self.peak:
-            yield from _within("peak", self.peak)
+    input: Annotated[PerMillion, "Input that no cache held."]
+    cached: Annotated[PerMillion, "Input from the provider's cache; left out: as input."] = None
+    output: Annotated[PerMillion, "Output, reasoning included; embeddings have none."] = None
+    tiers: Annotated[tuple[Tier, ...], must(_ascending, "ascending"), "Other prices for long inputs."] = ()
+    peak: Annotated[Peak | None, "Other prices at certain hours; the hour at which a call begins counts."] = None
 
 
 class Model(Section):
-    id: str
-    provider: str = ""
-    title: str = ""
-    kind: Literal["chat", "embeddings"] = "chat"
-    context: int | None = None
-    output_max: int | None = None
-    enabled: bool = True
-    routes: tuple[Route, ...] = ()
-    prices: Prices | None = None
+    id: Annotated[Name, "What members call it."]
+    provider: Annotated[str, "Whose it is, as pages show it."] = ""
+    title: Annotated[str, "Its name on pages; left out: the id."] = ""
+    kind: Annotated[Literal["chat", "embeddings"], "chat or embeddings."] = "chat"
+    context: Annotated[Count | None, "The longest input and output together; left out: not checked."] = None
+    output_max: Annotated[Count | None, "The longest output; left out: not known."] = None
+    enabled: Annotated[bool, "false: it is not listed and cannot be called."] = True
+    routes: Annotated[tuple[Route, ...], "Who serves it."] = ()
+    prices: Annotated[Prices | None, "Per million LLM tokens; without any the model is switched off."] = None
 
     def mistakes(self):
-        if not self.id.strip() or not self.id.isprintable():
-            yield "id: must be a name"
-        for name in ("context", "output_max"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                yield f"{name}: must be at least 1"
-        for index, route in enumerate(self.routes):
-            yield from _within(f"routes[{index}]", route)
-        if self.prices:
-            yield from _within("prices", self.prices)
+        if self.kind == "chat" and self.prices and self.prices.output is None:
+            yield "prices.output", "is missing"
 
 
-class Settings(Struct, frozen=True, kw_only=True):
-    """All settings. Its members are the tables of config.toml."""
+class Settings(Section):
+    """All settings."""
 
-    site: Site
-    server: Server
-    database: DatabaseFile
-    accounts: Accounts
-    billing: Billing
-    limits: Limits
-    failover: Failover
-    retention: Retention
-    notices: Notices
-    plans: dict[str, Plan]
-    upstreams: tuple[Upstream, ...]
-    models: tuple[Model, ...]
+    site: Site = Site()
+    server: Server = Server()
+    database: DatabaseFile = DatabaseFile()
+    accounts: Accounts = Accounts()
+    billing: Billing = Billing()
+    limits: Limits = Limits()
+    failover: Failover = Failover()
+    retention: Retention = Retention()
+    notices: Notices = Notices()
+    plans: dict[str, Plan] = {}
+    upstreams: tuple[Upstream, ...] = ()
+    models: tuple[Model, ...] = ()
 
-
-TABLES = {"site": Site, "server": Server, "database": DatabaseFile, "accounts": Accounts, "billing": Billing,
-          "limits": Limits, "failover": Failover, "retention": Retention, "notices": Notices}
-LISTS = {"upstreams": (Upstream, "name"), "models": (Model, "id")}
+    def mistakes(self):
+        if "free" not in self.plans:
+            yield "plans.free", "must exist: it is the plan of who has no other"
+        for name in self.plans:
+            if not re.fullmatch(r"[\w-]{1,40}", name):
+                yield f"plans.{name}", "a plan's name has letters, digits, - and _ only"
 
 
 def load(path: str | os.PathLike | None = None, env: Mapping[str, str] = os.environ) -> Settings:
@@ -318,125 +314,60 @@ def load(path: str | os.PathLike | None = None, env: Mapping[str, str] = os.envi
 
     Raises SettingsError, which names every mistake.
     """
-    chosen = path or env.get("RELAY_CONFIG") or (HERE / "config.toml" if (HERE / "config.toml").exists() else None)
-    shipped = _read(SHIPPED)
-    given = _read(Path(chosen)) if chosen else shipped
-    if "plans" not in given:
-        given["plans"] = shipped["plans"]
-    if "upstreams" not in given and "models" not in given:
-        given |= {"upstreams": shipped["upstreams"], "models": shipped["models"]}
+    beside = HERE / "config.toml"
+    chosen = path or env.get("RELAY_CONFIG") or (beside if beside.exists() else None)
+    given = _read(Path(chosen)) if chosen else {}
+    plans_given, upstreams_given = "plans" in given, "upstreams" in given or "models" in given
+    if not (plans_given and upstreams_given):
+        shipped = _read(SHIPPED)
+        taken = ["plans"] * (not plans_given) + ["upstreams", "models"] * (not upstreams_given)
+        given |= {name: shipped[name] for name in taken}
     return check(given, env)
 
 
 def check(given: dict, env: Mapping[str, str]) -> Settings:
     """The settings of a parsed config.toml, or SettingsError with all that is wrong in it."""
-    wrong = [f"{name}: is not a setting" for name in given if name not in (*TABLES, *LISTS, "plans")]
-    parts: dict = {name: _section(name, given.get(name, {}), kind, wrong) for name, kind in TABLES.items()}
-    plans = given.get("plans", {})
-    parts["plans"] = {name: _section(f"plans.{name}", plan, Plan, wrong)
-                      for name, plan in (plans.items() if isinstance(plans, dict) else ())}
-    if "free" not in parts["plans"]:
-        wrong.append("plans.free: must exist; it is the plan of who has no other")
-    for name, (kind, key) in LISTS.items():
-        parts[name] = tuple(_list(name, given.get(name, []), kind, key, wrong))
-    if not wrong:
-        wrong += _across(parts)
+    wrong: list[str] = []
+    settings = section(Settings, given, "", wrong)
+    wrong += _across(given, settings)
+    keys = [list(_keys(upstream, env, wrong)) for upstream in settings.upstreams]
     if wrong:
         raise SettingsError(wrong)
-    parts["upstreams"] = tuple(_with_keys(upstream, env) for upstream in parts["upstreams"])
-    return Settings(**parts)
+    replace = msgspec.structs.replace
+    return replace(
+        settings, database=DatabaseFile(path=str(HERE / settings.database.path)),
+        upstreams=tuple(replace(each, keys=tuple(own)) for each, own in zip(settings.upstreams, keys, strict=True)))
 
 
 def _read(path: Path) -> dict:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"), parse_float=Decimal)
     except OSError as err:
         raise SettingsError([f"{path}: cannot be read: {err.strerror}"]) from err
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as err:
+    except ValueError as err:
         raise SettingsError([f"{path}: {err}"]) from err
 
 
-def _section(key: str, given: object, kind: type[Section], wrong: list[str]) -> Section | None:
-    """One table; what is wrong in it goes to `wrong`, with its key."""
-    unknown = [name for name in given if name not in kind.__struct_fields__ or name == "keys"] \
-        if isinstance(given, dict) else []
-    wrong += [f"{key}.{name}: is not a setting" for name in unknown]
-    try:
-        section = msgspec.convert({n: v for n, v in given.items() if n not in unknown} if unknown else given, kind)
-    except msgspec.ValidationError as err:
-        place = _at.search(str(err))
-        inner = f"{key}.{place[1]}" if place and place[1] else key
-        wrong.append(f"{inner.replace('.[', '[')}: {_at.sub('', str(err))}")
-        return None
-    wrong += [f"{key}.{mistake}" for mistake in section.mistakes()]
-    return section
-
-
-def _list(name: str, given: object, kind: type[Section], key: str, wrong: list[str]) -> Iterator[Section]:
-    if not isinstance(given, list):
-        wrong.append(f"{name}: must be a list of tables, [[{name}]]")
-        return
-    seen = set()
-    for index, each in enumerate(given):
-        own = each.get(key) if isinstance(each, dict) else None
-        section = _section(f"{name}.{own}" if isinstance(own, str) else f"{name}[{index}]", each, kind, wrong)
-        if section is None:
-            continue
-        if own in seen:
-            wrong.append(f"{name}.{own}: stands there twice")
-        seen.add(own)
-        yield section
-
-
-def _across(parts: dict) -> Iterator[str]:
-    """Mistakes between tables."""
-    names = {upstream.name for upstream in parts["upstreams"]}
-    for model in parts["models"]:
+def _across(given: dict, settings: Settings) -> Iterator[str]:
+    """Mistakes between tables. Names are taken from what was given, so that one mistake does not make others."""
+    tables = {name: [each for each in given.get(name, ()) if isinstance(each, dict)]
+              if isinstance(given.get(name), list) else [] for name in ("upstreams", "models")}
+    for table, key in (("upstreams", "name"), ("models", "id")):
+        names = [each[key] for each in tables[table] if isinstance(each.get(key), str)]
+        yield from (f"{table}.{name}: stands there twice" for name in dict.fromkeys(names) if names.count(name) > 1)
+    upstreams = [each.get("name") for each in tables["upstreams"]]
+    for model in settings.models:
         for index, route in enumerate(model.routes):
-            if route.upstream not in names:
+            if route.upstream not in upstreams:
                 yield f"models.{model.id}.routes[{index}].upstream: there is no upstream '{route.upstream}'"
 
 
-def _with_keys(upstream: Upstream, env: Mapping[str, str]) -> Upstream:
-    given = upstream.api_keys or (upstream.api_key,)
-    filled = (env.get(match[1], "") if (match := _variable(key)) else key for key in given)
-    return msgspec.structs.replace(upstream, keys=tuple(key.strip() for key in filled if key.strip()))
-
-
-def _within(key: str, section: Section) -> Iterator[str]:
-    return (f"{key}.{mistake}" for mistake in section.mistakes())
-
-
-def _prices(prices) -> Iterator[str]:
-    for name in ("input", "cached", "output"):
-        price = getattr(prices, name)
-        if price is not None and not (price.is_finite() and 0 <= price < 10**6 and price.as_tuple().exponent >= -3):
-            yield f"{name}: must be a price per million LLM tokens with at most three decimals"
-
-
-def _money(name: str, amount: Decimal) -> Iterator[str]:
-    if not (amount.is_finite() and 0 <= amount < 10**9 and amount.as_tuple().exponent >= -9):
-        yield f"{name}: must be an amount with at most nine decimals, not below zero"
-
-
-def _quirks(names: tuple[str, ...]) -> Iterator[str]:
-    for index, name in enumerate(names):
-        if name not in QUIRKS:
-            yield f"quirks[{index}]: '{name}' is not one of {', '.join(sorted(QUIRKS))}"
-
-
-def _is_url(url: str) -> bool:
-    try:
-        parts = urlsplit(url)
-        return (parts.scheme in ("http", "https") and bool(parts.hostname) and not (parts.query or parts.fragment)
-                and "@" not in parts.netloc and (parts.port is None or 0 < parts.port < 65536))
-    except ValueError:
-        return False
-
-
-def _is_timezone(name: str) -> bool:
-    try:
-        ZoneInfo(name)
-    except (ValueError, OSError, KeyError):
-        return False
-    return True
+def _keys(upstream: Upstream, env: Mapping[str, str], wrong: list[str]) -> Iterator[str]:
+    """The keys there are, with variables filled in; a variable that is unset or empty is no key."""
+    for given in upstream.api_keys or (upstream.api_key,):
+        variable = _variable(given)
+        key = env.get(variable[1], "").strip() if variable else given
+        if variable and not _visible(key):
+            wrong.append(f"upstreams.{upstream.name}.api_key: the variable {variable[1]} cannot be sent in a header")
+        elif key:
+            yield key
