@@ -4,8 +4,8 @@ Owns the making of integers of decimal prices, plans' discounts, peak windows, a
 a wire. It never changes once made: a reload makes another one. It knows no member and opens no connection.
 """
 
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
 from decimal import ROUND_HALF_UP, Decimal
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
@@ -27,7 +27,7 @@ class Upstream:
 
     name: str
     base_url: str
-    keys: tuple[str, ...] = ()
+    keys: tuple[str, ...] = field(default=(), repr=False)      # must not end up in a log
     speaks: frozenset[str] = frozenset({"chat"})
     wire_urls: tuple[tuple[str, str], ...] = ()
     connect_s: float = 10
@@ -68,20 +68,23 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Peak:
-    """A window in which other prices hold: weekdays (Monday 0) and half-open spans of minutes of the day."""
+    """A window in which other prices hold: weekdays (Monday 0), half-open spans of minutes of a day, days without."""
 
     days: frozenset[int]
     spans: tuple[tuple[int, int], ...]
     timezone: ZoneInfo
+    holidays: frozenset[date] = frozenset()
 
     def holds(self, at_ms: int) -> bool:
         """Whether a moment lies in the window. A span over midnight belongs to the day on which it begins."""
-        moment = datetime.fromtimestamp(at_ms / 1000, self.timezone)
-        minute, today = moment.hour * 60 + moment.minute, moment.weekday()
-        return any(
-            (today in self.days and start <= minute < end) if start < end else
-            (today in self.days and minute >= start) or ((today - 1) % 7 in self.days and minute < end)
-            for start, end in self.spans)
+        moment = datetime.fromtimestamp(at_ms // 1000, self.timezone)
+        minute, today = moment.hour * 60 + moment.minute, moment.date()
+        for start, end in self.spans:
+            begun = today if minute >= start else today - timedelta(days=1)
+            inside = start <= minute < end if start < end else minute >= start or minute < end
+            if inside and begun.weekday() in self.days and begun not in self.holidays:
+                return True
+        return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +116,8 @@ class Catalog:
     def __init__(self, settings):
         self.upstreams = {each.name: _upstream(each) for each in settings.upstreams}
         self.demo = not any(each.usable for each in self.upstreams.values())
-        self.models = {each.id: self._model(each, settings.plans) for each in settings.models if each.enabled}
+        self.models = {each.id: self._model(each, settings.plans) for each in settings.models
+                       if each.enabled and (each.prices is not None or self.demo)}
 
     def targets(self, model_id: str, wire: str) -> tuple[Model, tuple[Target, ...]]:
         """The model of that name, and who may answer a call on that wire, best first.
@@ -135,15 +139,14 @@ class Catalog:
     def _model(self, given, plans) -> Model:
         targets = tuple(sorted(self._targets(given), key=lambda target: (target.priority, -target.weight)))
         prices = given.prices
-        priced = prices is not None
+        peak = prices.peak if prices is not None else None
         return Model(
             id=given.id, provider=given.provider, title=given.title or given.id, kind=given.kind,
             context=given.context, output_max=given.output_max,
-            available=bool(targets) and (priced or self.demo), targets=targets,
+            available=bool(targets), targets=targets,
             prices={name: _plan_prices(prices, plan.discount) for name, plan in plans.items()},
-            peak=_peak(prices.peak) if priced and prices.peak else None,
-            peak_days=prices.peak.days if priced and prices.peak else "",
-            peak_hours=prices.peak.hours if priced and prices.peak else ())
+            peak=_peak(peak) if peak else None,
+            peak_days=peak.days if peak else "", peak_hours=peak.hours if peak else ())
 
     def _targets(self, given) -> list[Target]:
         if self.demo:
@@ -159,7 +162,7 @@ def price_of(prices, discount: Decimal = Decimal(1)) -> Price:
     """
     cached = prices.cached if prices.cached is not None else prices.input
     tiers = tuple((tier.above, price_of(tier, discount)) for tier in getattr(prices, "tiers", ()))
-    return Price(*(_nano(each, discount) for each in (prices.input, cached, prices.output)), tiers=tiers)
+    return Price(*(_nano(each, discount) for each in (prices.input, cached, prices.output or Decimal(0))), tiers=tiers)
 
 
 def _nano(price: Decimal, discount: Decimal) -> int:
@@ -177,7 +180,8 @@ def _peak(given) -> Peak:
     first, _, last = given.days.partition("-")
     start, end = DAYS.index(first), DAYS.index(last or first)
     days = range(start, end + 1) if start <= end else [*range(start, 7), *range(end + 1)]
-    return Peak(frozenset(days), tuple(_span(hours) for hours in given.hours), ZoneInfo(given.timezone))
+    return Peak(frozenset(days), tuple(_span(hours) for hours in given.hours), ZoneInfo(given.timezone),
+                frozenset(given.holidays))
 
 
 def _span(hours: str) -> tuple[int, int]:
