@@ -11,7 +11,20 @@ from collections.abc import Callable
 from flask import Response, current_app, g, request
 
 from db import Database
-from relay import answer, body, catalog, chat, completions, embeddings, errors, gate, messages, metrics, responses
+from relay import (
+    answer,
+    body,
+    catalog,
+    chat,
+    completions,
+    cursor,
+    embeddings,
+    errors,
+    gate,
+    messages,
+    metrics,
+    responses,
+)
 from relay.meter import Books, Meter, texts_of
 from relay.payload import payload
 from relay.upstream import Errand, Sender
@@ -83,11 +96,11 @@ def serve(wire, caller: gate.Caller) -> Response:
     meter = Meter(relay.books, caller, wire.NAME, id=g.request_id)
     try:
         given = given_body()
-        if wire is chat and responses.looks_like_responses(given):
-            meter.wire, wire = responses.NAME, responses           # Cursor's agent mode posts these there
+        if wire is chat and cursor.recognises(given):
+            wire = cursor                               # its row says chat: that is what it is asked and answered
         ask = wire.read(given, **_wanted(wire, "key"))
         meter.asked(ask)
-        model, targets = relay.catalog.targets(ask.model, wire.NAME)
+        model, targets = relay.catalog.targets(ask.model, meter.wire)
         relay.gate.admit(caller, ask, model)
         relay.gate.check_caps(caller)
         meter.hold(ask, model)                          # 402 if the pockets do not cover it
