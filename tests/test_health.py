@@ -1,0 +1,139 @@
+"""What attempts teach about upstreams and keys, on a clock that the test turns."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from relay import errors
+from relay.health import FAILURES_TO_REST, REFUSED_S, Health
+
+
+class Clock:
+    now = 1000.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def notices():
+    return []
+
+
+@pytest.fixture
+def health(clock, notices):
+    return Health(notice=notices.append, clock=clock)
+
+
+def upstream(name="a", keys=("k1",), calls_at_once=None):
+    return SimpleNamespace(name=name, keys=keys, calls_at_once=calls_at_once)
+
+
+def attempt(health, each, error=None, wish=0):
+    """One attempt as the sender makes it; the key that was tried, or None."""
+    key = health.begin(each, wish, set())
+    if key is not None:
+        health.end(each.name)
+        health.learn(each.name, key, error, 10)
+    return key
+
+
+def test_a_key_that_is_refused_rests_until_it_is_probed_and_administrators_hear_of_it(health, clock, notices):
+    assert attempt(health, upstream(), errors.UpstreamAccount()) == "k1"
+    assert attempt(health, upstream()) is None
+    assert len(notices) == 1 and "k1" not in notices[0]
+    clock.now += REFUSED_S
+    assert health.begin(upstream(), 0, set()) == "k1"              # the probe
+    assert health.begin(upstream(), 0, set()) is None              # and no other call beside it
+    health.learn("a", "k1", None, 10)
+    assert attempt(health, upstream()) == "k1"
+
+
+def test_a_refused_key_rests_longer_each_time(health, clock):
+    attempt(health, upstream(), errors.UpstreamAccount())
+    clock.now += REFUSED_S
+    attempt(health, upstream(), errors.UpstreamAccount())
+    clock.now += REFUSED_S
+    assert attempt(health, upstream()) is None
+    clock.now += REFUSED_S
+    assert attempt(health, upstream()) == "k1"
+
+
+def test_another_key_serves_while_one_rests(health):
+    two = upstream(keys=("k1", "k2"))
+    attempt(health, two, errors.UpstreamAccount())
+    assert attempt(health, two) == "k2"
+    assert health.report([two])[0] | {"state": "ok", "keys_usable": 1} == health.report([two])[0]
+
+
+def test_keys_are_used_as_wished(health):
+    two = upstream(keys=("k1", "k2"))
+    assert [attempt(health, two, wish=wish) for wish in range(4)] == ["k1", "k2", "k1", "k2"]
+
+
+def test_a_busy_provider_is_left_alone_as_long_as_it_says(health, clock):
+    attempt(health, upstream(), errors.UpstreamOverloaded(retry_after=7))
+    assert attempt(health, upstream()) is None
+    told = health.exhausted([upstream()])
+    assert (type(told), told.status, told.retry_after) == (errors.UpstreamBusy, 429, 7)
+    clock.now += 7
+    assert attempt(health, upstream()) == "k1"
+
+
+def test_an_upstream_that_fails_again_and_again_rests_with_growing_pauses(health, clock, notices):
+    for _ in range(FAILURES_TO_REST):
+        assert attempt(health, upstream(), errors.UpstreamError())
+    assert attempt(health, upstream()) is None
+    told = health.exhausted([upstream()])
+    assert (told.status, told.code) == (503, "upstream_unavailable") and told.retry_after >= 1
+    clock.now += 1
+    assert attempt(health, upstream(), errors.UpstreamError())     # the probe fails
+    clock.now += 1
+    assert attempt(health, upstream()) is None                     # the second pause is longer
+    clock.now += 1
+    assert attempt(health, upstream())
+    assert len(notices) == 1
+    assert health.report([upstream()])[0]["state"] == "ok"
+
+
+def test_a_few_failures_change_nothing(health):
+    for _ in range(FAILURES_TO_REST - 1):
+        attempt(health, upstream(), errors.UpstreamTimeout())
+    attempt(health, upstream())
+    for _ in range(FAILURES_TO_REST - 1):
+        attempt(health, upstream(), errors.UpstreamTimeout())
+    assert attempt(health, upstream())
+
+
+def test_a_hundred_bad_requests_change_no_health(health):
+    for _ in range(100):
+        assert attempt(health, upstream(), errors.UpstreamRefused(400, "no"))
+    assert health.report([upstream()])[0]["state"] == "ok"
+
+
+def test_a_caller_who_leaves_during_a_probe_does_not_block_the_next(health, clock):
+    attempt(health, upstream(), errors.UpstreamAccount())
+    clock.now += REFUSED_S
+    assert attempt(health, upstream(), RuntimeError("left"))
+    assert attempt(health, upstream()) == "k1"
+
+
+def test_no_more_calls_at_once_than_the_upstream_takes(health):
+    small = upstream(calls_at_once=1)
+    assert health.begin(small, 0, set()) == "k1"
+    assert health.begin(small, 0, set()) is None
+    assert health.exhausted([small]).status == 429
+    health.end("a")
+    assert health.begin(small, 0, set()) == "k1"
+
+
+def test_the_picture_shows_the_last_error_and_no_key(health):
+    attempt(health, upstream(keys=("sk-secret",)), errors.UpstreamAccount())
+    picture = health.report([upstream(keys=("sk-secret",))])[0]
+    assert picture["state"] == "refused" and picture["last_error"] == "upstream_account"
+    assert picture["last_error_at"] and "sk-secret" not in str(picture)

@@ -1,0 +1,33 @@
+"""Balance look-ups have the shapes that tools read."""
+
+import json
+
+from relay import lookups
+
+ACCOUNT = lookups.Account(user_id=7, user_name="alice", token_name="laptop", plan="pro", requests_per_minute=600,
+                          grant=1200, quota=20 * 10**9, wallet=-12_500, spent=3 * 10**9, spent_by_token=10**9, calls=42,
+                          expires_at=None)
+
+
+def test_openais_billing_pages_agree_with_each_other():
+    limit = lookups.subscription(ACCOUNT)["hard_limit_usd"]
+    used = lookups.billing_usage(ACCOUNT)["total_usage"] / 100
+    assert round(limit - used, 4) == 20.0
+    assert lookups.subscription(ACCOUNT)["access_until"] > 4_000_000_000
+
+
+def test_new_apis_pages_count_in_units():
+    assert lookups.user_self(ACCOUNT)["data"]["quota"] == 9_999_993
+    assert lookups.user_self(ACCOUNT)["data"]["used_quota"] == 1_500_000
+    told = lookups.token_usage(ACCOUNT)["data"]
+    assert told["total_granted"] - told["total_used"] == told["total_available"]
+
+
+def test_openrouters_key_page_tells_what_is_left():
+    told = lookups.key(ACCOUNT)["data"]
+    assert (told["label"], told["limit_remaining"], told["is_free_tier"]) == ("laptop", 19.999987, False)
+
+
+def test_every_shape_is_json_and_has_no_more_than_six_decimals():
+    for shape in set(lookups.ADDRESSES.values()):
+        assert json.loads(json.dumps(shape(ACCOUNT))) == shape(ACCOUNT)
