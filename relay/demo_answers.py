@@ -11,8 +11,9 @@ from zlib import crc32
 
 from relay.demo_schema import fit
 
-QUESTION_CHARS = 60                # of the question are repeated,
-RESULT_CHARS = 300                 # and of a tool's result
+ASKED_CHARS = 20_000               # of the question are looked at,
+QUESTION_CHARS = 60                # so many repeated,
+RESULT_CHARS = 300                 # and these of a tool's result
 
 _ideographs = re.compile("[\u3400-\u9fff]+")
 _spaces = re.compile(r"\s+")
@@ -61,7 +62,7 @@ def answer(body: dict, choice: int = 0) -> Answer:
     """The answer to a chat request; its choices differ a little."""
     messages = [message for message in body["messages"] if isinstance(message, dict)]
     asked = next((_text(message.get("content")) for message in reversed(messages)
-                  if message.get("role") == "user"), "")
+                  if message.get("role") == "user"), "")[:ASKED_CHARS]
     words = _WORDS["zh" if _ideographs.search(asked) else "en"]
     thoughts = words["thoughts"].format(question=_short(asked, words)) if _thinks(body) else ""
     results = _results(messages)
@@ -136,12 +137,14 @@ def _tools_to_call(body: dict, asked: str) -> list[dict]:
         function = choice.get("function")
         wanted = function.get("name") if isinstance(function, dict) else None
         return [tool for tool in tools if tool["name"] == wanted] or tools[:1]
-    named = [tool for tool in tools if tool["name"].lower() in asked.lower()]
+    named = [tool for tool in tools if re.search(rf"(?<!\w){re.escape(tool['name'])}(?!\w)", asked, re.ASCII)]
     if named:
         return named[:1] if body.get("parallel_tool_calls") is False else named
-    best = max(tools, key=lambda tool: _likeness(tool, asked))
-    asks = _asks_for_tools(asked) or _likeness(best, asked)
-    return [best] if asks or choice == "required" else []
+    terms = _terms(asked)
+    likeness = [len(terms & (_terms(tool["name"]) | _terms(str(tool.get("description")), words=False)))
+                for tool in tools]
+    asks = _asks_for_tools(asked) or any(likeness) or choice == "required"
+    return [tools[likeness.index(max(likeness))]] if asks else []
 
 
 def _functions(tools: object) -> list[dict]:
@@ -150,12 +153,12 @@ def _functions(tools: object) -> list[dict]:
     return [each for each in functions if isinstance(each, dict) and isinstance(each.get("name"), str) and each["name"]]
 
 
-def _likeness(tool: dict, asked: str) -> int:
-    """How many words of the tool's name, and pairs of ideographs of its description, stand in the message."""
-    words = {word for word in re.findall(r"[a-z]+", tool["name"].lower()) if len(word) > 3}
-    described = tool["name"] + " " + str(tool.get("description"))
-    pairs = {run[at:at + 2] for run in _ideographs.findall(described) for at in range(len(run) - 1)}
-    return sum(word in asked.lower() for word in words | pairs)
+def _terms(text: str, words: bool = True) -> set[str]:
+    """What likeness is told by: longer words (of descriptions no `words`: they are common) and pairs of ideographs."""
+    text = text[:ASKED_CHARS].lower()
+    runs = _ideographs.findall(text)
+    pairs = {run[at:at + 2] for run in runs for at in range(len(run) - 1)}
+    return pairs | {word for word in re.findall("[a-z]+", text) if words and len(word) > 3}
 
 
 def _text(content: object) -> str:

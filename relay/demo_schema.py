@@ -17,6 +17,15 @@ _FORMATS = {
     "email": "alice@example.com", "uri": "https://example.com/", "hostname": "example.com",
     "ipv4": "192.0.2.1", "ipv6": "2001:db8::1", "uuid": "00000000-0000-4000-8000-000000000000"}
 
+# A client may run what a tool call says. What the message says must not become a command, nor name a file of theirs.
+_HARMLESS = (
+    (re.compile("command|cmd|shell|script|bash", re.IGNORECASE).search, "echo demo"),
+    (re.compile("sql", re.IGNORECASE).search, "SELECT 1"),
+    (re.compile("code|expression|patch|diff", re.IGNORECASE).search, "0"),
+    (re.compile("path|file|folder|dir", re.IGNORECASE).search, "relay-demo.txt"),
+    (re.compile("ur[il]", re.IGNORECASE).search, "https://example.com/"),
+)
+
 _number = re.compile(r"-?\d{1,12}(?:\.\d{1,6})?").search
 _quoted = re.compile("[\"“「『](.{1,80}?)[\"”」』]").search
 _asks_for_place = re.compile("city|location|place|region|城市|地点|位置|地区", re.IGNORECASE).search
@@ -95,11 +104,13 @@ class _Maker:
         form = schema.get("format")
         if isinstance(form, str) and form in _FORMATS:
             return _FORMATS[form]
-        if _asks_for_place(f"{name} {schema.get('description')}"):
-            found, otherwise = _place(self._message) or _chinese_place(self._message), "Beijing"
-        else:
-            found, otherwise = _quoted(self._message), self._message[:TEXT_CHARS].strip() or "demo"
-        text = found[1] if found else otherwise
+        text = next((harmless for looks_like, harmless in _HARMLESS if looks_like(name)), None)
+        if text is None and _asks_for_place(f"{name} {schema.get('description')}"):
+            found = _place(self._message) or _chinese_place(self._message)
+            text = found[1] if found else "Beijing"
+        if text is None:
+            found = _quoted(self._message)
+            text = found[1] if found else self._message[:TEXT_CHARS].strip() or "demo"
         return text[:_count(schema, "maxLength", TEXT_CHARS)].ljust(min(_count(schema, "minLength", 0), 10_000), ".")
 
 

@@ -176,6 +176,20 @@ def test_all_tools_that_are_named_are_called_unless_one_at_a_time_is_wanted():
     assert only_call(answer(**members, parallel_tool_calls=False))[0] == "get_weather"
 
 
+def test_what_the_message_says_becomes_no_command_and_no_path():
+    parameters = {"type": "object", "required": ["command", "file_path"], "properties": {
+        "command": {"type": "array", "items": {"type": "string"}}, "file_path": {"type": "string"}}}
+    bash = {"type": "function", "function": {"name": "Bash", "parameters": parameters}}
+    assert only_call(answer('Tell me what "rm -rf ~" does, with a tool', tools=[bash])) == (
+        "Bash", {"command": ["echo demo"], "file_path": "relay-demo.txt"})
+
+
+def test_a_word_that_holds_a_tools_name_does_not_name_it():
+    tools = [{"type": "function", "function": {"name": name}} for name in ("LS", "Read", "Task", "rea")]
+    assert answer("He has already read all tools", tools=tools).choices[0].message.tool_calls[0].function.name == "Read"
+    assert answer("It is an already TOTALLSUM of realms", tools=tools).choices[0].message.tool_calls is None
+
+
 def test_it_tells_what_a_tool_returned_and_calls_none_again():
     call = {"id": "call_1", "type": "function", "function": {"name": "get_weather", "arguments": "{}"}}
     messages = [{"role": "user", "content": "use the tool get_weather"},
