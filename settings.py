@@ -208,7 +208,7 @@ class Upstream(Section, kw_only=True):
     drain_s: Annotated[Seconds, "How long a drain may last (see on_disconnect)."] = 30
     on_disconnect: Annotated[Literal["estimate", "drain", "free"],
                              "Who left pays an estimate, the exact usage (drain), or nothing (free)."] = "estimate"
-    quirks: Annotated[Quirks, "Changes that this provider wants in requests; the list is above."] = ()
+    quirks: Annotated[Quirks, "Changes that this provider wants in requests; the list is below."] = ()
     allow_private: Annotated[bool, "The address may be private or local; no key is needed then."] = False
     calls_at_once: Annotated[Count | None, "The most open calls; left out: no limit."] = None
     answer_bytes_max: Annotated[Bytes, "An answer that is longer is cut off."] = 67108864

@@ -62,7 +62,7 @@ def section(kind: type[Section], given: object, where: str, wrong: list[str]) ->
     if missing:
         return WRONG
     built, noted = kind(**values), {each.partition(": ")[0] for each in wrong[before:]}
-    wrong += [f"{start}{key}: {text}" for key, text in built.mistakes() if f"{start}{key}" not in noted]
+    wrong += [f"{start}{key}: {text}" for key, text in built.mistakes() if not _among(f"{start}{key}", noted)]
     return built
 
 
@@ -117,7 +117,8 @@ def _table(kind: type[Section], given: object, where: str, wrong: list[str]) -> 
 def _label(given: object, index: int) -> str:
     """How a mistake names an item of a list: by its name if it has one."""
     name = (given.get("name") or given.get("id")) if isinstance(given, dict) else None
-    return f".{name}" if isinstance(name, str) and 0 < len(name) <= 80 and name.isprintable() else f"[{index}]"
+    named = isinstance(name, str) and name.isprintable() and "" != name.strip() == name[:80]
+    return f".{name}" if named else f"[{index}]"
 
 
 def _notes(hint: object) -> tuple:
@@ -128,6 +129,11 @@ def _notes(hint: object) -> tuple:
 def _parts(hint: object) -> list:
     """An annotation and all that it is made of."""
     return [hint, *(part for each in get_args(hint) for part in _parts(each))]
+
+
+def _among(key: str, noted: set[str]) -> bool:
+    """Whether a mistake has been noted of this key, or of the table in which it stands."""
+    return any(f"{key}.".startswith(f"{each}.") for each in noted)
 
 
 def _meant(name: str, known: list[str]) -> str:
