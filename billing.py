@@ -16,11 +16,16 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from msgspec.json import encode
+
 from db import Database
 from pricing import AMOUNT_MAX, NANO, NOTHING, Pockets, Price, Usage, nano, split, yuan
+from proof import verify
 
-__all__ = ["NANO", "Call", "Ending", "KeyReused", "LedgerError", "NotCovered", "Pockets", "Price", "Unknown", "Usage",
-           "balances", "close", "credit", "hold", "nano", "now_ms", "once", "post", "refuse", "split", "yuan"]
+__all__ = ["AMOUNT_MAX", "NANO", "Call", "Ending", "KeyReused", "LedgerError", "NotCovered", "Pockets", "Price",
+           "Unknown", "Usage", "available", "balances", "close", "credit", "first_id", "forget_requests", "hold",
+           "nano", "now_ms", "once", "post", "refuse", "release_orphans", "requests", "split", "statement",
+           "verify", "yuan"]
 
 COUNT_MAX = 10**9                  # LLM tokens of one kind in one call; no price makes more of it than SQLite holds
 CREDIT_KINDS = ("reward", "top_up", "refund", "adjust")
@@ -98,7 +103,7 @@ INSERT INTO requests (id, user_id, token_id, wire, model, upstream, stream, day,
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'none', ?, ?, ?, ?)"""
 
 OPEN_CALL = """
-SELECT r.user_id, r.token_id, r.model, r.day, r.started_at, r.upstream,
+SELECT r.user_id, r.started_at, r.upstream,
        grant_balance - grant_held + hold_grant AS grant, quota_balance - quota_held + hold_quota AS quota,
        grant_balance, quota_balance, wallet_balance, invite_pending
   FROM requests AS r JOIN balances USING (user_id) WHERE r.id = ? AND closed_at IS NULL"""
@@ -121,13 +126,6 @@ INSERT INTO entries (user_id, pocket, kind, amount, balance_after, request_id, s
                      created_at)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
 
-ROLL_UP = """
-INSERT INTO daily VALUES (?1, ?2, ?3, ?4, 1, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)
-ON CONFLICT DO UPDATE SET
-    calls = calls + 1, refused = refused + ?5, input_tokens = input_tokens + ?6, cached_tokens = cached_tokens + ?7,
-    output_tokens = output_tokens + ?8, cost = cost + ?9, charged_grant = charged_grant + ?10,
-    charged_quota = charged_quota + ?11, charged_wallet = charged_wallet + ?12, last_at = max(last_at, ?13)"""
-
 
 def hold(db: Database, call: Call, usage: Usage, price: Price, overdraft: int = 0) -> Pockets:
     """Set aside what a call will likely cost, and open its row; returns what each pocket holds for it.
@@ -138,10 +136,10 @@ def hold(db: Database, call: Call, usage: Usage, price: Price, overdraft: int = 
 
 
 def _hold(conn, call: Call, usage: Usage, price: Price, overdraft: int) -> Pockets:
-    available = _available(conn, call.user_id, call.started_at)
-    held = split(usage, price, available)
-    if held.wallet > max(0, available.wallet + overdraft):
-        raise NotCovered(available, held)
+    has = available(conn, call.user_id, call.started_at)
+    held = split(usage, price, has)
+    if held.wallet > max(0, has.wallet + overdraft):
+        raise NotCovered(has, held)
     conn.execute(BEGIN_CALL, (call.id, call.user_id, call.token_id, call.wire, call.model, call.upstream, call.stream,
                               call.day, call.started_at, price.input, price.cached, price.output,
                               held.grant, held.quota, held.wallet))
@@ -157,9 +155,7 @@ def _refuse(conn, call: Call, end: Ending, now: int) -> None:
     conn.execute(REFUSE_CALL, (call.id, call.user_id, call.token_id, call.wire, call.model,
                                end.upstream or call.upstream, call.stream, call.day, call.started_at, now, end.outcome,
                                end.status, end.error, end.usage_note, end.first_byte_ms, end.duration_ms,
-                               json.dumps(end.attempts)))
-    model = "" if end.error == "model_not_found" else call.model      # else anyone could fill the roll-ups
-    _roll_up(conn, call.user_id, call.day, call.token_id, model, end, None, 0, NOTHING, call.started_at)
+                               _attempts(end)))
 
 
 def close(db: Database, call_id: str, ending: Ending, price: Price | None, now: int | None = None) -> Pockets | None:
@@ -182,14 +178,12 @@ def _close(conn, call_id: str, end: Ending, price: Price | None, now: int) -> Po
     charged = split(usage, price, Pockets(call["grant"], quota, 0)) if usage else NOTHING
     cost = price.cost(usage) if usage else 0
     conn.execute(CLOSE_CALL, (
-        now, end.outcome, end.status, end.error, end.upstream or call["upstream"], json.dumps(end.attempts),
+        now, end.outcome, end.status, end.error, end.upstream or call["upstream"], _attempts(end),
         end.first_byte_ms, end.duration_ms, *_counts(usage), end.usage_source, end.usage_note,
         *((price.input, price.cached, price.output) if price else (None, None, None)), cost,
         charged.grant, charged.quota, charged.wallet, call_id))
     if charged != NOTHING:
         _charge(conn, call_id, call, charged, paying, now)
-    _roll_up(conn, call["user_id"], call["day"], call["token_id"], call["model"], end, usage, cost, charged,
-             call["started_at"])
     return charged
 
 
@@ -219,13 +213,12 @@ def _reward_inviter(conn, user_id: int, call_id: str, now: int) -> None:
         post(conn, owed["inviter_id"], "grant", "reward", owed["reward"], note="invite", request_id=call_id, now=now)
 
 
-def _roll_up(conn, user_id, day, token_id, model, end: Ending, usage, cost: int, charged: Pockets, at: int) -> None:
-    conn.execute(ROLL_UP, (user_id, day, token_id, model or "", end.outcome == "refused",
-                           *(_counts(usage) if usage else (0, 0, 0)), cost, charged.grant, charged.quota,
-                           charged.wallet, at))
+def _attempts(end: Ending) -> str:
+    return encode(end.attempts).decode() if end.attempts else "[]"
 
 
-def _available(conn, user_id: int, now: int) -> Pockets:
+def available(conn, user_id: int, now: int) -> Pockets:
+    """What each pocket of a member has free, within a transaction of who calls. Raises Unknown."""
     row = conn.execute(AVAILABLE, (now, user_id)).fetchone()
     if row is None:
         raise Unknown("there is no such member")
@@ -269,9 +262,9 @@ def credit(db: Database, user_id: int, pocket: str, amount: int, kind: str = "to
         raise ValueError("the amount is zero or absurdly large")
 
     def act(conn, now: int) -> dict:
-        available = _available(conn, user_id, now)
-        if pocket == "grant" and available.grant + amount < 0:
-            raise NotCovered(available, Pockets(-amount, 0, 0))
+        has = available(conn, user_id, now)
+        if pocket == "grant" and has.grant + amount < 0:
+            raise NotCovered(has, Pockets(-amount, 0, 0))
         return post(conn, user_id, pocket, kind, amount, now=now, note=(note or None) and note[:500], by=by)
 
     return db.write(once, user_id, key, ["credit", pocket, amount, kind, note], act, now or now_ms())
@@ -301,6 +294,92 @@ def balances(db: Database, user_id: int) -> dict[str, Pockets]:
     if row is None:
         raise Unknown("there is no such member")
     return {"balance": Pockets(*row[:3]), "held": Pockets(*row[3:])}
+
+
+# ---- the rows of calls ---------------------------------------------------------------------------------------------
+
+CALLS = """
+SELECT r.id, r.started_at AS created_at, users.name AS user, tokens.name AS token, wire, model, upstream, outcome,
+       status, error, stream, input_tokens, cached_tokens, output_tokens, usage_source, usage_note,
+       price_input, price_cached, price_output, cost, charged_grant, charged_quota, charged_wallet,
+       first_byte_ms, duration_ms, attempts, r.user_id, r.token_id, closed_at
+  FROM requests AS r JOIN users ON users.id = r.user_id JOIN tokens ON tokens.id = r.token_id
+ WHERE {where} ORDER BY r.id DESC LIMIT :limit"""
+
+# What a listing of calls may be asked for: argument -> condition.
+WANTED = {"user_id": "r.user_id = :user_id", "token_id": "+r.token_id = :token_id", "model": "model = :model",
+          "outcome": "outcome = :outcome", "since": "r.id >= :since", "until": "r.id < :until",
+          "before": "r.id < :before"}
+
+
+def requests(db: Database, *, limit: int = 100, since: int | None = None, until: int | None = None,
+             **wanted) -> list[dict]:
+    """Calls, newest first: of `user_id`, `token_id`, `model`, `outcome`, begun in [since, until) ms.
+
+    The next page is asked for with `before`, the last id of this one. Amounts are integers, `attempts` a list.
+    """
+    asked = wanted | {"since": first_id(since), "until": first_id(until)}
+    asked = {name: value for name, value in asked.items() if value is not None}
+    where = " AND ".join(WANTED[name] for name in asked) or "1"
+    rows = db.read().execute(CALLS.format(where=where), asked | {"limit": limit}).fetchall()
+    return [_listed(dict(row)) for row in rows]
+
+
+def _listed(row: dict) -> dict:
+    charged = {pocket: row.pop(f"charged_{pocket}") for pocket in ("grant", "quota", "wallet")}
+    return row | {"charged": charged, "stream": bool(row["stream"]), "attempts": json.loads(row["attempts"])}
+
+
+def first_id(at: int | None) -> str | None:
+    """No call that began at `at` (ms) or later has a smaller id, for ids begin with their time."""
+    return None if at is None else f"req_{max(0, at):012x}"
+
+
+def release_orphans(db: Database, now: int | None = None) -> int:
+    """End all open calls as interrupted, and return how many. Only whoever just became the one server may do this."""
+    return db.write(_release_orphans, now or now_ms())
+
+
+def _release_orphans(conn, now: int) -> int:
+    orphans = conn.execute("SELECT id FROM requests WHERE closed_at IS NULL").fetchall()
+    for (call_id,) in orphans:
+        _close(conn, call_id, Ending("interrupted", error="interrupted"), None, now)
+    return len(orphans)
+
+
+def forget_requests(db: Database, days: int, now: int | None = None) -> int:
+    """Remove the rows of calls that ended and are older than so many days (0: none); returns how many.
+
+    It goes in small steps, so that nobody waits for it. No balance, entry or roll-up changes.
+    """
+    limit, gone = first_id((now or now_ms()) - days * 86_400_000), 0
+    while days > 0 and (step := db.write(_forget, limit)):
+        gone += step
+    return gone
+
+
+def _forget(conn, limit: str) -> int:
+    gone = conn.execute("DELETE FROM requests WHERE id IN (SELECT id FROM requests"
+                        " WHERE id < ? AND closed_at IS NOT NULL ORDER BY id LIMIT 200)", (limit,)).rowcount
+    if gone:
+        conn.execute("INSERT INTO meta VALUES ('requests_kept_from', ?1)"
+                     " ON CONFLICT DO UPDATE SET value = max(value, ?1)", (limit,))
+    return gone
+
+
+def statement(db: Database, user_id: int, *, pocket: str | None = None, kind: str | None = None,
+              since: int | None = None, before: int | None = None, limit: int = 100) -> list[dict]:
+    """A member's entries, newest first, each with the balance after it. `before` is the last id of the page before."""
+    rows = db.read().execute("""
+        SELECT entries.id, entries.created_at, pocket, kind, amount, balance_after, request_id, subscription_id, note,
+               users.name AS by
+          FROM entries LEFT JOIN users ON users.id = by_user_id
+         WHERE user_id = :user_id AND entries.id < coalesce(:before, 9223372036854775807)
+           AND (:pocket IS NULL OR pocket = :pocket) AND (:kind IS NULL OR kind = :kind)
+           AND (:since IS NULL OR entries.created_at >= :since)
+         ORDER BY entries.id DESC LIMIT :limit""",
+        {"user_id": user_id, "before": before, "pocket": pocket, "kind": kind, "since": since, "limit": limit})
+    return [dict(row) for row in rows.fetchall()]
 
 
 def now_ms() -> int:

@@ -33,6 +33,7 @@ MIGRATIONS: tuple[Callable, ...] = ()              # the n-th takes a connection
 SCHEMA = Path(__file__).with_name("models.sql")
 SAFE_SQLITE = (3, 51, 3)                           # older ones can lose a commit in WAL mode (sqlite.org/wal.html)
 BUSY_MS = 15_000                                   # patience with another process that writes
+LOOK_S = 0.5                                       # how long a look at the free space counts
 RESERVE_BYTES_MAX = 32 << 20                       # kept free for the ends of calls that have begun
 PRAGMAS = {
     "rw": ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON", "recursive_triggers = ON",
@@ -56,6 +57,7 @@ class Database:
         self._local = threading.local()
         self._readers: weakref.WeakSet = weakref.WeakSet()      # one whose thread ends goes, and is closed
         self._lock_file = None
+        self._looked_at = -LOOK_S
         with _said(f"{self.path} cannot be opened"):
             make_file(self.path)
             conn = connect(self.path)
@@ -129,10 +131,14 @@ class Database:
             self._lock_file = None
 
     def _leave_room(self) -> None:
+        now = time.monotonic()
+        if now - self._looked_at < LOOK_S:
+            return
         disk = os.statvfs(self.path.parent)
         reserve = min(RESERVE_BYTES_MAX, disk.f_blocks * disk.f_frsize // 20)
         if disk.f_bavail * disk.f_frsize < reserve:
             raise StorageError("the disk is nearly full")
+        self._looked_at = now
 
 
 class _Connection(sqlite3.Connection):

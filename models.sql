@@ -227,8 +227,9 @@ CREATE TABLE requests (
     CHECK ((closed_at IS NULL) = (outcome IS NULL))
 ) STRICT;
 
-CREATE INDEX requests_by_user ON requests (user_id, id);
-CREATE INDEX requests_by_token ON requests (token_id, id);
+-- A member's calls, newest first; token_id is in it so that those of one token are found without reading the rows. An
+-- index of their own would cost each call more than it ever gave back.
+CREATE INDEX requests_by_user ON requests (user_id, id, token_id);
 CREATE INDEX requests_open ON requests (user_id) WHERE closed_at IS NULL;
 
 -- A hold stands in the balances from the insert of its call to the close, no longer and no shorter.
@@ -276,6 +277,29 @@ CREATE TABLE daily (
     last_at         INTEGER NOT NULL,
     PRIMARY KEY (user_id, day, token_id, model)
 ) STRICT, WITHOUT ROWID;
+
+-- The close of a call rolls it up, and so does the one write of a call that was refused. A model's name that no model
+-- has is not kept, or anyone could fill this table.
+CREATE TRIGGER a_call_that_ends_is_rolled_up AFTER UPDATE OF closed_at ON requests WHEN OLD.closed_at IS NULL BEGIN
+    INSERT INTO daily VALUES (
+        NEW.user_id, NEW.day, NEW.token_id, coalesce(NEW.model, ''), 1, NEW.outcome = 'refused',
+        coalesce(NEW.input_tokens, 0), coalesce(NEW.cached_tokens, 0), coalesce(NEW.output_tokens, 0), NEW.cost,
+        NEW.charged_grant, NEW.charged_quota, NEW.charged_wallet, NEW.started_at)
+    ON CONFLICT DO UPDATE SET
+        calls = calls + 1, refused = refused + excluded.refused, input_tokens = input_tokens + excluded.input_tokens,
+        cached_tokens = cached_tokens + excluded.cached_tokens, output_tokens = output_tokens + excluded.output_tokens,
+        cost = cost + excluded.cost, charged_grant = charged_grant + excluded.charged_grant,
+        charged_quota = charged_quota + excluded.charged_quota,
+        charged_wallet = charged_wallet + excluded.charged_wallet, last_at = max(last_at, excluded.last_at);
+END;
+
+CREATE TRIGGER a_refused_call_is_rolled_up AFTER INSERT ON requests WHEN NEW.closed_at IS NOT NULL BEGIN
+    INSERT INTO daily VALUES (
+        NEW.user_id, NEW.day, NEW.token_id, iif(NEW.error = 'model_not_found', '', coalesce(NEW.model, '')), 1,
+        NEW.outcome = 'refused', 0, 0, 0, 0, 0, 0, 0, NEW.started_at)
+    ON CONFLICT DO UPDATE SET
+        calls = calls + 1, refused = refused + excluded.refused, last_at = max(last_at, excluded.last_at);
+END;
 
 CREATE INDEX daily_by_token ON daily (token_id, day);
 CREATE INDEX daily_by_day ON daily (day);

@@ -82,8 +82,7 @@ class Price:
     @property
     def free(self) -> bool:
         """Whether nothing is ever charged at this price, from any pocket."""
-        highest = self.highest()
-        return highest.input == highest.cached == highest.output == 0
+        return not (self.input or self.cached or self.output or any(not price.free for _, price in self.tiers))
 
 
 @dataclass(frozen=True, slots=True)
