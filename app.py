@@ -15,24 +15,23 @@ import logs
 import ops
 import relay
 import settings as configuration
-from relay import windows
+from relay import api, windows
 from server import Server
 
 log = logging.getLogger("app")
 
 
 def create_app(settings=None, *, serving: bool = False) -> Flask:
-    """The app for these settings (else config.toml's). `serving` opens the database as its one server does."""
+    """The app for these settings (else config.toml's). `serving`: with the writer thread, as the one server has it."""
     settings = settings or configuration.load()
     app = Flask(__name__)
     app.config.update(MAX_CONTENT_LENGTH=settings.server.body_bytes_max)
     app.json.sort_keys = False
     database = db.Database(settings.database.path, writer=serving)
-    limiter = Limiter(lambda: "", strategy="fixed-window",
-                      storage_uri=windows.address(settings.limits.storage_uri))
+    limiter = Limiter(lambda: "", strategy="fixed-window", storage_uri=windows.address(settings.limits.storage_uri))
     limiter.init_app(Flask("limits"))      # not our app: the gate asks it, so its hooks on every request would be idle
     app.extensions["relay"] = relay.Relay(settings, database, limiter.limiter)
-    app.register_blueprint(relay.blueprint())
+    app.register_blueprint(api.blueprint())
     app.register_blueprint(ops.pages)
     console.register(app, settings)
     commands.register(app)
@@ -45,9 +44,10 @@ def main() -> int:
         settings = configuration.load()
         logs.set_up(settings.server.log)
         app = create_app(settings, serving=True)
+        app.extensions["relay"].db.serve_lock()
         server = Server(app, settings)
     except (configuration.SettingsError, db.DatabaseError, OSError) as err:
-        print(f"The relay cannot start: {err}", file=sys.stderr)
+        print(f"The relay cannot start.\n{err}", file=sys.stderr)
         return 1
     chores.begin(app, server)
     signal.signal(signal.SIGHUP, lambda *_: chores.reload(app))

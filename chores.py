@@ -6,13 +6,15 @@ Owns the calendar, not the work: each chore is a function of the ledger or of th
 import logging
 import threading
 
+import accounts
 import billing
 import plans
+import proof
 import settings as configuration
 
 log = logging.getLogger("chores")
 
-RETENTION_S = 3600
+RETRY_S, EXPIRE_S, FORGET_S, PROVE_S = 1, 30, 3600, 24 * 3600
 
 
 def begin(app, server) -> None:
@@ -20,31 +22,46 @@ def begin(app, server) -> None:
     relay = app.extensions["relay"]
     orphans = billing.release_orphans(relay.db)
     if orphans:
-        log.warning("%s calls were interrupted by the last stop; their holds were released", orphans)
-    say_hello(relay, server.port)
-    server.every(1, relay.books.retry)
-    server.every(30, lambda: plans.expire_due(relay.db))
-    server.every(RETENTION_S, lambda: billing.forget_requests(relay.db, relay.settings.retention.requests_days))
+        log.warning("%s calls were interrupted when the relay last ended; their holds went back", orphans)
+    _say_hello(relay, server.port)
+    server.every(RETRY_S, relay.books.retry)
+    server.every(EXPIRE_S, lambda: plans.expire_due(relay.db))
+    server.every(FORGET_S, lambda: billing.forget_requests(relay.db, relay.settings.retention.requests_days))
+    server.every(PROVE_S, lambda: prove(relay.db))
 
 
-def say_hello(relay, port: int) -> None:
-    """The lines that whoever starts the relay should read."""
-    server = relay.settings.server
-    log.info("serving at http://%s:%s", server.host, port)
-    if relay.catalog.demo:
-        log.warning("DEMO MODE: no upstream key is set, so every model is answered by the built-in demo. "
-                    "Set one, for example DEEPSEEK_API_KEY, and start again.")
+def prove(db) -> list[str]:
+    """Compute the ledger again; what is wrong goes to the log."""
+    wrong = proof.verify(db)
+    for each in wrong:
+        log.error("the ledger is wrong: %s", each)
+    return wrong
 
 
 def reload(app) -> None:
     """Take over a changed config.toml, in the background; a bad file changes nothing and the log says why."""
-    threading.Thread(target=_reload, args=(app.extensions["relay"],), name="reload").start()
+    threading.Thread(target=reload_now, args=(app.extensions["relay"],), name="reload").start()
 
 
-def _reload(relay) -> None:
+def reload_now(relay) -> list[str]:
+    """The same at once; returns the mistakes that kept the old settings in force."""
     try:
         relay.configure(configuration.load())
     except configuration.SettingsError as err:
-        log.error("the settings were not reloaded: %s", err)
-    else:
-        log.info("the settings were reloaded")
+        log.error("the settings were not reloaded:\n%s", err)
+        return err.mistakes
+    log.warning("the settings were reloaded")
+    return []
+
+
+def _say_hello(relay, port: int) -> None:
+    """The lines that whoever starts the relay should read."""
+    host = relay.settings.server.host
+    log.info("serving at http://%s:%s", f"[{host}]" if ":" in host else host, port)
+    if relay.catalog.demo:
+        log.warning("DEMO MODE: no upstream key is set, so every model is answered by the built-in demo. "
+                    "Set one, for example DEEPSEEK_API_KEY, and start again.")
+    key = accounts.setup_key(relay.db)
+    if key:
+        log.warning("There is no administrator yet. Make yourself one at %s/setup?key=%s",
+                    relay.settings.site.public_url.rstrip("/"), key)
