@@ -8,13 +8,14 @@ import threading
 
 import accounts
 import billing
+import facts
 import plans
 import proof
 import settings as configuration
 
 log = logging.getLogger("chores")
 
-RETRY_S, EXPIRE_S, FORGET_S, PROVE_S = 1, 30, 3600, 24 * 3600
+RETRY_S, LOOK_S, EXPIRE_S, FORGET_S, PROVE_S = 1, 2, 30, 3600, 24 * 3600
 
 
 def begin(app, server) -> None:
@@ -27,7 +28,22 @@ def begin(app, server) -> None:
     server.every(RETRY_S, relay.books.retry)
     server.every(EXPIRE_S, lambda: plans.expire_due(relay.db))
     server.every(FORGET_S, lambda: billing.forget_requests(relay.db, relay.settings.retention.requests_days))
+    server.every(LOOK_S, lambda: relay.notices.look_at_pockets(relay.db))
+    server.every(LOOK_S, Bulletin(relay))
     server.every(PROVE_S, lambda: prove(relay.db))
+
+
+class Bulletin:
+    """Writes down how the upstreams are whenever that has changed, so that the command line can tell."""
+
+    def __init__(self, relay):
+        self._relay, self._written = relay, None
+
+    def __call__(self) -> None:
+        changes = self._relay.sender.health.changes
+        if changes != self._written:
+            facts.put(self._relay.db, "upstreams", self._relay.upstream_report())
+            self._written = changes
 
 
 def prove(db) -> list[str]:

@@ -22,13 +22,15 @@ def healthz() -> dict:
 def readyz() -> tuple[dict, int]:
     """Ready: the database takes writes, and some model has an upstream."""
     relay = current_app.extensions["relay"]
+    upstreams = {each["name"]: each["state"] for each in relay.upstream_report()}
     checks = {
         "database": "ok" if relay.db.healthy else f"not writable: {relay.db.problem}",
         "upstreams": "ok" if any(model.available for model in relay.catalog.models.values()) else "none is configured",
         "serving": "draining" if relay.draining else "ok",
     }
     ready = all(found == "ok" for found in checks.values())
-    return {"status": "ok" if ready else "not ready", "demo": relay.catalog.demo, "checks": checks}, (
+    return {"status": "ok" if ready else "not ready", "demo": relay.catalog.demo, "checks": checks,
+            "upstreams": upstreams}, (
         200 if ready else 503)
 
 
@@ -37,4 +39,5 @@ def metrics_page() -> Response:
     """Prometheus' text format. For other addresses than those of the settings it does not exist."""
     if request.remote_addr not in current_app.extensions["relay"].settings.server.metrics_from:
         abort(404)
+    metrics.upstreams_are(current_app.extensions["relay"].upstream_report())
     return Response(metrics.text(), content_type="text/plain; version=0.0.4; charset=utf-8")

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from flask import Response, current_app, g, request
 
 from db import Database
+from notices import Notices
 from relay import (
     answer,
     body,
@@ -46,6 +47,8 @@ class Relay:
         self.limiter = limiter
         self.sender = Sender(settings.server.threads)
         self.books = Books(db, settings)
+        self.notices = Notices(settings, self.sender.notify)
+        self.sender.health.notice = lambda message: self.notices.tell("upstream", message)
         self.calls_max = max(1, settings.server.threads - THREADS_KEPT)
         self.slots = threading.BoundedSemaphore(self.calls_max)
         self.draining = False
@@ -58,8 +61,12 @@ class Relay:
         self.gate = gate.Gate(self.db, settings, self.limiter, self.at_once)
         self.catalog = catalog.Catalog(settings)
         self.books.configure(settings)
-        self.settings = settings
+        self.notices.settings = self.settings = settings
 
+
+    def upstream_report(self) -> list[dict]:
+        """The state of all configured upstreams; see `Health.report`."""
+        return self.sender.health.report(list(self.catalog.upstreams.values()))
 
     def enter(self, caller: gate.Caller) -> Callable[[], None]:
         """Take a place for a call; returns what gives it back. Raises Unavailable, or RateLimited by who calls."""

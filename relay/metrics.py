@@ -19,6 +19,14 @@ first_byte = Histogram("relay_first_byte_seconds", "Time to the first byte of an
                        buckets=(.01, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 120))
 in_flight = Gauge("relay_calls_in_flight", "Calls being relayed now.", registry=registry)
 unrecorded = Gauge("relay_unrecorded_endings", "Endings that wait for the disk to be written.", registry=registry)
+upstream_up = Gauge("relay_upstream_up", "1 while an upstream may be asked, 0 while it rests.", ["upstream"],
+                    registry=registry)
+
+
+def upstreams_are(report: list[dict]) -> None:
+    """Take over the picture of the upstreams' health."""
+    for each in report:
+        upstream_up.labels(each["name"]).set(each["state"] == "ok")
 
 
 def text() -> bytes:

@@ -151,6 +151,18 @@ class Sender:
                 break
         raise errand.failure or self.health.exhausted([target.upstream for target in targets])
 
+    def notify(self, url: str, body: bytes) -> None:
+        """POST a notice to an operator's webhook, which may be in the own network. Raises on anything but a 2xx."""
+        request = PreparedRequest()
+        request.method, request.url, request.body = "POST", url, body
+        request.headers = CaseInsensitiveDict({"Content-Type": "application/json", "Content-Length": str(len(body)),
+                                               "User-Agent": "relay"})
+        with calling(Line(allow_private=True)):
+            response = self._adapters[url.partition(":")[0]].send(request, stream=True, timeout=(10, 10))
+        response.raw.close()
+        if not 200 <= response.status_code < 300:
+            raise errors.UpstreamError(f"the webhook answered {response.status_code}")
+
     def _choices(self, errand: Errand, targets) -> Iterator[tuple]:
         """Targets with a key each, best first, as their health allows at the moment they are asked for.
 
