@@ -86,12 +86,6 @@ def _is_name(text: str) -> bool:
     return 0 < len(text) <= 200 and text.isprintable() and text == text.strip()
 
 
-def _is_local(url: str) -> bool:
-    """Whether an address is so by its very text that connecting to it needs allow_private."""
-    host = urlsplit(url).hostname or ""
-    return host == "localhost" or (_is_address(host) and not ip_address(host).is_global)
-
-
 def _is_key(text: str) -> bool:
     return bool(_variable(text) if text.startswith("$") else _visible(text))
 
@@ -209,7 +203,7 @@ class Upstream(Section, kw_only=True):
     on_disconnect: Annotated[Literal["estimate", "drain", "free"],
                              "Who left pays an estimate, the exact usage (drain), or nothing (free)."] = "estimate"
     quirks: Annotated[Quirks, "Changes that this provider wants in requests; the list is below."] = ()
-    allow_private: Annotated[bool, "The address may be private or local; no key is needed then."] = False
+    allow_private: Annotated[bool, "The address may be of a private network; no key is needed then."] = False
     calls_at_once: Annotated[Count | None, "The most open calls; left out: no limit."] = None
     answer_bytes_max: Annotated[Bytes, "An answer that is longer is cut off."] = 67108864
     keys: tuple[str, ...] = ()             # not a setting: those of the keys above that there are, filled in
@@ -230,8 +224,6 @@ class Upstream(Section, kw_only=True):
         for wire in self.wire_urls:
             if wire not in self.speaks:
                 yield f"wire_urls.{wire}", f"{wire} is not among what it speaks"
-        if not self.allow_private and _is_url(self.base_url) and _is_local(self.base_url):
-            yield "base_url", "is a private address: say allow_private = true if that is meant"
 
 
 class Route(Section):

@@ -49,7 +49,7 @@ class Relay:
         self.books = Books(db, settings)
         self.notices = Notices(settings, self.sender.notify)
         self.sender.health.notice = lambda message: self.notices.tell("upstream", message)
-        self.calls_max = max(1, settings.server.threads - THREADS_KEPT)
+        self.calls_max = settings.server.threads - min(THREADS_KEPT, settings.server.threads // 4)
         self.slots = threading.BoundedSemaphore(self.calls_max)
         self.draining = False
         self.at_once = gate.AtOnce()

@@ -165,7 +165,7 @@ def _pieces(turn: Turn) -> Iterator[tuple[bytes | None, bytes | None]]:
             chunk = reply.read()
             if not chunk:
                 break
-            unseen = not reply.events.rest() and passes(chunk)
+            unseen = reply.events.empty and passes(chunk)
             events = () if unseen else reply.cut(chunk)
         except errors.UpstreamError as err:
             reply.problem = err
@@ -193,7 +193,6 @@ def _mended(model: str):
 
 def _complete(turn: Turn) -> None:
     turn.meter.fate.complete = True
-    turn.reply.close()
     turn.meter.close()
 
 
@@ -211,7 +210,7 @@ def _drain(turn: Turn) -> None:
     """Read on for the exact usage. The line's watcher ends it after the upstream's drain_s."""
     try:
         for event, _ in _pieces(turn):
-            data = sse.data(event)
+            data = sse.data(event) if event is not None else None      # what passes unseen holds no usage
             told = turn.spoken.signs(data) if data else None
             if told is not None:
                 turn.meter.used(told.usage)

@@ -128,7 +128,7 @@ class _Tracked:
         for family, kind, protocol, _, address in found:
             sock = socket.socket(family, kind, protocol)
             try:
-                _check_public(address[0], line)
+                check_public(address[0], line)
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 sock.settimeout(self.timeout)
                 line.attach(sock)
@@ -191,7 +191,8 @@ class Adapter(HTTPAdapter):
         return response
 
 
-def _check_public(address: str, line: Line) -> None:
+def check_public(address: str, line: Line) -> None:
+    """Raise PrivateAddress if this line may not lead there."""
     if line.allow_private:
         return
     ip = ipaddress.ip_address(address.partition("%")[0])

@@ -33,6 +33,7 @@ log = logging.getLogger("relay.upstream")
 
 READ_BYTES = 65536
 ERROR_BYTES_MAX = 65536
+END_S = 0.05                       # for the end of a stream after its last event
 HELD_BYTES_MAX = 1 << 20           # bytes of a stream read before its first content
 EVENT_BYTES_MAX = 16 << 20
 
@@ -60,7 +61,7 @@ class Reply:
         self._response = response
         self._watcher = watcher
         self._bytes = 0
-        self._closed = False
+        self._closed = self._broken = False
 
     def read(self) -> bytes:
         """The next bytes of the answer, b"" at its end.
@@ -70,11 +71,13 @@ class Reply:
         try:
             chunk = self._response.raw.read1(READ_BYTES)
         except (TimeoutError, ReadTimeoutError) as err:
+            self._broken = True
             raise errors.UpstreamTimeout() from err
         except (urllib3.exceptions.HTTPError, OSError, ValueError, AttributeError) as err:
+            self._broken = True
             if self.line.left:
                 raise CallerLeft() from None
-            raise errors.UpstreamError(code="upstream_error") from err
+            raise errors.UpstreamError() from err
         if not chunk and self.line.left:
             raise CallerLeft()
         self._bytes += len(chunk)
@@ -97,12 +100,22 @@ class Reply:
         self.on_close()
         self._watcher.forget(self.line)
         raw = self._response.raw
-        if not getattr(raw, "closed", True):
+        if not self._at_end():
             self.line.cut()
         raw.close()
         release = getattr(raw, "release_conn", None)
         if release:
             release()
+
+    def _at_end(self) -> bool:
+        """Whether the connection can serve again. The end of a chunked body often comes with the last event."""
+        if self._broken or self.line.left:
+            return False
+        self.line.wait_at_most(END_S)
+        try:
+            return not self._response.raw.read1(READ_BYTES)
+        except (urllib3.exceptions.HTTPError, OSError, ValueError, AttributeError):
+            return False
 
 
 @dataclass(slots=True)
@@ -271,15 +284,14 @@ def _await_content(reply: Reply, wire) -> None:
     end_at = time.monotonic() + reply.target.upstream.first_byte_s
     while held_bytes < HELD_BYTES_MAX and time.monotonic() < end_at:
         chunk = reply.read()
-        for event in reply.cut(chunk):
-            reply.held.append(event)
-            data = sse.data(event)
-            told: Signs = wire.signs(data) if data else Signs()
+        events = reply.cut(chunk)
+        reply.held += events
+        for told in (wire.signs(data) for event in events if (data := sse.data(event))):
             if told.error:
                 raise faults.read(told.error, key=reply.key)
-            finished = told.finish or finished
             if told.content:
                 return
+            finished = told.finish or finished
         if not chunk:
             if finished and finished != "stop":
                 return             # cut by a limit or a filter before anything was said: the caller should know
