@@ -91,17 +91,20 @@ class GroupWriter:
         return jobs if jobs[-1] is not None else None
 
     def _commit(self, jobs: list) -> None:
+        changed = False
         try:
             conn = self._conn = self._conn or self._reconnect()
             before = conn.total_changes
             if not _together(conn, jobs):
                 _apart(conn, jobs)
+            changed = conn.total_changes != before or jobs[0].fn is _probe
         except BaseException as err:               # nothing of this batch has happened
             for job in jobs:
                 job.result, job.error = None, _storage_error(err)
-            self._give_up_connection()
         refused = next((job.error for job in jobs if isinstance(job.error, StorageError)), None)
-        if refused or conn.total_changes != before or jobs[0].fn is _probe:
+        if refused:
+            self._give_up_connection()             # a new one, next time: who knows what this one remembers
+        if refused or changed:
             self._note(refused)                    # else nothing was written, and nothing is known of the disk
 
     def _note(self, refused: Exception | None) -> None:
@@ -156,11 +159,7 @@ class _Job:
         self.result = self.error = None
 
     def run(self, conn) -> bool:
-        """Do it. Whether the transaction is still good: it went well, or failed before it wrote anything.
-
-        Raises if the disk undid the whole transaction.
-        """
-        before = conn.total_changes
+        """Do it; whether it went well. Raises if the disk undid the whole transaction."""
         try:
             self.result, self.error = self.fn(conn, *self.args), None
             return True
@@ -168,16 +167,16 @@ class _Job:
             if not conn.in_transaction:
                 raise
             self.result, self.error = None, _storage_error(err) if is_storage(err) else err
-            return conn.total_changes == before
+            return False
 
 
 def _together(conn, jobs: list) -> bool:
-    """All jobs in one transaction; False, and nothing done, if one failed after it wrote. That is rare."""
+    """All jobs in one transaction; False, and nothing done, if one of several failed. That is rare."""
     conn.execute("BEGIN IMMEDIATE")
     for job in jobs:
         if not job.run(conn):
             conn.execute("ROLLBACK")
-            return False
+            return len(jobs) == 1
     conn.execute("COMMIT")
     return True
 
