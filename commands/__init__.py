@@ -1,0 +1,21 @@
+"""The command line: `flask user add alice`, from the project's folder.
+
+One module a topic; `given` reads what is typed, `shown` prints. Commands open the database beside a server that may
+run, and hand the work to the modules that own it: they hold no rules of their own.
+
+Exit status: 0 done, 1 refused with the reason in a line on standard error, 2 typed wrongly.
+"""
+
+from commands import calls, codes, configuration, file, ledger, money, tokens, users
+from commands.given import DatabaseWhenAsked, start_said
+
+__all__ = ["DatabaseWhenAsked", "register", "start_said"]
+
+TOPICS = (users.user, tokens.token, money.credit, money.balance, codes.code, calls.requests, ledger.ledger,
+          file.backup, file.restore, configuration.config)
+
+
+def register(app) -> None:
+    """Add the commands to the app's `flask`."""
+    for topic in TOPICS:
+        app.cli.add_command(topic)

@@ -1,0 +1,50 @@
+"""`flask credit` and `flask balance`: what members hold."""
+
+import click
+
+import accounts
+import billing
+from commands import given, shown
+from commands.users import plan_of
+
+
+@click.command(cls=given.Command)
+@click.argument("member", metavar="USER", type=given.MEMBER)
+@click.option("--wallet", type=given.MONEY, help="Yuan, 10.00 or -2.50.")
+@click.option("--grant", type=int, metavar="N", help="LLM tokens.")
+@click.option("--note", metavar="TEXT", help="Stands in the member's statement.")
+@given.key_option
+@shown.json_option
+def credit(member: accounts.Member, wallet: int | None, grant: int | None, note: str | None, key: str | None,
+           as_json: bool) -> None:
+    """Put money or LLM tokens into USER's pockets, or take them out (below zero)."""
+    amounts = {pocket: amount for pocket, amount in (("wallet", wallet), ("grant", grant)) if amount is not None}
+    if not amounts:
+        raise click.UsageError("give --wallet or --grant")
+    for pocket, amount in amounts.items():
+        billing.credit(given.relay().db, member.id, pocket, amount, "top_up" if amount > 0 else "adjust", note,
+                       key=key and f"{key} {pocket}")
+    show_balance(member, as_json)
+
+
+@click.command(cls=given.Command)
+@click.argument("member", metavar="USER", type=given.MEMBER)
+@shown.json_option
+def balance(member: accounts.Member, as_json: bool) -> None:
+    """Show what USER's pockets hold, and what running calls have set aside of it."""
+    show_balance(member, as_json)
+
+
+def show_balance(member: accounts.Member, as_json: bool) -> None:
+    """The three pockets and the plan."""
+    has, held = billing.balances(given.relay().db, member.id).values()
+    document = shown.pockets(has) | {"held": shown.pockets(held), "plan": plan_of(member)}
+    shown.one(as_json, document,
+              f"grant   {has.grant} LLM tokens{_aside(held.grant, f'{held.grant}')}\n"
+              f"quota   {billing.yuan(has.quota)}{_aside(held.quota, billing.yuan(held.quota))}\n"
+              f"wallet  {billing.yuan(has.wallet)}{_aside(held.wallet, billing.yuan(held.wallet))}\n"
+              f"plan    {document['plan']}")
+
+
+def _aside(held: int, written: str) -> str:
+    return f"  ({written} set aside)" if held else ""

@@ -1,0 +1,103 @@
+"""`flask user`: members, their passwords, roles and plans."""
+
+import click
+
+import accounts
+import billing
+import plans
+from commands import given, shown
+
+user = given.Topic("user", help="Members: add, list, disable, give a plan.")
+
+
+@user.command()
+@click.argument("name")
+@click.option("--admin", is_flag=True, help="An administrator.")
+@given.password_option
+@shown.json_option
+def add(name: str, admin: bool, password: str | None, as_json: bool) -> None:
+    """Add the member NAME."""
+    member = accounts.add(given.relay().db, name, given.password(password), role="admin" if admin else "member")
+    shown.one(as_json, {"id": member.id, "name": member.name, "role": member.role},
+              f"{member.name} is a member now{' and an administrator' if admin else ''}.")
+
+
+@user.command("list")
+@shown.json_option
+def list_users(as_json: bool) -> None:
+    """List all members."""
+    shown.listing(as_json, _members(), "There are no members. `flask user add NAME` adds one.")
+
+
+def _members():
+    relay, after = given.relay(), 0
+    while page := accounts.members(relay.db, after=after):
+        for each in page:
+            yield {"id": each.id, "name": each.name, "role": each.role, "plan": plan_of(each),
+                   "disabled": each.disabled, "created_at": shown.when(each.created_at)}
+        after = page[-1].id
+
+
+def plan_of(member: accounts.Member) -> str:
+    """The name of a member's plan in force."""
+    relay = given.relay()
+    names = [each.plan for each in plans.active(relay.db, member.id)]
+    if not hasattr(relay.gate, "plan_in_force"):
+        return relay.gate._plan_in_force(",".join(names))
+    return relay.gate.plan_in_force(names)
+
+
+@user.command()
+@click.argument("member", metavar="NAME", type=given.MEMBER)
+def disable(member: accounts.Member) -> None:
+    """Shut NAME out, with all tokens and sessions."""
+    accounts.disable(given.relay().db, member.id)
+    click.echo(f"{member.name} is shut out.")
+
+
+@user.command()
+@click.argument("member", metavar="NAME", type=given.MEMBER)
+def enable(member: accounts.Member) -> None:
+    """Let NAME in again."""
+    accounts.enable(given.relay().db, member.id)
+    click.echo(f"{member.name} is let in.")
+
+
+@user.command()
+@click.argument("member", metavar="NAME", type=given.MEMBER)
+@given.password_option
+def password(member: accounts.Member, password: str | None) -> None:
+    """Give NAME another password; all sessions end."""
+    accounts.set_password(given.relay().db, member.id, given.password(password))
+    click.echo(f"{member.name} has another password.")
+
+
+@user.command()
+@click.argument("member", metavar="NAME", type=given.MEMBER)
+@click.argument("role", type=click.Choice(accounts.ROLES))
+def role(member: accounts.Member, role: str) -> None:
+    """Make NAME an administrator (admin) or not (member)."""
+    accounts.set_role(given.relay().db, member.id, role)
+    click.echo(f"{member.name} is {'an administrator' if role == 'admin' else 'a member'}.")
+
+
+@user.command()
+@click.argument("member", metavar="NAME", type=given.MEMBER)
+@click.argument("plan")
+@click.option("--days", type=click.IntRange(1, 36500), help="How long; else as long as the plan says.")
+@click.option("--renew", is_flag=True, help="Let each period be followed by another: an allowance.")
+@given.key_option
+def plan(member: accounts.Member, plan: str, days: int | None, renew: bool, key: str | None) -> None:
+    """Give NAME the plan PLAN without payment. `free` ends all plans that NAME has."""
+    relay = given.relay()
+    if plan == "free":
+        for each in plans.active(relay.db, member.id):
+            plans.end_plan(relay.db, each.id)
+        click.echo(f"{member.name} has the plan free.")
+        return
+    terms = relay.settings.plans.get(plan)
+    if terms is None:
+        raise click.ClickException(f"there is no plan {plan!r}; there are {', '.join(relay.settings.plans)}")
+    done = plans.give_plan(relay.db, member.id, plan, quota=billing.nano(terms.quota), days=days or terms.days,
+                           renew=renew, key=key)
+    click.echo(f"{member.name} has the plan {plan} until {shown.when(done['ends_at'])}{', renewed' if renew else ''}.")
