@@ -66,7 +66,7 @@ def count_short(n: int | None) -> str:
     if n is None:
         return DASH
     for size, letter in ((1_000_000, "M"), (1_048_576, "M"), (1000, "K"), (1024, "K")):
-        if n >= size and n % size == 0:
+        if n >= size and n % size == 0 and (letter == "M" or n < 1_000_000):
             return f"{n // size}{letter}"
     for size, letter in ((1_000_000, "M"), (1000, "K")):
         if n >= size:

@@ -208,7 +208,9 @@ def bill(usage: Usage, price: Price, held: Pockets) -> dict:
 def plan_title(name: str) -> str:
     """What people call a plan."""
     plan = state().settings.plans.get(name)
-    return plan.title if plan is not None and plan.title else _("Free") if name == "free" else name
+    if plan is not None and plan.title:
+        return _(plan.title)                        # "Free" has a translation; other titles answer themselves
+    return _("Free") if name == "free" else name
 
 
 @pages.app_template_global()

@@ -384,7 +384,7 @@ def test_short_money_has_at_most_four_decimals_and_never_promises_more_than_ther
 
 @pytest.mark.parametrize("n, expected", [
     (131072, "128K"), (128000, "128K"), (1_000_000, "1M"), (1_048_576, "1M"), (5000, "5K"), (8192, "8K"), (999, "999"),
-    (12_345, "12.3K"), (384_000, "384K"), (None, "–"),
+    (12_345, "12.3K"), (384_000, "384K"), (1_024_000, "1M"), (None, "–"),
 ])
 def test_sizes_are_written_as_people_say_them(n, expected):
     assert format.count_short(n) == expected
