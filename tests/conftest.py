@@ -1,13 +1,13 @@
 """The stage for tests over real sockets: a scripted upstream, the real server, and three people with tokens.
 
-alice is a member, bob another one, carol an administrator. They are made once, by the real command line, in a file
-that each relay then gets a copy of; money is given by the ledger's own functions. `relay` is the server in a thread
+alice is a member, bob another one, carol an administrator. They are made once, in a file that each
+relay then gets a copy of; money is given by the ledger's own functions. `relay` is the server in a thread
 of this process; `relay_process` is `python app.py`, for tests that kill it.
 """
 
-import json
 import shutil
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -15,26 +15,24 @@ import pytest
 sys.path[:0] = [str(Path(__file__).resolve().parent.parent), str(Path(__file__).parent)]
 
 from fake_upstream import FakeUpstream  # noqa: E402
-from stage import PEOPLE, Person, Relay, configuration, free_port, in_process, in_thread, run, write_config  # noqa: E402
+from stage import PEOPLE, Person, Relay, configuration, free_port, in_process, in_thread, write_config  # noqa: E402
 
 
 @pytest.fixture(scope="session")
 def people_file(tmp_path_factory):
     """A database with alice, bob and carol in it, and their tokens: (path, {name: (id, token)})."""
-    import settings
-    from app import create_app
+    import accounts
+    from db import Database
+    from relay import tokens
 
-    folder = tmp_path_factory.mktemp("people")
-    config = write_config(folder, configuration(folder, "http://127.0.0.1:9/v1", {}))
-    app = create_app(settings.load(str(config)))
-    runner, people = app.test_cli_runner(), {}
-    for name, options in PEOPLE.items():
-        run(runner, "user", "add", name, "--password", f"{name}-has-a-long-password", *options)
-        people[name] = run(runner, "token", "add", name, "test").strip()
-    ids = {row["name"]: row["id"] for row in json.loads(run(runner, "user", "list", "--json"))}
-    copy = folder / "copy.db"
-    run(runner, "backup", str(copy))
-    return copy, {name: (ids[name], token) for name, token in people.items()}
+    folder, people = tmp_path_factory.mktemp("people"), {}
+    with closing(Database(folder / "draft.db", writer=False)) as database:
+        for name, role in PEOPLE.items():
+            member = accounts.add(database, name, f"{name} has a long password", role=role)
+            _, token = tokens.mint(database, member.id, "test")
+            people[name] = (member.id, token)
+        database.backup(folder / "people.db")
+    return folder / "people.db", people
 
 
 @pytest.fixture

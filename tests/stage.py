@@ -19,7 +19,7 @@ from pathlib import Path
 from client import Client
 
 ROOT = Path(__file__).resolve().parent.parent
-PEOPLE = {"alice": [], "bob": [], "carol": ["--admin"]}
+PEOPLE = {"alice": "member", "bob": "member", "carol": "admin"}
 START_S = 10
 
 
@@ -73,7 +73,7 @@ def model_config(name: str = "test-model", upstreams=("fake",), **changes) -> di
 def configuration(folder: Path, url: str, changes: dict) -> dict:
     """The usual configuration of a test; `changes` are laid over it."""
     usual = {
-        "server": {"host": "127.0.0.1", "port": 0, "threads": 32, "drain_s": 1},
+        "server": {"host": "127.0.0.1", "port": 0, "threads": 80, "drain_s": 1},
         "database": {"path": str(folder / "relay.db")},
         "plans": {"free": {"requests_per_minute": 60_000, "input_tokens_max": 1_000_000}},
         "upstreams": [upstream_config(url)],
@@ -128,9 +128,9 @@ class Relay:
 
     def ledger_is_right(self) -> bool:
         """Prove the ledger, holds included; the assertion names what is wrong."""
-        import billing
+        import proof
 
-        assert billing.verify(self.db) == []
+        assert proof.verify(self.db) == []
         return True
 
     def start_again(self) -> None:
@@ -218,12 +218,6 @@ def flask(config: Path, *words: str, **options) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "flask", "--app", "app", *words]
     environment = os.environ | {"RELAY_CONFIG": str(config)}
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, **options)
-
-
-def run(runner, *words: str) -> str:
-    result = runner.invoke(args=list(words))
-    assert result.exit_code == 0, f"flask {' '.join(words)}: {result.output} {result.exception!r}"
-    return result.stdout
 
 
 def write_config(folder: Path, config: dict) -> Path:
