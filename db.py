@@ -34,7 +34,8 @@ SCHEMA = Path(__file__).with_name("models.sql")
 SAFE_SQLITE = (3, 51, 3)                           # older ones can lose a commit in WAL mode (sqlite.org/wal.html)
 BUSY_MS = 15_000                                   # patience with another process that writes
 LOOK_S = 0.5                                       # how long a look at the free space counts
-RESERVE_BYTES_MAX = 32 << 20                       # kept free for the ends of calls that have begun
+RESERVE_BYTES_MAX = 32 << 20                       # kept free for the ends of calls that have begun, or 5 % if less
+NEARLY_FULL = "the disk is nearly full"
 PRAGMAS = {
     "rw": ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON", "recursive_triggers = ON",
            "temp_store = MEMORY", "cache_size = -8000", "journal_size_limit = 67108864"),
@@ -90,7 +91,11 @@ class Database:
 
     def write_admitting(self, fn: Callable, *args):
         """`write` for what begins something: refused while the disk is so full that its end might not fit."""
-        self._leave_room()
+        now = time.monotonic()
+        if now - self._looked_at > LOOK_S:
+            if not self._has_room():
+                raise StorageError(NEARLY_FULL)
+            self._looked_at = now
         return self._writer.write(fn, args)
 
     def tables(self):
@@ -101,13 +106,13 @@ class Database:
 
     @property
     def healthy(self) -> bool:
-        """Whether the disk took the last write."""
-        return self._writer.problem is None
+        """Whether the disk took the last write, and has room for more."""
+        return self.problem is None
 
     @property
     def problem(self) -> str | None:
-        """Why the disk refused the last write."""
-        return self._writer.problem
+        """Why the disk refused the last write, or would refuse one soon."""
+        return self._writer.problem or (None if self._has_room() else NEARLY_FULL)
 
     def serve_lock(self) -> None:
         """Be the one server of this file until `close`. Raises Unusable if another is."""
@@ -130,15 +135,9 @@ class Database:
             os.close(self._lock_file)
             self._lock_file = None
 
-    def _leave_room(self) -> None:
-        now = time.monotonic()
-        if now - self._looked_at < LOOK_S:
-            return
+    def _has_room(self) -> bool:
         disk = os.statvfs(self.path.parent)
-        reserve = min(RESERVE_BYTES_MAX, disk.f_blocks * disk.f_frsize // 20)
-        if disk.f_bavail * disk.f_frsize < reserve:
-            raise StorageError("the disk is nearly full")
-        self._looked_at = now
+        return disk.f_bavail * disk.f_frsize >= min(RESERVE_BYTES_MAX, disk.f_blocks * disk.f_frsize // 20)
 
 
 class _Connection(sqlite3.Connection):

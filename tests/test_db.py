@@ -217,6 +217,7 @@ def test_no_call_begins_on_a_disk_that_is_nearly_full_but_those_that_run_may_end
     monkeypatch.setattr(os, "statvfs", lambda _: os.statvfs_result((*real[:4], 0, *real[5:])))
     with pytest.raises(StorageError, match="nearly full"):
         book.hold(ALICE, Usage(1, 0, 0))
+    assert "nearly full" in book.db.problem
     assert book.close(call_id, Usage(1, 0, 0)).wallet == PRICE.input
 
 
