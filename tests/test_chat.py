@@ -41,14 +41,16 @@ def test_it_names_the_member_that_is_wrong(members, param):
 
 @pytest.mark.parametrize("doc, expected", [
     ({"usage": {"prompt_tokens": 5, "completion_tokens": 3}}, Usage(5, 0, 3)),
-    ({"usage": {"prompt_tokens": 5, "completion_tokens": 3, "prompt_tokens_details": {"cached_tokens": 2}}}, Usage(5, 2, 3)),
+    ({"usage": {"prompt_tokens": 5, "completion_tokens": 3, "prompt_tokens_details": {"cached_tokens": 2}}},
+     Usage(5, 2, 3)),
     ({"usage": {"prompt_tokens": 5, "completion_tokens": 3, "cached_tokens": 4}}, Usage(5, 4, 3)),
     ({"usage": {"prompt_tokens": 5, "completion_tokens": 3, "prompt_cache_hit_tokens": 1}}, Usage(5, 1, 3)),
     ({"choices": [{"usage": {"prompt_tokens": 5, "completion_tokens": 3}}]}, Usage(5, 0, 3)),
     ({"usage": None, "choices": [{"usage": {"prompt_tokens": 5, "completion_tokens": 3}}]}, Usage(5, 0, 3)),
     ({"usage": {"prompt_tokens": -5, "completion_tokens": "3"}}, Usage(-1, 0, -1)),
     ({"usage": {"prompt_tokens": 1e18, "completion_tokens": True}}, Usage(10**18, 0, -1)),
-    ({"usage": {"prompt_tokens": 5, "completion_tokens": 3, "prompt_tokens_details": {"cached_tokens": -9}}}, Usage(5, 0, 3)),
+    ({"usage": {"prompt_tokens": 5, "completion_tokens": 3, "prompt_tokens_details": {"cached_tokens": -9}}},
+     Usage(5, 0, 3)),
     ({"usage": None}, None), ({}, None), ({"choices": None}, None), ({"usage": []}, None), ({"choices": [None]}, None)])
 def test_it_finds_usage_in_every_known_place(doc, expected):
     assert chat.usage(doc) == expected
@@ -89,7 +91,8 @@ def test_it_cleans_what_breaks_clients(event, cleaned):
     (b'{"choices":[{"delta":{"reasoning_content":"a"}}]}', True, None),
     (b'{"choices":[{"delta":{"tool_calls":[{"index":0}]}}]}', True, None),
     (b'{"choices":[{"message":{"content":"a"},"finish_reason":"stop"}]}', True, "stop"),
-    (b'{"choices":null}', False, None), (b'{"choices":[]}', False, None), (b'{"choices":[{"delta":null}]}', False, None)])
+    (b'{"choices":null}', False, None), (b'{"choices":[]}', False, None),
+    (b'{"choices":[{"delta":null}]}', False, None)])
 def test_it_knows_content_when_it_sees_it(data, content, finish):
     told = chat.signs(data)
     assert (told.content, told.finish, told.error) == (content, finish, None)

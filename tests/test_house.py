@@ -23,8 +23,8 @@ LAYERS = """
 3  relay relay.api ops
 2  relay.gate relay.meter relay.upstream relay.answer relay.payload
 1  relay.catalog relay.chat relay.completions relay.cursor relay.embeddings relay.messages relay.responses
-1  relay.demo relay.demo_answers relay.demo_schema relay.faults relay.tokens
-0  accounts billing db logs plans pricing proof settings tables writer
+1  relay.demo relay.demo_answers relay.demo_schema relay.faults relay.tokens notices
+0  accounts billing db facts logs plans pricing proof settings tables writer
 0  relay.body relay.errors relay.estimate relay.health relay.line relay.lookups relay.metrics relay.quirks
 0  relay.routing relay.sse relay.windows
 """
@@ -58,9 +58,9 @@ DOORS = {                                  # what comes from outside, and who ma
     "waitress": {"server"},
     "werkzeug.security": {"accounts"},
 }
-KNOW_THE_DISK = {"accounts", "app", "billing", "commands", "console", "plans", "proof", "relay",
-                 "relay.gate", "relay.meter", "relay.tokens"}
-WRITE_SQL = {"accounts", "billing", "console", "db", "plans", "proof", "relay.gate", "relay.tokens"}
+KNOW_THE_DISK = {"accounts", "app", "billing", "commands", "console", "facts", "notices", "plans", "proof",
+                 "relay", "relay.gate", "relay.meter", "relay.tokens"}
+WRITE_SQL = {"accounts", "billing", "console", "db", "facts", "notices", "plans", "proof", "relay.gate", "relay.tokens"}
 MOVE_MONEY = {"accounts", "billing", "plans"}
 
 FILE_LINES_MAX = 400
