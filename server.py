@@ -20,7 +20,7 @@ from waitress.adjustments import Adjustments
 from waitress.channel import HTTPChannel
 from waitress.task import ErrorTask
 
-from relay import chat, errors
+from relay import api, chat, errors
 from relay.meter import new_id
 
 log = logging.getLogger("server")
@@ -37,18 +37,27 @@ SOCKET_OPTIONS = [
       if hasattr(socket, name))]
 
 
+def refusal(err: errors.RelayError, path: str, anthropic: bool) -> tuple[list[tuple[str, str]], bytes]:
+    """Headers and body of what is refused before it reaches the app, in the shape of its address."""
+    wire, request_id = api.dialect(path, anthropic), new_id()
+    body = json.dumps(wire.error(err, request_id)).encode()
+    headers = {"Content-Type": "application/json", "Content-Length": str(len(body)), "x-request-id": request_id,
+               "Access-Control-Allow-Origin": "*", "Access-Control-Expose-Headers": "*", **api.headers_of(err)}
+    if wire is not chat:
+        headers["request-id"] = request_id
+    return list(headers.items()), body
+
+
 class Refusal(ErrorTask):
     """What waitress itself refuses (a body too large, a request that it cannot read), in the API's shape."""
 
     def execute(self) -> None:
         found = self.request.error
-        status = found.code
-        err = {413: errors.BodyTooLarge}.get(status, errors.BadRequest)(
-            None if status == 413 else "The HTTP request could not be read.")
-        body = json.dumps(chat.error(err, new_id())).encode()
-        self.status = f"{status} {found.reason}"
-        self.response_headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body))),
-                                 ("Access-Control-Allow-Origin", "*")]
+        err = {413: errors.BodyTooLarge}.get(found.code, errors.BadRequest)(
+            None if found.code == 413 else "The HTTP request could not be read.")
+        self.status = f"{found.code} {found.reason}"
+        self.response_headers, body = refusal(err, getattr(self.request, "path", ""),
+                                              "ANTHROPIC_VERSION" in self.request.headers)
         self.set_close_on_finish()
         self.write(body)
 
@@ -68,7 +77,7 @@ class Drain:
 
     def __call__(self, environ, start_response):
         if self.begun:
-            return self._turn_away(start_response)
+            return self._turn_away(environ, start_response)
         with self._changed:
             self._open += 1
         try:
@@ -88,12 +97,10 @@ class Drain:
             self._open -= 1
             self._changed.notify_all()
 
-    def _turn_away(self, start_response):
-        err = errors.Unavailable("The relay is restarting. Try again soon.", code="restarting")
-        body = json.dumps(chat.error(err, new_id())).encode()
-        start_response("503 Service Unavailable", [
-            ("Content-Type", "application/json"), ("Content-Length", str(len(body))), ("Retry-After", "2"),
-            ("Access-Control-Allow-Origin", "*")])
+    def _turn_away(self, environ, start_response):
+        err = errors.Unavailable("The relay is restarting. Try again soon.", code="restarting", retry_after=2)
+        headers, body = refusal(err, environ["PATH_INFO"], "HTTP_ANTHROPIC_VERSION" in environ)
+        start_response("503 Service Unavailable", headers)
         return [body]
 
 

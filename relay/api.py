@@ -19,7 +19,6 @@ from relay import (
     lookups,
     messages,
     metrics,
-    responses,
     serve,
     tokens,
 )
@@ -29,7 +28,7 @@ from relay.upstream import CallerLeft
 log = logging.getLogger("relay")
 
 PREFIXES = ("/api/v1", "/v1")
-DOUBLED = "/api/v1/v1"             # who gives the base address to Claude Code, which appends /v1/messages, gets here
+DOUBLED = ("/api/v1/v1", "/v1/v1")         # who gives the base address to Claude Code, which appends /v1/messages
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
 
@@ -46,7 +45,7 @@ def blueprint() -> Blueprint:
     def add(path: str, view, *methods: str) -> None:
         api.add_url_rule(path, path.replace(".", "_"), view, methods=methods or ("GET",))
 
-    for prefix in (*PREFIXES, DOUBLED):
+    for prefix in (*PREFIXES, *DOUBLED):
         add(prefix + messages.PATH, _call(messages), "POST")
         add(prefix + messages.PATH + "/count_tokens", count_tokens, "POST")
         add(prefix + "/models", models)
@@ -55,13 +54,14 @@ def blueprint() -> Blueprint:
         for wire in WIRES.values():
             if wire is not messages:
                 api.add_url_rule(prefix + wire.PATH, f"{prefix}:{wire.NAME}", _call(wire), methods=("POST",))
-        api.add_url_rule(prefix + responses.PATH, f"{prefix}:websocket", websocket, methods=("GET",))
     for path, shape in lookups.ADDRESSES.items():
         add(path, _lookup(shape))
     for path in ("/api/hello", "/api/api/hello"):
         add(path, hello)
     for path in ("/api", "/v1", "/api/<path:rest>", "/v1/<path:rest>"):
         add(path, unknown, *METHODS)
+    for path in ("/api/<path:rest>", "/v1/<path:rest>"):       # else Werkzeug finds no address for a websocket
+        api.add_url_rule(path, f"{path}:websocket", websocket, methods=("GET",), websocket=True)
     return api
 
 
@@ -122,11 +122,9 @@ def count_tokens() -> dict:
     return {"input_tokens": messages.count_tokens(given_body())}
 
 
-def websocket() -> Response:
+def websocket(rest: str) -> Response:
     """Codex first tries a websocket, and posts at once when told that there is none."""
-    if "websocket" in request.headers.get("Upgrade", "").lower():
-        raise errors.UpgradeRequired()
-    return unknown()
+    raise errors.UpgradeRequired()
 
 
 def hello() -> dict:
@@ -197,12 +195,7 @@ def _refused(err: errors.RelayError) -> tuple:
     """The error in the shape of the address's wire."""
     if isinstance(err, errors.NotAuthenticated | errors.RateLimited):
         metrics.turned_away.labels(err.code).inc()
-    headers = dict(err.headers)
-    if err.retry_after is not None:
-        headers["retry-after"] = str(err.retry_after)
-    if not err.retry_helps:
-        headers["x-should-retry"] = "false"
-    return _wire_of_path().error(err, g.request_id), err.status, headers
+    return _wire_of_path().error(err, g.request_id), err.status, headers_of(err)
 
 
 def _refused_by_flask(err: HTTPException) -> tuple:
@@ -216,7 +209,22 @@ def _failed(err: Exception) -> tuple:
 
 
 def _wire_of_path():
-    """Whose shape errors have here: Anthropic's under /messages and for its models, else OpenAI's."""
-    if "/messages" in request.path or ("/models" in request.path and "anthropic-version" in request.headers):
-        return messages
-    return chat
+    return dialect(request.path, "anthropic-version" in request.headers)
+
+
+def dialect(path: str, anthropic: bool):
+    """Whose shape errors have at an address: Anthropic's under /messages and for its models, else OpenAI's.
+
+    `anthropic`: whether the request has a header anthropic-version.
+    """
+    return messages if "/messages" in path or ("/models" in path and anthropic) else chat
+
+
+def headers_of(err: errors.RelayError) -> dict[str, str]:
+    """The headers of an error's answer: when a retry may help, or that none does."""
+    headers = dict(err.headers)
+    if err.retry_after is not None:
+        headers["retry-after"] = str(err.retry_after)
+    if not err.retry_helps:
+        headers["x-should-retry"] = "false"
+    return headers
