@@ -1,0 +1,280 @@
+"""What callers of every wire meet: addresses, the shape of errors at each layer, look-ups, native upstreams."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from client import assert_openai_error
+from fake_upstream import Gate, answer, cut, silence, stream
+from providers import ERRORS, ERRORS_INSIDE_200, chunk, openai_stream, words
+from scripted_model import CALLS, Says
+from sdk_stage import COST, charged, mint
+from stage import model_config, upstream_config
+
+QUESTION = [{"role": "user", "content": "How is the weather?"}]
+ASKS = {
+    "chat": ("/api/v1/chat/completions", {"messages": QUESTION}),
+    "messages": ("/api/v1/messages", {"max_tokens": 100, "messages": QUESTION}),
+    "responses": ("/api/v1/responses", {"input": "How is the weather?"}),
+    "completions": ("/api/v1/completions", {"prompt": "How is the weather?"}),
+    "embeddings": ("/api/v1/embeddings", {"input": "How is the weather?"}),
+}
+STREAMED = ("chat", "messages", "responses", "completions")
+every_wire = pytest.mark.parametrize("wire", ASKS)
+every_stream = pytest.mark.parametrize("wire", STREAMED)
+VECTORS = model_config("vectors", kind="embeddings", prices={"input": "0.5"})
+
+
+def call(person, wire: str, token: str | None = None, **changes):
+    """A plain call on a wire."""
+    path, body = ASKS[wire]
+    body = {"model": "vectors" if wire == "embeddings" else "test-model"} | body | changes
+    return person.relay.client(token or person.token).post(path, body)
+
+
+def open_stream(person, wire: str, **changes):
+    path, body = ASKS[wire]
+    return person.open("POST", path, {"model": "test-model", "stream": True} | body | changes)
+
+
+def assert_error(wire: str, answer, status: int, kind: str, code: str | None = None) -> str:
+    """The one shape of errors of a wire; returns the message. `kind` is Anthropic's type, `code` is OpenAI's."""
+    if wire != "messages":
+        assert answer.headers.get("x-should-retry") == ("false" if status < 429 else None)
+        return assert_openai_error(answer, status, code, answer.json["error"]["param"])["message"]
+    assert answer.status == status, answer.body
+    assert answer.headers["content-type"].startswith("application/json")
+    assert set(answer.json) == {"type", "error", "request_id"} and answer.json["type"] == "error"
+    assert answer.json["error"]["type"] == kind
+    assert answer.headers["request-id"] == answer.headers["x-request-id"] == answer.json["request_id"]
+    assert answer.headers.get("x-should-retry") == ("false" if status < 429 else None)
+    return answer.json["error"]["message"]
+
+
+@pytest.fixture
+def stage(start_relay, person, fake):
+    """A function: alice with 10 yuan at a relay that serves all wires on one upstream."""
+    def start(**changes):
+        usual = {"upstreams": [upstream_config(fake.url, speaks=["chat", "embeddings"])],
+                 "models": [model_config(), model_config("other-model"), VECTORS]}
+        return person("alice", start_relay(**usual | changes)).given(wallet="10")
+    return start
+
+
+# Errors, in the caller's dialect at every layer
+
+
+@every_wire
+def test_a_bad_token_is_turned_away_in_the_callers_dialect(stage, wire):
+    alice = stage(limits={"failures_per_minute": 2})
+    for token in ("sk-" + "x" * 43, "hello"):
+        assert_error(wire, call(alice, wire, token), 401, "authentication_error", "invalid_api_key")
+    limited = call(alice, wire, "sk-" + "x" * 43)
+    assert_error(wire, limited, 429, "rate_limit_error", "rate_limit_exceeded")
+    assert 1 <= int(limited.headers["retry-after"]) <= 60
+    assert alice.relay.rows() == []
+
+
+@every_wire
+def test_the_limiter_speaks_the_callers_dialect(stage, fake, wire):
+    alice = stage()
+    token = mint(alice, rpm=1)
+    call(alice, wire, token)
+    limited = call(alice, wire, token)
+    assert_error(wire, limited, 429, "rate_limit_error", "rate_limit_exceeded")
+    assert limited.headers["x-ratelimit-remaining-requests"] == "0" and int(limited.headers["retry-after"]) >= 1
+    assert len(fake.requests) == 1
+
+
+@every_wire
+def test_addresses_and_methods_speak_the_callers_dialect(stage, wire):
+    alice, path = stage(), ASKS[wire][0]
+    assert_error(wire, alice.post(path + "/nothing", {}), 404, "not_found_error", "unknown_url")
+    for method in ("GET", "PUT", "DELETE", "PATCH"):
+        refused = alice.call(method, path)
+        assert_error(wire, refused, 405, "invalid_request_error", "method_not_allowed")
+        assert refused.headers["allow"] == "POST"
+
+
+@every_wire
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b'{"model": "test-model", "model": "x"}', b"\xff", b"{}",
+                                  b'{"model": 5}', b"[" * 1000], ids=repr)
+def test_what_is_no_request_is_refused_in_the_callers_dialect(stage, fake, wire, body):
+    alice = stage()
+    assert_error(wire, alice.post(ASKS[wire][0], body), 400, "invalid_request_error")
+    assert charged(alice) == 0 and not fake.requests
+
+
+@every_wire
+def test_bodies_that_are_too_large_or_oddly_encoded(stage, wire):
+    alice, path = stage(server={"body_bytes_max": 2000, "inflated_bytes_max": 2000}), ASKS[wire][0]
+    oddly = alice.post(path, b"{}", content_encoding="zstd")
+    assert_error(wire, oddly, 415, "invalid_request_error", "unsupported_encoding")
+    assert_error(wire, alice.post(path, b" " * 3000), 413, "request_too_large", "body_too_large")
+
+
+@every_wire
+def test_money_models_and_context_in_the_callers_dialect(stage, person, fake, wire):
+    alice = stage(plans={"free": {"requests_per_minute": 60, "input_tokens_max": 50}})
+    bob = person("bob", alice.relay)
+    assert_error(wire, call(bob, wire), 402, "billing_error", "insufficient_balance")
+    bound = call(alice, wire, mint(alice, models=["other-model"]))
+    assert_error(wire, bound, 403, "permission_error", "model_not_allowed")
+    assert_error(wire, call(alice, wire, model="nobody"), 404, "not_found_error", "model_not_found")
+    member = "input" if "input" in ASKS[wire][1] else "prompt" if wire == "completions" else "messages"
+    long = "word " * 200
+    too_long = call(alice, wire, **{member: [{"role": "user", "content": long}] if member == "messages" else long})
+    assert_error(wire, too_long, 400, "invalid_request_error", "context_length_exceeded")
+    assert charged(alice) == 0 and not fake.requests
+    assert {row["outcome"] for row in alice.relay.rows()} == {"refused"}
+
+
+@every_wire
+@pytest.mark.parametrize(("name", "status", "kind", "code"), [
+    ("openai 500", 502, "api_error", "upstream_error"),
+    ("dashscope key", 502, "api_error", "upstream_account"),
+    ("deepseek balance", 502, "api_error", "upstream_account"),
+    ("openai 503", 503, "overloaded_error", "upstream_overloaded"),
+    ("dashscope bad parameter", 400, "invalid_request_error", "invalid_parameter_error"),
+    ("deepseek bad parameter", 422, "invalid_request_error", "invalid_request_error"),
+])
+def test_an_upstreams_error_becomes_the_callers(stage, fake, wire, name, status, kind, code):
+    alice = stage()
+    fake.always(answer(ERRORS[name][1], ERRORS[name][0]))
+    told = call(alice, wire)
+    assert_error(wire, told, status, kind, code)
+    if wire != "embeddings":
+        again = open_stream(alice, wire)
+        assert again.status in (status, 429, 502) and b"error" in again.read(), "a stream that has not begun can say so"
+    assert charged(alice) == 0
+
+
+@every_wire
+def test_an_upstream_that_is_silent_is_a_timeout(stage, fake, wire):
+    alice = stage(upstreams=[upstream_config(fake.url, speaks=["chat", "embeddings"], first_byte_s=0.1)])
+    fake.always([silence])
+    assert_error(wire, call(alice, wire), 504, "timeout_error", "upstream_timeout")
+
+
+# Errors in mid-stream
+
+
+def last_event(stream) -> tuple[str | None, dict]:
+    """The name and the document of a stream's last event."""
+    *_, last = [each for each in stream.events() if not each.startswith(b":")]
+    lines = dict(line.split(": ", 1) for line in last.decode().splitlines() if line)
+    return lines.get("event"), json.loads(lines["data"])
+
+
+BREAKS = {
+    "cut": lambda: [*openai_stream()[:4], cut],
+    "ended early": lambda: stream(*words(), done=False),
+    "an error": lambda: stream(*words(), ERRORS_INSIDE_200["openai"], done=False),
+    "no JSON": lambda: stream(*words(), b"data: {oops\n\n", done=False),
+}
+
+
+@every_stream
+@pytest.mark.parametrize("how", BREAKS)
+def test_a_stream_that_breaks_off_never_ends_in_success(stage, fake, wire, how):
+    alice = stage()
+    fake.always(BREAKS[how]())
+    told = open_stream(alice, wire)
+    name, document = last_event(told)
+    for mark in (b"[DONE]", b"message_stop", b"message_delta", b"response.completed", b"response.incomplete"):
+        assert mark not in told.body
+    if wire == "messages":
+        assert name == "error" and document["type"] == "error" and document["request_id"] == told.request_id
+        assert document["error"]["type"] in ("api_error", "overloaded_error")
+    elif wire == "responses":
+        assert name == "response.failed" and document["response"]["status"] == "failed"
+        assert document["response"]["error"]["code"] in ("server_error", "rate_limit_exceeded")
+    else:
+        assert name is None and set(document["error"]) == {"message", "type", "param", "code"}
+    row = alice.relay.closed_row(told.request_id)
+    assert (row["outcome"], row["usage_source"]) == ("upstream_cut", "estimated")
+    assert 0 < charged(alice) < COST, "what was delivered is charged, and no more"
+
+
+@every_stream
+def test_an_announced_tool_call_that_never_comes_is_no_success(stage, fake, wire):
+    alice = stage()
+    begun = Says(calls=CALLS).pieces()[:3]
+    fake.always(stream(*begun, done=False, then=cut))
+    told = open_stream(alice, wire).read()
+    for mark in (b"[DONE]", b"message_stop", b"response.completed", b'"status":"completed"'):
+        assert mark not in told
+
+
+@every_stream
+def test_silence_is_filled_and_content_is_not_held_back(stage, fake, wire):
+    alice, gate = stage(), Gate()
+    fake.always(stream(chunk("Hello"), b": keep-alive\n\n", gate, chunk(finish="stop")))
+    told = open_stream(alice, wire)
+    events = told.events()
+    seen = next(events)
+    while b"Hello" not in seen:
+        seen = next(events)
+    alive = next(events)
+    while not (alive.startswith(b":") or b'"ping"' in alive):
+        alive = next(events)
+    assert gate.reached.wait(5), "the caller has read all of this while the upstream still waits"
+    gate.open()
+    told.read()
+    assert alice.relay.closed_row(told.request_id)["outcome"] == "complete"
+
+
+# Addresses
+
+
+@pytest.mark.parametrize("prefix", ["/api/v1", "/v1", "/api/v1/v1", "/v1/v1"])
+@pytest.mark.parametrize("header", ["authorization", "x-api-key"])
+def test_messages_are_served_wherever_claude_code_may_look(alice, fake, prefix, header):
+    fake.always(Says("Sunny."))
+    token = {"authorization": f"Bearer {alice.token}"} if header == "authorization" else {"x_api_key": alice.token}
+    nobody = alice.relay.client()
+    body = ASKS["messages"][1] | {"model": "test-model"}
+    told = nobody.post(f"{prefix}/messages?beta=true", body, anthropic_beta="claude-code-20250219,made-up", **token)
+    assert told.json["content"] == [{"type": "text", "text": "Sunny."}]
+    counted = nobody.post(f"{prefix}/messages/count_tokens?beta=true", body, **token)
+    assert counted.json["input_tokens"] > 0
+    assert charged(alice) == COST
+
+
+@pytest.mark.parametrize("path", ["/api/hello", "/api/api/hello"])
+def test_claude_code_finds_somebody_at_home(relay, path):
+    assert relay.client().call("HEAD", path).status == relay.client().get(path).status == 200
+
+
+@pytest.mark.parametrize("path", ["/api/v1/responses", "/v1/responses", "/api/v1/realtime?model=x"])
+def test_codex_is_told_at_once_that_there_is_no_websocket(alice, path):
+    upgrade = {"upgrade": "websocket", "connection": "Upgrade", "openai_beta": "responses_websockets=2026-02-06",
+               "sec_websocket_version": "13", "sec_websocket_key": "AAAAAAAAAAAAAAAAAAAAAA=="}
+    told = alice.get(path, **upgrade)
+    assert told.status == 426 and told.json["error"]["code"] == "websocket_not_supported"
+    assert alice.get("/api/v1/responses").status == 405
+
+
+def test_javas_wish_for_another_http_is_passed_over(alice, fake):
+    fake.always(Says("Sunny."))
+    upgrade = {"upgrade": "h2c", "connection": "Upgrade, HTTP2-Settings", "http2_settings": "AAEAAEAAAAIAAAAB"}
+    told = alice.post(ASKS["chat"][0], {"model": "test-model", "messages": QUESTION}, **upgrade)
+    assert told.json["choices"][0]["message"]["content"] == "Sunny."
+
+
+def test_models_are_listed_in_the_dialect_of_who_asks(alice):
+    assert alice.get("/api/v1/models").json["object"] == "list"
+    told = alice.get("/api/v1/models?limit=20", anthropic_version="2023-06-01").json
+    assert told["data"][0]["type"] == "model" and told["has_more"] is False
+    for version in ({}, {"anthropic_version": "2023-06-01"}):
+        assert alice.get("/v1/models/test-model", **version).json["id"] == "test-model"
+        assert_error("messages" if version else "chat", alice.get("/v1/models/nobody", **version), 404,
+                     "not_found_error", "model_not_found")
+
+
+def test_a_token_sees_the_models_that_it_may_use(stage):
+    alice = stage()
+    bound = alice.relay.client(mint(alice, models=["other-model"]))
+    assert [each["id"] for each in bound.get("/api/v1/models").json["data"]] == ["other-model"]
+    assert bound.get("/api/v1/models/test-model").status == 404
