@@ -20,7 +20,7 @@ NARROW = ("created_at", "user", "token", "model", "upstream", "outcome", "status
           "cost", "duration_ms")
 
 
-@click.command(cls=given.Command)
+@given.command
 @click.argument("member", metavar="[USER]", type=given.MEMBER, required=False)
 @click.option("--since", type=given.PAST, help="24h, or the first day: 2026-11-01.")
 @click.option("--until", type=given.PAST, help="The same; calls from then on are left out.")

@@ -15,7 +15,7 @@ config = given.Topic("config", help="The settings: check them.")
 def check(file: str | None, as_json: bool) -> None:
     """Name every mistake in FILE, or in the settings in force; exit status 1 if there is one."""
     try:
-        found = settings.load(file)
+        found = settings.load(file) if file else given.relay().settings     # those in force were read without mistake
     except settings.SettingsError as err:
         shown.one(as_json, {"ok": False, "mistakes": err.mistakes}, "\n".join(err.mistakes))
         raise click.exceptions.Exit(1) from None

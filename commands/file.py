@@ -11,7 +11,7 @@ from db import Database
 from db import restore as put_back
 
 
-@click.command(cls=given.Command)
+@given.command
 @click.argument("target", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path))
 def backup(target: Path) -> None:
     """Write a consistent copy of the database to FILE, also while the server runs."""
@@ -19,7 +19,7 @@ def backup(target: Path) -> None:
     click.echo(f"{target} holds a copy of {target.stat().st_size / 1e6:.1f} MB.")
 
 
-@click.command(cls=given.Command)
+@given.command
 @click.argument("source", metavar="FILE", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 def restore(source: Path) -> None:
     """Put the backup FILE in the database's place, if it passes all checks. The old one is kept beside it."""

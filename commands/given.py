@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo
 
 import click
 from flask import current_app
-from flask.cli import AppGroup, ScriptInfo
+from flask.cli import AppGroup, ScriptInfo, with_appcontext
 
 import accounts
 import billing
@@ -94,6 +94,11 @@ class Topic(AppGroup):
         return super().command(*args, **{"cls": Command} | kwargs)
 
 
+def command(function):
+    """A command of no topic."""
+    return click.command(cls=Command)(with_appcontext(function))
+
+
 class Type(click.ParamType):
     """A parameter that is read with the relay at hand, which may not be the current app's yet."""
 
@@ -167,4 +172,4 @@ def password(typed: str | None) -> str:
         return typed
     if sys.stdin.isatty():
         return click.prompt("Password", hide_input=True, confirmation_prompt=True)
-    return click.get_text_stream("stdin").readline().rstrip("\r\n")
+    return sys.stdin.readline().rstrip("\r\n")

@@ -8,7 +8,7 @@ from commands import given, shown
 from commands.users import plan_of
 
 
-@click.command(cls=given.Command)
+@given.command
 @click.argument("member", metavar="USER", type=given.MEMBER)
 @click.option("--wallet", type=given.MONEY, help="Yuan, 10.00 or -2.50.")
 @click.option("--grant", type=int, metavar="N", help="LLM tokens.")
@@ -27,7 +27,7 @@ def credit(member: accounts.Member, wallet: int | None, grant: int | None, note:
     show_balance(member, as_json)
 
 
-@click.command(cls=given.Command)
+@given.command
 @click.argument("member", metavar="USER", type=given.MEMBER)
 @shown.json_option
 def balance(member: accounts.Member, as_json: bool) -> None:
