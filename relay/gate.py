@@ -188,7 +188,7 @@ class Gate:
                                         f"It is free again on {ends[name]:%Y-%m-%d %H:%M %Z}.")
 
     def _spent_since(self, token_id: int, day: str) -> int:
-        return self._db.read().execute(SPENT_SINCE, (token_id, day)).fetchone()[0]
+        return self._db.one(SPENT_SINCE, (token_id, day))[0]
 
     def admit(self, caller: Caller, ask: Ask, model) -> None:
         """Refuse what this caller may not ask: ModelNotAllowed, or ContextTooLong by the plan's or model's limit."""
@@ -206,7 +206,7 @@ class Gate:
                 param="messages")
 
     def _find(self, sql: str, key: bytes | int, address: str | None = None) -> Caller | None:
-        row = self._db.read().execute(sql, {"key": key, "now": time.time_ns() // 1_000_000}).fetchone()
+        row = self._db.one(sql, {"key": key, "now": time.time_ns() // 1_000_000})
         if row is None:
             return None
         (token_id, token_name, models, rpm, tpm, at_once, cap_day, cap_month, addresses, user_id, user_name,
