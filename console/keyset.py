@@ -7,7 +7,7 @@ rows however rare what it filters for is. Refuses to know what is listed.
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-SIZE = 50                          # rows on a page
+SIZE = 30                          # rows on a page
 REACH = 20_000                     # rows that one page may look at
 
 

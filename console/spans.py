@@ -1,11 +1,10 @@
 """Spans of days in the site's time zone: what two date fields say, and the charts over it.
 
-Owns the reading of `?from=` and `?to=`, and where a span begins and ends as a time or as the id of a call. Refuses to
-know what happened in it.
+Owns the reading of `?from=` and `?to=`, and when a span begins and ends. Refuses to know what happened in it.
 """
 
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
 from console.current import site
@@ -86,14 +85,10 @@ def _date(text: str) -> date | None:
     return day if YEAR_MIN <= day.year <= YEAR_MAX else None
 
 
-def call_id(at_ms: int) -> str:
-    """What sorts before the id of every call that begins at this moment or later."""
-    return f"req_{at_ms:012x}"
-
-
-def day_of(at_ms: int) -> str:
-    """The site's day of a time, as the database writes it."""
-    return str(datetime.fromtimestamp(at_ms / 1000, UTC).astimezone(ZoneInfo(site().timezone)).date())
+def day_bounds(day: str) -> tuple[int, int]:
+    """The first moment of a day, as the database writes it, and the first after it, in ms."""
+    begun = date.fromisoformat(day)
+    return _midnight(begun), _midnight(begun + timedelta(1))
 
 
 def _midnight(day: date) -> int:

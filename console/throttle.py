@@ -5,6 +5,7 @@ Owns the counting of attempts, in the limiter that the gate uses too. Each attem
 
 import time
 from functools import cache
+from ipaddress import ip_address, ip_network
 
 from flask import request
 from limits import RateLimitItem, parse
@@ -38,5 +39,8 @@ def refuse_over(rate: str, *keys) -> None:
 
 def address() -> str:
     """Whom attempts are counted against before anybody is known; of IPv6 the network, for that is what one has."""
-    found = request.remote_addr or ""
-    return ":".join(found.split(":")[:4]) if found.count(":") > 1 else found
+    try:
+        found = ip_address(request.remote_addr or "")
+    except ValueError:
+        return "?"
+    return str(ip_network((found, 64), strict=False)) if found.version == 6 else str(found)
