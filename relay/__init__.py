@@ -128,7 +128,7 @@ def serve(wire, caller: gate.Caller) -> Response:
 def _errand(relay: Relay, wire, ask: body.Ask, meter: Meter) -> Errand:
     policy = relay.settings.failover
     return Errand(ask, meter, caller_gone(), lambda target: (WIRES[target.wire], payload(wire, ask, target)),
-                  conversation(ask, meter.caller), policy.attempts_max, policy.total_s)
+                  conversation(ask, meter.caller), request.headers, policy.attempts_max, policy.total_s)
 
 
 def conversation(ask: body.Ask, caller: gate.Caller) -> str | None:

@@ -11,8 +11,8 @@ import itertools
 import logging
 import time
 import zlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 
 import msgspec
 import urllib3
@@ -36,6 +36,7 @@ ERROR_BYTES_MAX = 65536
 END_S = 0.05                       # for the end of a stream after its last event
 HELD_BYTES_MAX = 1 << 20           # bytes of a stream read before its first content
 EVENT_BYTES_MAX = 16 << 20
+HEADER_LENGTH_MAX = 2000
 
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
@@ -131,6 +132,7 @@ class Errand:
     gone: Callable[[], bool]
     spoken: Callable[[object], tuple]
     stick: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)       # the caller's; the wire says which of them pass
     attempts_max: int = 4
     total_s: float = 180.0
     failure: errors.UpstreamError | None = None    # of the last attempt
@@ -217,7 +219,8 @@ class Sender:
         self._watcher.watch(line, errand.gone)
         stream, reply = errand.ask.stream, None
         try:
-            response = self._post(target, wire, payload, line, key, stream)
+            headers = _headers(wire, key, stream, len(payload)) | _passed(wire, errand.headers)
+            response = self._post(target, headers, payload, line)
             reply = Reply(target, key, line, response, self._watcher)
             if response.status_code >= 300:
                 raise self._refusal(reply, response)
@@ -236,11 +239,11 @@ class Sender:
             self._watcher.forget(line)
             raise
 
-    def _post(self, target, wire, payload: bytes, line: Line, key: str, stream: bool) -> Response:
+    def _post(self, target, headers: dict[str, str], payload: bytes, line: Line) -> Response:
         upstream = target.upstream
         request = PreparedRequest()
         request.method, request.url = "POST", upstream.url(target.wire)
-        request.headers = CaseInsensitiveDict(_headers(wire, key, stream, len(payload)))
+        request.headers = CaseInsensitiveDict(headers)
         request.body = payload
         adapter = self._adapters[request.url.partition(":")[0]]
         try:
@@ -276,6 +279,12 @@ def _headers(wire, key: str, stream: bool, length: int) -> dict[str, str]:
     if key:
         headers["Authorization"] = f"Bearer {key}"
     return headers | getattr(wire, "HEADERS", {})
+
+
+def _passed(wire, given: Mapping[str, str]) -> dict[str, str]:
+    """The caller's own headers that an upstream of this wire should see; absurdly long ones are left out."""
+    told = {name: given.get(name, "") for name in getattr(wire, "PASSED", ())}
+    return {name: value for name, value in told.items() if 0 < len(value) <= HEADER_LENGTH_MAX}
 
 
 def _await_content(reply: Reply, wire) -> None:

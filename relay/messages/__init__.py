@@ -13,13 +13,14 @@ from relay.messages.answer import error, error_event, frame, from_chat, stream_f
 from relay.messages.native import as_events, clean, plain, signs, signs_of, usage
 from relay.messages.request import to_chat
 
-__all__ = ["DONE", "HEADERS", "NAME", "PATH", "TEXTS", "WANTS", "as_events", "clean", "count_tokens", "error",
+__all__ = ["DONE", "HEADERS", "NAME", "PASSED", "PATH", "TEXTS", "WANTS", "as_events", "clean", "count_tokens", "error",
            "error_event", "from_chat", "models", "plain", "read", "signs", "signs_of", "stream_from_chat", "to_chat",
            "usage"]
 
 NAME = "messages"
 PATH = "/messages"
 HEADERS = {"anthropic-version": "2023-06-01"}          # what upstreams that speak Messages want to see
+PASSED = ("anthropic-version", "anthropic-beta")       # of the caller's own: without its beta a member may be refused
 WANTS = ("input_tokens", "request_id")                 # beside an answer, for its events
 TEXTS = ("text", "thinking", "partial_json")
 DONE = frame({"type": "message_stop"})
