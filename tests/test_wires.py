@@ -98,11 +98,11 @@ def test_addresses_and_methods_speak_the_callers_dialect(stage, wire):
 
 
 @every_wire
-@pytest.mark.parametrize("body", [b"", b"{", b"[]", b'{"model": "test-model", "model": "x"}', b"\xff", b"{}",
-                                  b'{"model": 5}', b"[" * 1000], ids=repr)
-def test_what_is_no_request_is_refused_in_the_callers_dialect(stage, fake, wire, body):
+def test_what_is_no_request_is_refused_in_the_callers_dialect(stage, fake, wire):
     alice = stage()
-    assert_error(wire, alice.post(ASKS[wire][0], body), 400, "invalid_request_error")
+    twice = b'{"model": "test-model", "model": "x"}'
+    for body in (b"", b"{", b"[]", twice, b"\xff", b"{}", b'{"model": 5}', b"[" * 1000):
+        assert_error(wire, alice.post(ASKS[wire][0], body), 400, "invalid_request_error")
     assert charged(alice) == 0 and not fake.requests
 
 
@@ -130,7 +130,6 @@ def test_money_models_and_context_in_the_callers_dialect(stage, person, fake, wi
     assert {row["outcome"] for row in alice.relay.rows()} == {"refused"}
 
 
-@every_wire
 @pytest.mark.parametrize(("name", "status", "kind", "code"), [
     ("openai 500", 502, "api_error", "upstream_error"),
     ("dashscope key", 502, "api_error", "upstream_account"),
@@ -139,15 +138,17 @@ def test_money_models_and_context_in_the_callers_dialect(stage, person, fake, wi
     ("dashscope bad parameter", 400, "invalid_request_error", "invalid_parameter_error"),
     ("deepseek bad parameter", 422, "invalid_request_error", "invalid_request_error"),
 ])
-def test_an_upstreams_error_becomes_the_callers(stage, fake, wire, name, status, kind, code):
-    alice = stage()
+def test_an_upstreams_error_becomes_the_callers(stage, fake, name, status, kind, code):
+    names = [*ASKS, *(f"{wire}-streamed" for wire in STREAMED)]     # an upstream each, or their health would tell
+    alice = stage(
+        upstreams=[upstream_config(fake.url, each, speaks=["chat", "embeddings"]) for each in names],
+        models=[model_config(each, [each], kind="embeddings" if each == "embeddings" else "chat") for each in names])
     fake.always(answer(ERRORS[name][1], ERRORS[name][0]))
-    told = call(alice, wire)
-    assert_error(wire, told, status, kind, code)
-    if wire != "embeddings":
-        again = open_stream(alice, wire)
-        assert again.status in (status, 429, 502) and b"error" in again.read(), "a stream that has not begun can say so"
-    assert charged(alice) == 0
+    for wire in ASKS:
+        assert_error(wire, call(alice, wire, model=wire), status, kind, code)
+    for wire in STREAMED:                      # a stream that has not begun says no like any other call
+        assert_error(wire, call(alice, wire, model=f"{wire}-streamed", stream=True), status, kind, code)
+    assert charged(alice) == 0 and len(fake.requests) == len(names)
 
 
 @every_wire
@@ -175,13 +176,20 @@ BREAKS = {
 }
 
 
-@every_stream
 @pytest.mark.parametrize("how", BREAKS)
-def test_a_stream_that_breaks_off_never_ends_in_success(stage, fake, wire, how):
+def test_a_stream_that_breaks_off_never_ends_in_success(stage, fake, how):
     alice = stage()
     fake.always(BREAKS[how]())
-    told = open_stream(alice, wire)
-    name, document = last_event(told)
+    for wire in STREAMED:
+        told = open_stream(alice, wire)
+        assert_failed(wire, told, *last_event(told))
+        row = alice.relay.closed_row(told.request_id)
+        assert (row["outcome"], row["usage_source"]) == ("upstream_cut", "estimated")
+    assert 0 < charged(alice) < len(STREAMED) * COST, "what was delivered is charged, and no more"
+
+
+def assert_failed(wire: str, told, name: str | None, document: dict) -> None:
+    """A stream that was read to its end ended in its wire's way to fail, and in nothing like success."""
     for mark in (b"[DONE]", b"message_stop", b"message_delta", b"response.completed", b"response.incomplete"):
         assert mark not in told.body
     if wire == "messages":
@@ -192,17 +200,13 @@ def test_a_stream_that_breaks_off_never_ends_in_success(stage, fake, wire, how):
         assert document["response"]["error"]["code"] in ("server_error", "rate_limit_exceeded")
     else:
         assert name is None and set(document["error"]) == {"message", "type", "param", "code"}
-    row = alice.relay.closed_row(told.request_id)
-    assert (row["outcome"], row["usage_source"]) == ("upstream_cut", "estimated")
-    assert 0 < charged(alice) < COST, "what was delivered is charged, and no more"
 
 
-@every_stream
-def test_an_announced_tool_call_that_never_comes_is_no_success(stage, fake, wire):
+def test_a_tool_call_that_is_cut_is_no_success(stage, fake):
     alice = stage()
-    begun = Says(calls=CALLS).pieces()[:3]
+    begun = Says(calls=CALLS).pieces()[:4]
     fake.always(stream(*begun, done=False, then=cut))
-    told = open_stream(alice, wire).read()
+    told = b"".join(open_stream(alice, wire).read() for wire in STREAMED)
     for mark in (b"[DONE]", b"message_stop", b"response.completed", b'"status":"completed"'):
         assert mark not in told
 
@@ -278,3 +282,54 @@ def test_a_token_sees_the_models_that_it_may_use(stage):
     bound = alice.relay.client(mint(alice, models=["other-model"]))
     assert [each["id"] for each in bound.get("/api/v1/models").json["data"]] == ["other-model"]
     assert bound.get("/api/v1/models/test-model").status == 404
+
+
+LOOKUPS = {                                    # address -> where a tool reads what is left, in yuan or units of it
+    "/dashboard/billing/subscription": lambda told: told["hard_limit_usd"],
+    "/v1/dashboard/billing/subscription": lambda told: told["system_hard_limit_usd"],
+    "/api/user/self": lambda told: told["data"]["quota"] / 500_000,
+    "/api/usage/token/": lambda told: told["data"]["total_available"] / 500_000,
+    "/v1/usage": lambda told: told["remaining"],
+    "/api/v1/key": lambda told: told["data"]["limit_remaining"],
+}
+
+
+def test_balance_lookups_are_free_and_outside_the_limit(stage, fake):
+    alice = stage()
+    fake.always(Says("Sunny.", counts={"prompt_tokens": 500_000, "completion_tokens": 125_000}))
+    assert alice.client.chat("word " * 500_000, max_tokens=8192).status == 200        # 1 yuan and 65,536 millionths
+    spent = charged(alice) / 10**9
+    one = alice.relay.client(mint(alice, rpm=1))
+    for path, left in LOOKUPS.items():
+        told = one.get(path)
+        assert told.status == 200 and "x-ratelimit-limit-requests" not in told.headers
+        assert abs(left(told.json) - (10 if "subscription" in path else 10 - spent)) < 1e-5, path
+        assert_openai_error(alice.relay.client().get(path), 401, "invalid_api_key")
+    dates = "?start_date=2026-01-01&end_date=2030-01-01"
+    for path in ("/dashboard/billing/usage", "/v1/dashboard/billing/usage"):
+        assert one.get(path + dates).json["total_usage"] == pytest.approx(100 * spent, abs=1e-3)
+    assert len(alice.relay.rows()) == 1 and charged(alice) / 10**9 == spent
+
+
+def test_counting_and_listing_use_up_no_budget(stage):
+    alice = stage()
+    one = alice.relay.client(mint(alice, rpm=1))
+    for _ in range(3):
+        assert one.post("/v1/messages/count_tokens", {"model": "test-model", "messages": QUESTION}).status == 200
+        assert one.get("/v1/models").status == 200
+    assert alice.relay.rows() == []
+
+
+# Cursor
+
+
+def test_what_cursor_posts_to_chat_completions_is_answered_as_chat(alice, fake):
+    fake.always(Says("Let me look.", calls=CALLS[:1]))
+    asked = {"model": "test-model", "input": [{"role": "user", "content": "How is the weather?"}], "stream": True,
+             "tools": [{"type": "function", "name": CALLS[0][1], "parameters": {}}], "reasoning": {"effort": "high"}}
+    told = alice.open("POST", "/api/v1/chat/completions", asked)
+    assert told.text() == "Let me look." and told.body.endswith(b"data: [DONE]\n\n")
+    assert b'"name":"get_weather"' in told.body and b"event:" not in told.body
+    assert fake.requests[0].json["tools"][0]["function"]["name"] == "get_weather"
+    assert alice.post("/api/v1/chat/completions", asked | {"stream": False}).json["object"] == "chat.completion"
+    assert charged(alice) == 2 * COST
