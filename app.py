@@ -27,6 +27,7 @@ def create_app(settings=None, *, serving: bool = False) -> Flask:
     app = Flask(__name__)
     app.config.update(MAX_CONTENT_LENGTH=settings.server.body_bytes_max)
     app.json.sort_keys = False
+    app.ensure_sync = lambda function: function            # none of ours is async; Flask would look each time
     database = db.Database(settings.database.path, writer=serving)
     limiter = Limiter(lambda: "", strategy="fixed-window", storage_uri=windows.address(settings.limits.storage_uri))
     limiter.init_app(Flask("limits"))      # not our app: the gate asks it, so its hooks on every request would be idle

@@ -117,6 +117,8 @@ class Watcher:
 class _Tracked:
     """A connection that reaches public addresses only, and can be cut from its first moment on."""
 
+    _unsent: list[bytes] | None = None
+
     def _new_conn(self) -> socket.socket:
         line: Line = _thread.line
         line.fresh = True
@@ -148,7 +150,20 @@ class _Tracked:
     def request(self, *args, **options) -> None:
         if self.sock is not None:
             _thread.line.attach(self.sock)
-        super().request(*args, **options)
+        self._unsent = []
+        try:
+            super().request(*args, **options)
+            data = b"".join(self._unsent)
+        finally:
+            self._unsent = None
+        self.send(data)
+
+    def send(self, data) -> None:
+        """Keep the pieces of a request together: http.client sends head and body apart, which wakes the peer twice."""
+        if self._unsent is None:
+            super().send(data)
+        else:
+            self._unsent.append(data)
 
 
 class _Plain(_Tracked, HTTPConnection):

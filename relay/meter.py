@@ -179,7 +179,7 @@ class Meter:
         self.attempts.append({"upstream": target.upstream.name, "model": target.model, "status": status,
                               "ms": took_ms} | ({"error": error} if error else {}))
         self._upstream = target.upstream.name
-        metrics.attempts.labels(target.upstream.name, error or "ok").inc()
+        metrics.of(metrics.attempts, target.upstream.name, error or "ok").inc()
 
     def serve_from(self, target, texts: re.Pattern) -> None:
         """The target that answers: whose policy holds, and where its texts stand."""
@@ -268,14 +268,14 @@ class Meter:
         self._output_tokens += estimate.text("".join(_text(piece) for piece in found))
 
     def _count(self, end: billing.Ending) -> None:
-        metrics.calls.labels(self.wire, end.outcome).inc()
+        metrics.of(metrics.calls, self.wire, end.outcome).inc()
         if self._first_byte is not None:
-            metrics.first_byte.labels(self.wire).observe(self._first_byte - self.started)
+            metrics.of(metrics.first_byte, self.wire).observe(self._first_byte - self.started)
         if end.usage:
             self.books.on_close(self.caller, end.usage)
-            metrics.llm_tokens.labels("input").inc(end.usage.input_tokens)
-            metrics.llm_tokens.labels("cached").inc(end.usage.cached_tokens)
-            metrics.llm_tokens.labels("output").inc(end.usage.output_tokens)
+            metrics.of(metrics.llm_tokens, "input").inc(end.usage.input_tokens)
+            metrics.of(metrics.llm_tokens, "cached").inc(end.usage.cached_tokens)
+            metrics.of(metrics.llm_tokens, "output").inc(end.usage.output_tokens)
             metrics.cost.inc(self.price.at(end.usage.input_tokens).cost(end.usage))
 
 

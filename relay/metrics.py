@@ -4,6 +4,8 @@ Owns names and labels. Labels come from closed sets (wires, outcomes, codes, con
 sends becomes a label, and no member is named.
 """
 
+from functools import cache
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 registry = CollectorRegistry()
@@ -21,6 +23,12 @@ in_flight = Gauge("relay_calls_in_flight", "Calls being relayed now.", registry=
 unrecorded = Gauge("relay_unrecorded_endings", "Endings that wait for the disk to be written.", registry=registry)
 upstream_up = Gauge("relay_upstream_up", "1 while an upstream may be asked, 0 while it rests.", ["upstream"],
                     registry=registry)
+
+
+@cache
+def of(metric, *labels: str):
+    """The metric with these labels; looking them up each time takes longer than counting."""
+    return metric.labels(*labels)
 
 
 def upstreams_are(report: list[dict]) -> None:
