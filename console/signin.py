@@ -213,12 +213,12 @@ def register():
                            signup_reward=rules.signup_reward, invite_reward=rules.invite_reward,
                            language=i18n.language())
     except accounts.AccountError as err:
-        _show(err, form)
+        show_error(err, form)
         return render_template("member/register.html", **shown)
     return _enter(who, greeting=_("Welcome, %(name)s.", name=who.name))
 
 
-def _show(err: accounts.AccountError, form) -> None:
+def show_error(err: accounts.AccountError, form) -> None:
     """Put what `accounts` says beside its field, in the visitor's language."""
     if isinstance(err, accounts.NameTaken):
         form.name.errors = [_("Somebody has this name already. Choose another.")]
@@ -251,7 +251,7 @@ def setup():
     try:
         who = accounts.set_up(state().db, form.key.data, form.name.data, form.password.data, language=i18n.language())
     except accounts.AccountError as err:
-        _show(err, form)
+        show_error(err, form)
         return render_template("member/setup.html", form=form)
     reward = state().settings.accounts.signup_reward
     if reward:

@@ -102,13 +102,13 @@ def page():
     rows = conn.execute(DAILY, asked.values).fetchall()
     before, after = request.args.get("before"), request.args.get("after")
     known = models_used(asked)
-    leap = {} if after or not (asked.token_id or asked.model in known) else {"until": _newest_use(rows, before)}
+    leap = {} if after or not (asked.token_id or asked.model in known) else {"until": newest_use(rows, before)}
     measure = request.args.get("measure") if request.args.get("measure") in MEASURES else "cost"
     per_model = sums_by(rows, "model")
     return render_template(
         "member/usage.html", asked=asked, found=asked.calls(**leap).page(conn, before, after), tokens=token_names(),
         outcomes=OUTCOMES, measures=MEASURES, measure=measure, per_model=per_model, total=sum_up(rows),
-        chart=chart(rows, asked.span, measure, per_model), presets=_presets(), choices={
+        chart=chart(rows, asked.span, measure, per_model), presets=presets(), choices={
             "token": [("", _("All tokens")), *token_names().items()],
             "model": [("", _("All models")), *((name, name) for name in known)],
             "outcome": [("", _("All outcomes")), *((name, text) for name, (text, _kind) in OUTCOMES.items())]},
@@ -153,7 +153,7 @@ def chart(rows, span: spans.Span, measure: str, per_model: dict) -> charts.Chart
                                write=format.money_short if measure == "cost" else format.count)
 
 
-def _newest_use(rows, before: str | None) -> str:
+def newest_use(rows, before: str | None) -> str:
     """The end of the newest day, before a call, on which there was something: no need to look at later ones."""
     for day in sorted({row["day"] for row in rows}, reverse=True):
         since, until = spans.day_bounds(day)
@@ -162,7 +162,7 @@ def _newest_use(rows, before: str | None) -> str:
     return first_id(0)
 
 
-def _presets() -> list[tuple[str, spans.Span]]:
+def presets() -> list[tuple[str, spans.Span]]:
     return [(_("Today"), spans.latest(1)), (_("7 days"), spans.latest(7)), (_("30 days"), spans.latest(30)),
             (_("90 days"), spans.latest(90))]
 
@@ -198,7 +198,7 @@ def call(call_id: str):
     return render_template(
         "member/call.html", call=row, token=token_names().get(row["token_id"], ""), lines=price_lines(row),
         outcome=row["outcome"] or "open", outcomes=OUTCOMES, endings=ENDINGS, sources=SOURCES,
-        attempts=json.loads(row["attempts"]), sentence=codes.get(row["error"]), notes=_notes(row))
+        attempts=json.loads(row["attempts"]), sentence=codes.get(row["error"]), notes=notes(row))
 
 
 @pages.get("/<call_id>/cost")
@@ -279,5 +279,5 @@ NOTES = {
 }
 
 
-def _notes(row) -> list:
+def notes(row) -> list:
     return [NOTES.get(note, note) for note in (row["usage_note"] or "").split(", ") if note]

@@ -45,7 +45,7 @@ def page():
 
 
 def _show(form: CodeForm) -> str:
-    newest = entries().page(state().db.read(), size=ENTRIES_SHOWN)
+    newest = entries(member().id).page(state().db.read(), size=ENTRIES_SHOWN)
     return render_template("member/wallet.html", form=form, has=holdings.of(member().id), sold=sold(), newest=newest,
                            kinds=KINDS, pockets_named=POCKETS, say=say, kept_since=kept_since())
 
@@ -122,14 +122,15 @@ def buy(name: str):
 
 # ---- the statement -------------------------------------------------------------------------------------------------
 
-def entries(pocket: str | None = None, kind: str | None = None) -> keyset.List:
-    """The member's entries, of one pocket or kind or all."""
+def entries(user_id: int, pocket: str | None = None, kind: str | None = None) -> keyset.List:
+    """A member's entries, of one pocket or kind or all."""
     matching = " AND ".join(f"{name} = :{name}" for name, value in (("pocket", pocket), ("kind", kind)) if value)
     return keyset.List("entries", COLUMNS, "id", "user_id = :user_id", matching,
-                       {"user_id": member().id, "pocket": pocket, "kind": kind})
+                       {"user_id": user_id, "pocket": pocket, "kind": kind})
 
 
-def _asked() -> tuple[str | None, str | None]:
+def asked() -> tuple[str | None, str | None]:
+    """The pocket and the kind that the GET parameters ask for."""
     pocket, kind = request.args.get("pocket"), request.args.get("kind")
     return pocket if pocket in POCKETS else None, kind if kind in KINDS else None
 
@@ -138,9 +139,9 @@ def _asked() -> tuple[str | None, str | None]:
 @members_only
 def statement():
     """Every movement of every pocket, each with the balance after it."""
-    pocket, kind = _asked()
-    found = entries(pocket, kind).page(state().db.read(), request.args.get("before", type=int),
-                                       request.args.get("after", type=int))
+    pocket, kind = asked()
+    found = entries(member().id, pocket, kind).page(state().db.read(), request.args.get("before", type=int),
+                                                    request.args.get("after", type=int))
     choices = {"pocket": [("", _("All pockets")), *POCKETS.items()], "kind": [("", _("All kinds")), *KINDS.items()]}
     return render_template("member/statement.html", found=found, pocket=pocket, kind=kind, kinds=KINDS, say=say,
                            pockets_named=POCKETS, kept_since=kept_since(), choices=choices)
@@ -150,14 +151,16 @@ def statement():
 @members_only
 def csv():
     """The statement as a file."""
-    pocket, kind = _asked()
-    batches = ([_exported(row) for row in batch]
-               for batch in entries(pocket, kind).all(state().db.read(), export.BATCH))
-    head = ["id", "created_at", "pocket", "kind", "amount", "balance_after", "request_id", "note"]
-    return export.download("statement", head, batches)
+    pocket, kind = asked()
+    batches = ([exported(row) for row in batch]
+               for batch in entries(member().id, pocket, kind).all(state().db.read(), export.BATCH))
+    return export.download("statement", EXPORTED, batches)
 
 
-def _exported(row) -> list:
+EXPORTED = ["id", "created_at", "pocket", "kind", "amount", "balance_after", "request_id", "note"]
+
+
+def exported(row) -> list:
     """An entry as a line: the grant in LLM tokens, the other pockets in yuan."""
     write = str if row["pocket"] == "grant" else export.money
     return [row["id"], export.time(row["created_at"]), row["pocket"], row["kind"], export.Number(write(row["amount"])),
