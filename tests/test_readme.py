@@ -117,7 +117,8 @@ def test_links_lead_somewhere(path):
 @pytest.mark.parametrize("path", PAGES, **ids)
 def test_files_that_are_named_exist(path):
     folders = "deploy|docs|tests|commands|console|relay|bench"
-    named = re.findall(rf"`((?:{folders})/[\w./-]*|[\w-]+\.(?:py|sql|example\.toml))`", path.read_text(encoding="utf-8"))
+    pattern = rf"`((?:{folders})/[\w./-]*|[\w-]+\.(?:py|sql|example\.toml))`"
+    named = re.findall(pattern, path.read_text(encoding="utf-8"))
     missing = {each for each in named if not any((ROOT / folder / (each + end)).exists() for end in ("", ".py")
                                                  for folder in ("", "tests"))}
     assert missing == set()
