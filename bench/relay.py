@@ -46,7 +46,7 @@ output = "8"
 class Relay:
     """One folder, one file, one process at a time."""
 
-    def __init__(self, folder: Path, upstream_port: int, threads: int = 640):
+    def __init__(self, folder: Path, upstream_port: int, threads: int = 520):
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.log = folder, folder / "relay.log"
         self.config = folder / "config.toml"

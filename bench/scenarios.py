@@ -60,8 +60,12 @@ def plain(bench: Bench, callers: int, seconds: float) -> None:
     name = f"{callers} caller{'s' if callers > 1 else ''}"
     for _ in range(bench.rounds):
         for target in bench.targets:
+            before = target.cpu_ms() if target.pid else None
             found = bench.run(target, callers=callers, seconds=seconds)
             bench.note(f"{name}: calls/s", target, found["calls_per_s"])
+            if target.pid and found["calls_per_s"]:
+                used = (target.cpu_ms() - before) / (found["calls_per_s"] * seconds)
+                bench.note(f"{name}: CPU ms a call", target, used)
             bench.note(f"{name}: p50 ms", target, found["p50_ms"])
             bench.note(f"{name}: p99 ms", target, found["p99_ms"])
             bench.note(f"{name}: failed", target, found["failed"])

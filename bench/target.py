@@ -30,6 +30,10 @@ class Target:
         """Resident memory of the process and all its descendants, in MiB."""
         return sum(map(resident_kib, family(self.pid))) / 1024
 
+    def cpu_ms(self) -> float:
+        """Processor time that the process and its descendants have used, in ms."""
+        return sum(map(used_ticks, family(self.pid))) * 1000 / os.sysconf("SC_CLK_TCK")
+
     def answered(self) -> bool:
         """Whether one plain call is answered with 200."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
@@ -49,6 +53,12 @@ def resident_kib(pid: int) -> int:
         if line.startswith("VmRSS:"):
             return int(line.split()[1])
     return 0
+
+
+def used_ticks(pid: int) -> int:
+    """User and system time, in clock ticks (proc(5): fields 14 and 15 of stat)."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12])
 
 
 def family(pid: int) -> list[int]:
