@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 SIZE = 30                          # rows on a page
-REACH = 20_000                     # rows that one page may look at
+REACH = 10_000                     # rows that one page may look at
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,8 @@ class Walk:
 class List:
     """A list in the database, in SQL of ours; what people typed belongs into `values`.
 
-    `within` is what an index finds, in the order of `key`; `matching` filters what it finds.
+    `within` is what an index finds, in the order of `key`; `low` and `high` are keys that it lies between (the first
+    included); `matching` filters what is found.
     """
 
     table: str
@@ -46,6 +47,8 @@ class List:
     within: str
     matching: str = ""
     values: dict | None = None
+    low: str | int | None = None
+    high: str | int | None = None
 
     def page(self, conn, before=None, after=None, size: int = SIZE) -> Page:
         """The rows older than `before`, else those newer than `after`, else the newest."""
@@ -71,15 +74,33 @@ class List:
 
     def walk(self, conn, start, size: int, older: bool = True) -> Walk:
         """Rows from a key on (None: from the end of the list), in the direction of the walk."""
-        beyond, up_to, order, last = ("<", ">=", "DESC", "min") if older else (">", "<=", "ASC", "max")
-        values = {**(self.values or {}), "start": start, "reach": REACH, "size": size + 1}
-        within = self.within + (f" AND {self.key} {beyond} :start" if start is not None else "")
-        if self.matching:
-            looked, edge = conn.execute(
-                f"SELECT count(*), {last}(key) FROM (SELECT {self.key} AS key FROM {self.table} WHERE {within}"
-                f" ORDER BY {self.key} {order} LIMIT :reach)", values).fetchone()
-            values["edge"] = edge if looked == REACH else None
-            within += f" AND {self.matching}" + (f" AND {self.key} {up_to} :edge" if looked == REACH else "")
-        rows = conn.execute(f"SELECT {self.key} AS key, {self.columns} FROM {self.table} WHERE {within}"
-                            f" ORDER BY {self.key} {order} LIMIT :size", values).fetchall()
-        return Walk(rows[:size], len(rows) > size, values.get("edge"))
+        span, order = self._span(start, older), "DESC" if older else "ASC"
+        edge = self._edge(conn, span, order) if self.matching else None
+        if edge is not None:
+            span = span | ({"low": edge, "from": ">="} if older else {"high": edge, "to": "<="})
+        matching = f" AND {self.matching}" if self.matching else ""
+        rows = conn.execute(
+            f"SELECT {self.key} AS key, {self.columns} FROM {self.table} WHERE {self._within(span)}{matching}"
+            f" ORDER BY {self.key} {order} LIMIT :size", {**(self.values or {}), **span, "size": size + 1}).fetchall()
+        return Walk(rows[:size], len(rows) > size, edge)
+
+    def _span(self, start, older: bool) -> dict:
+        """The keys to look at: one lower bound and one upper one, for of two an index uses but one."""
+        span = {"low": self.low, "from": ">=", "high": self.high, "to": "<"}
+        if start is not None and older:
+            span["high"] = start if self.high is None else min(start, self.high)
+        elif start is not None and (self.low is None or start >= self.low):
+            span |= {"low": start, "from": ">"}
+        return span
+
+    def _within(self, span: dict) -> str:
+        low = f" AND {self.key} {span['from']} :low" if span["low"] is not None else ""
+        return self.within + low + (f" AND {self.key} {span['to']} :high" if span["high"] is not None else "")
+
+    def _edge(self, conn, span: dict, order: str):
+        """The key at which so many rows have been looked at, or None if the list ends before that."""
+        looked, edge = conn.execute(
+            f"SELECT count(*), {'min' if order == 'DESC' else 'max'}(key) FROM (SELECT {self.key} AS key"
+            f" FROM {self.table} WHERE {self._within(span)} ORDER BY {self.key} {order} LIMIT :reach)",
+            {**(self.values or {}), **span, "reach": REACH}).fetchone()
+        return edge if looked == REACH else None

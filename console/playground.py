@@ -10,7 +10,7 @@ from flask import Blueprint, Response, g, jsonify, render_template, request
 from werkzeug.exceptions import HTTPException
 
 import billing
-from console import holdings, public
+from console import holdings, public, tokens
 from console.current import member, state
 from console.i18n import gettext as _
 from console.i18n import lazy_gettext as _l
@@ -40,12 +40,11 @@ ORDERS = {
 def page():
     """The page: pick a token and a model, talk, see the cost."""
     now = billing.now_ms()
-    tokens = [each for each in gate.tokens(state().db, member().id)
-              if each["revoked_at"] is None and (each["expires_at"] is None or each["expires_at"] > now)]
+    usable = [each for each in tokens.listed(member().id) if (each["expires_at"] or now + 1) > now]
     models = public.chat_models()
     wish = request.args.get("token", type=int)
-    picked = next((each for each in tokens if each["id"] == wish), tokens[0] if tokens else None)
-    return render_template("member/playground.html", tokens=tokens, models=models, picked=picked, styles=STYLES,
+    picked = next((each for each in usable if each["id"] == wish), usable[0] if usable else None)
+    return render_template("member/playground.html", tokens=usable, models=models, picked=picked, styles=STYLES,
                            model=public.picked_model(), orders=ORDERS, has=holdings.of(member().id))
 
 

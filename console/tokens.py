@@ -4,6 +4,7 @@ Owns the pages around `relay.tokens`. The raw token passes through once, on the 
 kept nowhere, so the page that fills it into other snippets gets it back from that page.
 """
 
+import json
 import secrets
 from datetime import date, timedelta
 from types import SimpleNamespace
@@ -27,6 +28,8 @@ pages = Blueprint("tokens", __name__, url_prefix="/console/tokens")
 
 REVOKED_SHOWN = 50
 COUNT_MAX = 1_000_000_000
+COLUMNS = ("id, name, hint, models, rpm, tpm, calls_at_once, cap_day, cap_month, addresses, created_at, expires_at,"
+           " revoked_at")
 ONCE = "1 per day"                         # a form that made a token makes no second one
 
 
@@ -107,12 +110,16 @@ def _as_typed(token: dict) -> dict:
         "expires": token["expires_at"] and date.fromisoformat(str(format.local(token["expires_at"] - 1).date()))}
 
 
-def own(token_id: int, usable: bool = True) -> dict:
-    """One of the member's tokens; 404 for any other, and for a revoked one."""
-    found = next((each for each in gate.tokens(state().db, member().id) if each["id"] == token_id), None)
-    if found is None or (usable and found["revoked_at"] is not None):
-        abort(404)
-    return found
+def listed(user_id: int) -> list[dict]:
+    """A member's unrevoked tokens, newest first, without what was used of them (which `gate.tokens` sums up)."""
+    rows = state().db.read().execute(f"SELECT {COLUMNS} FROM tokens WHERE user_id = ? AND revoked_at IS NULL"
+                                     " ORDER BY id DESC", (user_id,)).fetchall()
+    return [dict(row) | {name: json.loads(row[name]) for name in ("models", "addresses") if row[name]} for row in rows]
+
+
+def own(token_id: int) -> dict:
+    """One of the member's tokens; 404 for any other, and for one that is revoked."""
+    return next((each for each in listed(member().id) if each["id"] == token_id), None) or abort(404)
 
 
 @pages.get("")
@@ -211,7 +218,7 @@ def ask_revoke(token_id: int):
 @members_only
 def revoke(token_id: int):
     """Revoke a token."""
-    name = own(token_id, usable=False)["name"]
+    token = own(token_id)
     if gate.revoke(state().db, token_id, member().id):
-        flash(_("The token %(name)s is revoked.", name=name), "good")
+        flash(_("The token %(name)s is revoked.", name=token["name"]), "good")
     return back_to("tokens.page")

@@ -42,6 +42,9 @@ COLUMNS = ("id, token_id, wire, model, stream, started_at, closed_at, outcome, s
            " hold_grant, hold_quota, hold_wallet, charged_grant, charged_quota, charged_wallet, first_byte_ms,"
            " duration_ms, attempts, upstream")
 
+# Those that run are few, and have an index of their own, which SQLite would not choose by itself.
+RUNNING = "requests INDEXED BY requests_open", "user_id = :user_id AND closed_at IS NULL"
+
 DAILY = """
 SELECT day, model, sum(calls) AS calls, sum(refused) AS refused, sum(input_tokens) AS input_tokens,
        sum(cached_tokens) AS cached_tokens, sum(output_tokens) AS output_tokens, sum(cost) AS cost,
@@ -65,18 +68,18 @@ class Wish:
     def values(self) -> dict:
         """What the queries need."""
         return {"user_id": member().id, "token_id": self.token_id, "model": self.model, "outcome": self.outcome,
-                "first": str(self.span.first), "last": str(self.span.last),
-                "since": first_id(self.span.since), "until": first_id(self.span.until)}
+                "first": str(self.span.first), "last": str(self.span.last)}
 
-    def calls(self, **changes) -> keyset.List:
-        """The calls that fit. `changes` replace values."""
+    def calls(self, until: int | None = None) -> keyset.List:
+        """The calls that fit, begun before `until` (ms)."""
         matching = [] if self.token_id is None else ["token_id = :token_id"]
         if self.model is not None:
             matching.append("model = :model")
-        if self.outcome:
-            matching.append("outcome IS NULL" if self.outcome == "open" else "outcome = :outcome")
-        return keyset.List("requests", COLUMNS, "id", "user_id = :user_id AND id >= :since AND id < :until",
-                           " AND ".join(matching), self.values | changes)
+        if self.outcome not in (None, "open"):
+            matching.append("outcome = :outcome")
+        table, within = RUNNING if self.outcome == "open" else ("requests", "user_id = :user_id")
+        return keyset.List(table, COLUMNS, "id", within, " AND ".join(matching), self.values,
+                           first_id(self.span.since), first_id(min(until or self.span.until, self.span.until)))
 
 
 def wish() -> Wish:
@@ -102,11 +105,11 @@ def page():
     rows = conn.execute(DAILY, asked.values).fetchall()
     before, after = request.args.get("before"), request.args.get("after")
     known = models_used(asked)
-    leap = {} if after or not (asked.token_id or asked.model in known) else {"until": newest_use(rows, before)}
+    until = None if after or not (asked.token_id or asked.model in known) else newest_use(rows, before)
     measure = request.args.get("measure") if request.args.get("measure") in MEASURES else "cost"
     per_model = sums_by(rows, "model")
     return render_template(
-        "member/usage.html", asked=asked, found=asked.calls(**leap).page(conn, before, after), tokens=token_names(),
+        "member/usage.html", asked=asked, found=asked.calls(until).page(conn, before, after), tokens=token_names(),
         outcomes=OUTCOMES, measures=MEASURES, measure=measure, per_model=per_model, total=sum_up(rows),
         chart=chart(rows, asked.span, measure, per_model), presets=presets(), choices={
             "token": [("", _("All tokens")), *token_names().items()],
@@ -153,13 +156,13 @@ def chart(rows, span: spans.Span, measure: str, per_model: dict) -> charts.Chart
                                write=format.money_short if measure == "cost" else format.count)
 
 
-def newest_use(rows, before: str | None) -> str:
-    """The end of the newest day, before a call, on which there was something: no need to look at later ones."""
+def newest_use(rows, before: str | None) -> int:
+    """The end (ms) of the newest day, before a call, on which there was something: later ones need no look."""
     for day in sorted({row["day"] for row in rows}, reverse=True):
         since, until = spans.day_bounds(day)
         if before is None or first_id(since) < before:
-            return first_id(until)
-    return first_id(0)
+            return until
+    return 1
 
 
 def presets() -> list[tuple[str, spans.Span]]:
