@@ -5,10 +5,14 @@ as its provider says, and an upstream that fails again and again rests with grow
 pause one call may probe it). It knows no request and opens no connection. All state is of this process; `report` is
 the picture for the log, the command line, /metrics and the console.
 
+A busy key whose provider does not say for how long is only passed over while another can be asked: often the next call
+fits in again, and a team with one key is better served by trying.
+
 The caller's own mistakes teach nothing: a hundred bad requests change no health.
 """
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -21,6 +25,7 @@ log = logging.getLogger("relay.health")
 FAILURES_TO_REST = 5               # in a row; below that other calls of the moment may be luckier
 PAUSE_S, PAUSE_MAX_S = 1.0, 60.0
 REFUSED_S, REFUSED_MAX_S = 60.0, 1800.0
+TELL_AGAIN_S = 600.0               # between two notices of the same trouble: what comes and goes is told once
 LATENCY_WEIGHT = 0.1               # of the newest call in the moving average
 
 
@@ -31,6 +36,7 @@ class State:
     name: str
     resting_until: float = 0.0     # monotonic
     why: str | None = None         # busy | refused | failing
+    open_end: bool = False         # busy, and its provider has not said for how long
     rests: int = 0                 # in a row, for growing pauses
     failures: int = 0              # in a row
     probing: bool = False
@@ -40,9 +46,20 @@ class State:
     latency_ms: float = 0.0
     last_error: str | None = None  # a code, never a provider's words
     last_error_at: int | None = None
+    noticed: bool = False          # administrators have heard of it, and not yet that it is over
 
-    def rest(self, why: str, seconds: float, now: float) -> None:
-        self.why, self.resting_until, self.probing = why, now + seconds, False
+    def busy(self, seconds: float | None, now: float) -> None:
+        """Rest as long as the provider says, or for a moment; a longer or a worse rest stays."""
+        until = now + (seconds or PAUSE_S)
+        if now < self.resting_until and (self.why != "busy" or until <= self.resting_until):
+            return
+        self.why, self.resting_until, self.open_end = "busy", until, seconds is None
+
+    def rest(self, why: str, pause_s: float, most_s: float, now: float) -> None:
+        """Rest, each time in a row twice as long. Of a crowd of calls that fail together only the first counts."""
+        if now < self.resting_until and self.why != "busy":
+            return
+        self.why, self.resting_until = why, now + min(pause_s * 2 ** min(self.rests, 10), most_s)
         self.rests += 1
 
 
@@ -55,23 +72,24 @@ class Health:
     changes: int = 0                                   # counts what changed in the picture
     _upstreams: dict[str, State] = field(default_factory=dict)
     _keys: dict[tuple[str, str], State] = field(default_factory=dict)
+    _told_at: dict[str, float] = field(default_factory=dict)       # notices
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def begin(self, upstream, wish: int, tried: set[str]) -> str | None:
+    def begin(self, upstream, wish: int, tried: set[str], pressed: bool = False) -> str | None:
         """A key of this upstream that a call may try now, the `wish`-th if it can be; None if it or all keys rest.
 
-        An upstream without keys has the key "". After a pause only one call is let through to probe. What begins here
-        is ended by `end`, and what the attempt taught is told to `learn`.
+        An upstream without keys has the key "". After a pause only one call is let through to probe. `pressed`: there
+        is nobody else to ask. What begins here is ended by `end`, and what the attempt taught is told to `learn`.
         """
         now, keys = self.clock(), upstream.keys or ("",)
         with self._lock:
             state = self._upstream(upstream.name)
             full = upstream.calls_at_once is not None and state.running >= upstream.calls_at_once
-            if full or not self._may_try(state, now):
+            if full or not self._may_try(state, now, pressed):
                 return None
             for offset in range(len(keys)):
                 key = keys[(wish + offset) % len(keys)]
-                if key not in tried and self._may_try(self._key(upstream.name, key), now):
+                if key not in tried and self._may_try(self._key(upstream.name, key), now, pressed):
                     self._probe(state)
                     self._probe(self._key(upstream.name, key))
                     state.running += 1
@@ -84,28 +102,51 @@ class Health:
             self._upstream(upstream_name).running -= 1
 
     def learn(self, upstream_name: str, key: str, error: BaseException | None, took_ms: float) -> None:
-        """What an attempt's end teaches; `error` None: it answered."""
+        """What an attempt teaches; `error` None: it began to answer."""
         now = self.clock()
         with self._lock:
             upstream, state = self._upstream(upstream_name), self._key(upstream_name, key)
             upstream.calls += 1
             upstream.probing = state.probing = False
-            if error is None or isinstance(error, errors.UpstreamRefused):
-                self._recovered(upstream, state, took_ms)
+            if error is None or isinstance(error, errors.UpstreamRefused) or getattr(error, "of_model", False):
+                self._answers(upstream, state, took_ms, now)
             elif isinstance(error, errors.UpstreamError):
                 self._failed(upstream, state, error, now)
 
-    def exhausted(self, upstreams: list) -> errors.RelayError:
-        """What to say when none of these may be tried: when they are only busy, wait; when broken, that they are."""
+    def learn_end(self, upstream_name: str, key: str, error: errors.UpstreamError | None) -> None:
+        """What the end of an answer teaches; `error`: why it broke off."""
         now = self.clock()
         with self._lock:
-            states = [state for each in upstreams for state in self._states(each.name)]
+            upstream, state = self._upstream(upstream_name), self._key(upstream_name, key)
+            if error is None or isinstance(error, errors.UpstreamRefused):
+                upstream.failures = upstream.rests = state.rests = 0
+            else:
+                self._failed(upstream, state, error, now)
+
+    def lacks(self, upstream_name: str, model: str) -> None:
+        """An upstream has no such model, or not for us. It is none the worse for it, but a route should be changed."""
+        with self._lock:
+            self._tell(f"Upstream {upstream_name} does not serve {model} to us: look at the route and at the "
+                       "provider's console.", self.clock())
+
+    def wake(self) -> None:
+        """Let everything be tried again now: somebody has changed the settings, or has paid."""
+        with self._lock:
+            self.changes += 1
+            for state in (*self._upstreams.values(), *self._keys.values()):
+                state.why, state.resting_until, state.rests, state.failures = None, 0.0, 0, 0
+
+    def exhausted(self, upstreams: list) -> errors.RelayError:
+        """What to say when none of these may be tried: to wait if one is only busy, else that they are broken."""
+        now = self.clock()
+        with self._lock:
+            states = [state for each in upstreams for state in self._states(each)]
             resting = [state for state in states if now < state.resting_until or state.probing]
         if not resting:
             return errors.UpstreamBusy("The model's providers have all the calls that they take at once.",
                                        retry_after=1)
-        wait_s = max(1, int(min((state.resting_until - now for state in resting), default=1) + 0.999))
-        if all(state.why == "busy" for state in resting):
+        wait_s = max(1, math.ceil(min(state.resting_until for state in resting) - now))
+        if any(state.why == "busy" for state in resting):
             return errors.UpstreamBusy(retry_after=wait_s)
         if all(state.why == "refused" for state in resting):
             return errors.UpstreamAccount(retry_after=wait_s)
@@ -130,12 +171,16 @@ class Health:
                 "rests_s": max((round(each.resting_until - now, 1) for each in resting), default=0),
                 "last_error": latest.last_error, "last_error_at": latest.last_error_at}
 
-    def _recovered(self, upstream: State, key: State, took_ms: float) -> None:
-        if upstream.why or key.why:
-            self.changes += 1
-            log.warning("upstream %s answers again", upstream.name)
+    def _answers(self, upstream: State, key: State, took_ms: float, now: float) -> None:
         for state in (upstream, key):
-            state.failures = state.rests = 0
+            if state.why == "busy" and not state.open_end and now < state.resting_until:
+                continue           # this call began before its provider said for how long not to
+            if state.why in ("refused", "failing"):
+                log.warning("upstream %s answers again", upstream.name)
+            if state.noticed:
+                state.noticed = False
+                self.notice(f"Upstream {upstream.name} answers again.")
+            self.changes += state.why is not None
             state.why, state.resting_until = None, 0.0
         weight = LATENCY_WEIGHT if upstream.latency_ms else 1.0
         upstream.latency_ms += weight * (took_ms - upstream.latency_ms)
@@ -146,20 +191,34 @@ class Health:
         for state in (upstream, key):
             state.last_error, state.last_error_at = error.code, time.time_ns() // 1_000_000
         if isinstance(error, errors.UpstreamAccount):
-            key.rest("refused", min(REFUSED_S * 2 ** min(key.rests, 10), REFUSED_MAX_S), now)
-            self.notice(f"Upstream {upstream.name} refuses a key or its account. The key rests and is tried "
-                        "again later; look at the provider's console.")
+            key.rest("refused", REFUSED_S, REFUSED_MAX_S, now)
+            self._trouble(key, f"Upstream {upstream.name} refuses a key or its account. The key rests and is tried "
+                               "again later; look at the provider's console.", now)
         elif isinstance(error, errors.UpstreamOverloaded):
-            key.rest("busy", error.retry_after or PAUSE_S, now)
+            key.busy(error.retry_after, now)
         else:
             upstream.failures += 1
             if upstream.failures >= FAILURES_TO_REST:
-                upstream.rest("failing", min(PAUSE_S * 2 ** min(upstream.rests, 10), PAUSE_MAX_S), now)
-                if upstream.rests == 1:
-                    self.notice(f"Upstream {upstream.name} fails again and again ({error.code}). It rests.")
+                upstream.rest("failing", PAUSE_S, PAUSE_MAX_S, now)
+                self._trouble(upstream, f"Upstream {upstream.name} fails again and again ({error.code}). "
+                                        "It rests.", now)
 
-    def _may_try(self, state: State, now: float) -> bool:
-        return state.why is None or (now >= state.resting_until and not state.probing)
+    def _trouble(self, state: State, message: str, now: float) -> None:
+        """Tell of trouble that lasts: once, until it is over."""
+        if not state.noticed:
+            state.noticed = self._tell(message, now)
+
+    def _tell(self, message: str, now: float) -> bool:
+        if message in self._told_at and now - self._told_at[message] < TELL_AGAIN_S:
+            return False
+        self._told_at[message] = now
+        self.notice(message)
+        return True
+
+    def _may_try(self, state: State, now: float, pressed: bool) -> bool:
+        if state.why is None or (now >= state.resting_until and not state.probing):
+            return True
+        return pressed and state.why == "busy" and state.open_end
 
     def _probe(self, state: State) -> None:
         if state.why is not None and state.why != "busy":
@@ -177,5 +236,5 @@ class Health:
             state = self._keys[name, key] = State(name)
         return state
 
-    def _states(self, name: str) -> list[State]:
-        return [self._upstream(name), *(state for (owner, _), state in self._keys.items() if owner == name)]
+    def _states(self, upstream) -> list[State]:
+        return [self._upstream(upstream.name), *(self._key(upstream.name, key) for key in upstream.keys or ("",))]

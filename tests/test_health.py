@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from relay import errors
-from relay.health import FAILURES_TO_REST, REFUSED_S, Health
+from relay.health import FAILURES_TO_REST, REFUSED_S, TELL_AGAIN_S, Health
 
 
 class Clock:
@@ -38,9 +38,19 @@ def attempt(health, each, error=None, wish=0):
     """One attempt as the sender makes it; the key that was tried, or None."""
     key = health.begin(each, wish, set())
     if key is not None:
-        health.end(each.name)
-        health.learn(each.name, key, error, 10)
+        finish(health, each.name, key, error)
     return key
+
+
+def finish(health, name, key, error=None):
+    health.learn(name, key, error, 10)
+    health.end(name)
+    if error is None:
+        health.learn_end(name, key, None)
+
+
+def rests_s(health, each=None):
+    return health.report([each or upstream()])[0]["rests_s"]
 
 
 def test_a_key_that_is_refused_rests_until_it_is_probed_and_administrators_hear_of_it(health, clock, notices):
@@ -95,9 +105,10 @@ def test_an_upstream_that_fails_again_and_again_rests_with_growing_pauses(health
     assert attempt(health, upstream(), errors.UpstreamError())     # the probe fails
     clock.now += 1
     assert attempt(health, upstream()) is None                     # the second pause is longer
+    assert len(notices) == 1
     clock.now += 1
     assert attempt(health, upstream())
-    assert len(notices) == 1
+    assert len(notices) == 2 and "answers again" in notices[1]
     assert health.report([upstream()])[0]["state"] == "ok"
 
 
@@ -114,6 +125,92 @@ def test_a_hundred_bad_requests_change_no_health(health):
     for _ in range(100):
         assert attempt(health, upstream(), errors.UpstreamRefused(400, "no"))
     assert health.report([upstream()])[0]["state"] == "ok"
+
+
+def test_a_crowd_that_fails_at_once_counts_once(health, clock, notices):
+    crowd = [health.begin(upstream(), 0, set()) for _ in range(50)]
+    for key in crowd:
+        finish(health, "a", key, errors.UpstreamError())
+    assert rests_s(health) == 1 and len(notices) == 1
+
+
+def test_a_crowd_whose_key_is_refused_is_told_of_once(health, clock, notices):
+    crowd = [health.begin(upstream(), 0, set()) for _ in range(50)]
+    for key in crowd:
+        finish(health, "a", key, errors.UpstreamAccount())
+    assert rests_s(health) == REFUSED_S and len(notices) == 1
+    clock.now += REFUSED_S
+    attempt(health, upstream(), errors.UpstreamAccount())
+    assert rests_s(health) == 2 * REFUSED_S and len(notices) == 1
+
+
+def test_trouble_that_comes_and_goes_is_told_of_once(health, clock, notices):
+    for _ in range(20):
+        for _ in range(FAILURES_TO_REST):
+            attempt(health, upstream(), errors.UpstreamError())
+        clock.now += 2
+        attempt(health, upstream())
+    assert len(notices) == 2
+    clock.now += TELL_AGAIN_S
+    for _ in range(FAILURES_TO_REST):
+        attempt(health, upstream(), errors.UpstreamError())
+    assert len(notices) == 3
+
+
+def test_a_busy_key_without_a_time_is_passed_over_while_another_can_be_asked(health, clock):
+    two = upstream(keys=("k1", "k2"))
+    attempt(health, two, errors.UpstreamOverloaded())
+    assert health.begin(two, 0, set()) == "k2"
+    attempt(health, upstream(), errors.UpstreamOverloaded())
+    assert health.begin(upstream(), 0, set()) is None
+    assert health.begin(upstream(), 0, set(), pressed=True) == "k1"
+    clock.now += 1
+    assert health.begin(two, 0, set()) == "k1"
+
+
+def test_a_time_that_the_provider_gave_is_kept_even_when_pressed_and_when_an_earlier_call_answers(health, clock):
+    health.begin(upstream(), 0, set())
+    attempt(health, upstream(), errors.UpstreamOverloaded(retry_after=60))
+    finish(health, "a", "k1")
+    finish(health, "a", "k1", errors.UpstreamOverloaded(retry_after=3))
+    assert health.begin(upstream(), 0, set(), pressed=True) is None and rests_s(health) == 60
+
+
+def test_answers_that_break_off_again_and_again_put_an_upstream_to_rest(health, clock):
+    for _ in range(FAILURES_TO_REST):
+        assert (key := health.begin(upstream(), 0, set()))
+        health.learn("a", key, None, 10)                           # its content began
+        health.end("a")
+        health.learn_end("a", key, errors.UpstreamError())
+    assert health.begin(upstream(), 0, set()) is None
+    assert health.report([upstream()])[0]["failed"] == FAILURES_TO_REST
+
+
+def test_a_key_that_is_refused_in_mid_answer_rests(health):
+    key = health.begin(upstream(), 0, set())
+    health.learn("a", key, None, 10)
+    health.learn_end("a", key, errors.UpstreamAccount())
+    assert health.report([upstream()])[0]["state"] == "refused"
+
+
+def test_when_one_can_soon_be_asked_again_the_caller_is_told_to_wait_for_it(health):
+    attempt(health, upstream("broken"), errors.UpstreamAccount())
+    attempt(health, upstream("busy"), errors.UpstreamOverloaded(retry_after=4))
+    told = health.exhausted([upstream("broken"), upstream("busy")])
+    assert (told.status, told.retry_after) == (429, 4)
+    assert health.exhausted([upstream("broken")]).status == 502
+
+
+def test_keys_that_are_configured_no_more_do_not_count(health):
+    attempt(health, upstream(keys=("old",)), errors.UpstreamAccount())
+    attempt(health, upstream(keys=("new",)), errors.UpstreamOverloaded(retry_after=4))
+    assert health.exhausted([upstream(keys=("new",))]).status == 429
+
+
+def test_who_is_woken_is_asked_again_at_once(health):
+    attempt(health, upstream(), errors.UpstreamAccount())
+    health.wake()
+    assert attempt(health, upstream()) == "k1"
 
 
 def test_a_caller_who_leaves_during_a_probe_does_not_block_the_next(health, clock):
