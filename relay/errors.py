@@ -204,10 +204,14 @@ class StorageFull(Unavailable):
 
 
 class UpstreamError(RelayError):
-    """No target answered properly. The provider's own words stay in our log."""
+    """No target answered properly. The provider's own words stay in our log.
+
+    `of_model`: this model is not to be had there; another target may have it, and the upstream is none the worse.
+    """
 
     status = 502
     code = "upstream_error"
+    of_model = False
     sentence = "The model's provider failed to answer."
 
 

@@ -4,7 +4,10 @@ Owns the reading of error bodies and statuses of all providers into our error tr
 nothing and remembers nothing. Sources: the providers' error pages; tests/test_contract.py holds one body of each.
 """
 
+import math
 import re
+import time
+from email.utils import parsedate_to_datetime
 
 import msgspec
 
@@ -18,10 +21,14 @@ from relay.errors import (
 )
 
 # Our key or our account: DashScope, Ark, Moonshot, Zhipu (1000-1004 key, 1113 arrears, 1309/1311 plan), Spark (11200).
-ACCOUNT = {"arrearage", "accountoverdueerror", "exceeded_current_quota_error", "insufficient_quota",
+ACCOUNT = {"arrearage", "accountoverdueerror", "exceeded_current_quota_error",
            "invalid_api_key", "invalid_iam_token", "authenticationerror", "invalid_authentication_error",
-           "insufficient_balance", "insufficient_user_quota", "modelnotopen", "accessdenied",
-           "1000", "1001", "1002", "1003", "1004", "1110", "1111", "1112", "1113", "1309", "1311", "11200"}
+           "authentication_error", "billing_error", "insufficient_balance", "insufficient_user_quota", "accessdenied",
+           "1000", "1001", "1002", "1003", "1004", "1110", "1111", "1112", "1113", "1309", "11200"}
+# Our account has not this model: Ark, Zhipu (1311), DashScope (a model's free quota is used up).
+NOT_OPEN = {"modelnotopen", "1311", "model.accessdenied", "allocationquota"}
+# There is no such model (any more): the caller named ours, the route is out of date. DashScope, Ark, Zhipu, Qianfan.
+NO_MODEL = {"model_not_found", "invalidendpointormodel", "1211", "invalid_model"}
 # Busy: Zhipu 1302-1305, 1308, 1310, 1312, 1313; Spark 11202, 11203; by words elsewhere.
 BUSY = {"1302", "1303", "1304", "1305", "1308", "1310", "1312", "1313", "11202", "11203", "10008",
         "rate_limit_reached_error", "engine_overloaded_error", "limit_requests", "serveroverloaded",
@@ -34,6 +41,7 @@ WRONG = {"1210", "1211", "1212", "1213", "1214", "1215", "1261", "10003", "10004
          "invalid_request_error", "invalid_parameter_error", "context_length_exceeded"}
 
 MESSAGE_LENGTH_MAX = 2000
+RETRY_AFTER_MAX_S = 3600
 
 _decode = msgspec.json.Decoder().decode
 _keys = re.compile(r"\b(?:sk-|bce-v3/|Bearer\s+)[A-Za-z0-9_\-/.*]{8,}", re.IGNORECASE)
@@ -58,30 +66,55 @@ def read(error: dict, status: int = 200, *, retry_after: int | None = None, key:
     codes = {str(error.get(name)).lower() for name in ("code", "type", "error_code") if error.get(name) is not None}
     codes |= {code.split(".")[0] for code in codes}
     message = redacted(str(error.get("message") or error.get("error_msg") or ""), key)
-    if status in (401, 402, 403) or codes & ACCOUNT:
+    if codes & NOT_OPEN:
+        return _of_model(UpstreamAccount())
+    if status in (401, 402, 403) or codes & ACCOUNT or _is_out_of_money(codes, status, message):
         return UpstreamAccount()
     if status in (429, 503, 529) or codes & BUSY or any(code.startswith(("throttling", "ratelimit", "quotaexceeded"))
                                                         for code in codes):
-        return UpstreamOverloaded(retry_after=retry_after or 2)
+        return UpstreamOverloaded(retry_after=retry_after)
     if status in (408, 504):
         return UpstreamTimeout()
     if codes & FILTERED or any(code.startswith("sensitive") for code in codes):
         return UpstreamRefused(400, message or "The provider refused the content.", code="content_filter")
     if status in (400, 404, 413, 422) or (status == 200 and codes & WRONG):
         code, param = error.get("code"), error.get("param")
-        return UpstreamRefused(400 if status == 200 else status,
-                               message or "The provider says that the request is not valid.",
-                               code=str(code)[:100] if code is not None else None,
-                               param=str(param)[:100] if param else None)
+        err = UpstreamRefused(400 if status == 200 else status,
+                              message or "The provider says that the request is not valid.",
+                              code=str(code)[:100] if code is not None else None,
+                              param=str(param)[:100] if param else None)
+        return _of_model(err) if codes & NO_MODEL else err
     return UpstreamError()
 
 
+def _of_model(err: UpstreamError) -> UpstreamError:
+    err.of_model = True
+    return err
+
+
 def seconds(retry_after: str | None) -> int | None:
-    """A Retry-After header in whole seconds, or None if there is none that we read."""
-    try:
-        return max(1, min(3600, int(float(retry_after)) + 1)) if retry_after else None
-    except (ValueError, OverflowError):
+    """A Retry-After header (a number of seconds, or a date) in whole seconds; None if there is none that we read."""
+    if not retry_after:
         return None
+    try:
+        wait_s = float(retry_after)
+    except ValueError:
+        wait_s = _seconds_until(retry_after)
+    return max(1, min(RETRY_AFTER_MAX_S, math.ceil(wait_s))) if wait_s is not None and math.isfinite(wait_s) else None
+
+
+def _seconds_until(date: str) -> float | None:
+    try:
+        return parsedate_to_datetime(date).timestamp() - time.time()
+    except (ValueError, TypeError, OverflowError):
+        return None
+
+
+def _is_out_of_money(codes: set[str], status: int, message: str) -> bool:
+    """`insufficient_quota` is OpenAI's word for an account without money, and with a 429 DashScope's for too many LLM
+    tokens a minute, in OpenAI's sentence. OpenAI links to its own pages.
+    """
+    return "insufficient_quota" in codes and (status != 429 or "platform.openai.com" in message)
 
 
 def redacted(message: str, key: str | None = None) -> str:

@@ -1,6 +1,8 @@
 """What providers' errors mean: whose fault it is decides who hears of it, and whether another target is tried."""
 
 import json
+import time
+from email.utils import formatdate
 
 import pytest
 
@@ -40,6 +42,17 @@ def test_a_busy_provider_is_overloaded(status, body):
     assert type(fault(status, body)) is errors.UpstreamOverloaded
 
 
+@pytest.mark.parametrize("status, code, kind", [
+    (404, "ModelNotOpen", errors.UpstreamAccount), (429, "1311", errors.UpstreamAccount),
+    (403, "AllocationQuota.FreeTierOnly", errors.UpstreamAccount),
+    (404, "InvalidEndpointOrModel.NotFound", errors.UpstreamRefused), (400, "1211", errors.UpstreamRefused),
+    (404, "model_not_found", errors.UpstreamRefused), (400, "invalid_model", errors.UpstreamRefused)])
+def test_a_model_that_is_not_to_be_had_says_nothing_of_the_key(status, code, kind):
+    err = fault(status, {"error": {"code": code, "message": "no such model"}})
+    assert type(err) is kind and err.of_model
+    assert not fault(status, {"error": {"code": "other", "message": "no"}}).of_model
+
+
 @pytest.mark.parametrize("status", [400, 404, 413, 422])
 def test_the_callers_own_mistake_keeps_status_and_message(status):
     err = fault(status, {"error": {"message": "max_tokens is too large", "code": "invalid_parameter_error",
@@ -73,7 +86,31 @@ def test_no_key_comes_through_in_a_message():
     assert err.message == "key *** and *** and *** are wrong"
 
 
-@pytest.mark.parametrize("header, seconds", [("5", 6), ("0.2", 1), ("99999", 3600), ("soon", None), (None, None),
-                                             ("1e999", None), ("nan", None)])
-def test_retry_after_is_read_when_it_is_a_number(header, seconds):
+@pytest.mark.parametrize("header, seconds", [
+    ("5", 5), ("0.2", 1), ("2.5", 3), ("0", 1), ("-3", 1), ("99999", 3600), ("soon", None), (None, None), ("", None),
+    ("1e999", None), ("nan", None), ("Mon, 23 Nov 1998 20:00:00 GMT", 1), ("Mon, 23 Nov 2998 20:00:00 GMT", 3600),
+    ("Mon, 99 Nov 2026", None)])
+def test_retry_after_is_read_as_seconds_or_a_date(header, seconds):
     assert faults.seconds(header) == seconds
+
+
+def test_a_date_to_wait_for_is_turned_into_seconds():
+    assert 28 <= faults.seconds(formatdate(time.time() + 30, usegmt=True)) <= 31
+
+
+QUOTA = {"message": "You exceeded your current quota, please check your plan and billing details. For more "
+                    "information on this error, read the docs: %s", "type": "insufficient_quota",
+         "code": "insufficient_quota"}
+
+
+@pytest.mark.parametrize("status, link, kind", [
+    (429, "https://help.aliyun.com/zh/model-studio/error-code#token-limit", errors.UpstreamOverloaded),
+    (429, "https://platform.openai.com/docs/guides/error-codes/api-errors", errors.UpstreamAccount),
+    (403, "", errors.UpstreamAccount)])
+def test_too_many_tokens_a_minute_are_not_taken_for_an_empty_account(status, link, kind):
+    assert type(fault(status, {"error": {**QUOTA, "message": QUOTA["message"] % link}})) is kind
+
+
+@pytest.mark.parametrize("headers, seconds", [({}, None), ({"retry-after": "7"}, 7)])
+def test_only_a_provider_that_says_so_is_busy_for_a_certain_time(headers, seconds):
+    assert fault(429, b"", headers).retry_after == seconds
