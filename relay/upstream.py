@@ -32,9 +32,11 @@ from relay.line import Adapter, Line, Watcher, calling
 log = logging.getLogger("relay.upstream")
 
 READ_BYTES = 65536
-ERROR_BYTES_MAX = 65536
+ERROR_BYTES_MAX, ERROR_S = 65536, 5.0      # of an error's body
+STALE_S = 1.0                      # a kept connection that ends sooner was closed before it was used
+WHOLE_S = 900.0                    # for a plain answer whose provider says by blank lines that it is still at work
 END_S = 0.05                       # for the end of a stream after its last event
-HELD_BYTES_MAX = 1 << 20           # bytes of a stream read before its first content
+HELD_BYTES_MAX = 1 << 20           # bytes of a stream's events before its first content
 EVENT_BYTES_MAX = 16 << 20
 HEADER_LENGTH_MAX = 2000
 
@@ -135,7 +137,13 @@ class Errand:
     headers: Mapping[str, str] = field(default_factory=dict)       # the caller's; the wire says which of them pass
     attempts_max: int = 4
     total_s: float = 180.0
-    failure: errors.UpstreamError | None = None    # of the last attempt
+    failures: list[errors.UpstreamError] = field(default_factory=list)     # of the attempts
+
+    @property
+    def failure(self) -> errors.UpstreamError | None:
+        """What to tell the caller. That a model is unknown somewhere matters only if it is all that was heard."""
+        heard = [each for each in self.failures if not isinstance(each, errors.UpstreamRefused)] or self.failures
+        return heard[-1] if heard else None
 
 
 class Sender:
@@ -158,13 +166,15 @@ class Sender:
         for target, key in self._choices(errand, targets):
             try:
                 return self._try(errand, target, key)
-            except errors.UpstreamRefused:
-                raise
-            except errors.UpstreamError:
-                pass                           # another target may do better
+            except errors.UpstreamError as err:
+                if isinstance(err, errors.UpstreamRefused) and not err.of_model:
+                    raise                      # else another target may do better
             if len(errand.meter.attempts) >= errand.attempts_max or time.monotonic() > end_at:
                 break
-        raise errand.failure or self.health.exhausted([target.upstream for target in targets])
+        failure = errand.failure or self.health.exhausted([target.upstream for target in targets])
+        if isinstance(failure, errors.UpstreamOverloaded):
+            failure.retry_after = failure.retry_after or 1
+        raise failure
 
     def notify(self, url: str, body: bytes) -> None:
         """POST a notice to an operator's webhook, which may be in the own network. Raises on anything but a 2xx."""
@@ -185,13 +195,17 @@ class Sender:
         that is refused or busy.
         """
         wish = next(self._turns) if errand.stick is None else zlib.crc32(errand.stick.encode())
-        for target in routing.order(targets, errand.stick):
-            tried: set[str] = set()
-            while (key := self.health.begin(target.upstream, wish, tried)) is not None:
-                tried.add(key)
-                yield target, key
-                if not isinstance(errand.failure, errors.UpstreamAccount | errors.UpstreamOverloaded):
-                    break
+        ordered = routing.order(targets, errand.stick)
+        for pressed in (False, True):
+            for target in ordered:
+                tried: set[str] = set()
+                while (key := self.health.begin(target.upstream, wish, tried, pressed)) is not None:
+                    tried.add(key)
+                    yield target, key
+                    if not isinstance(errand.failures[-1], errors.UpstreamAccount | errors.UpstreamOverloaded):
+                        break
+            if errand.failures:
+                return
 
     def _try(self, errand: Errand, target, key: str) -> Reply:
         started, error, name = time.monotonic(), None, target.upstream.name
@@ -204,20 +218,29 @@ class Sender:
             errand.meter.attempted(target, getattr(err, "seen", None), started, code)
             errand.meter.fate.left |= isinstance(err, CallerLeft)
             if isinstance(err, errors.UpstreamError):
-                errand.failure = err
+                errand.failures.append(err)
                 log.warning("upstream %s: %s %s", name, code, _cause(err))
+                if err.of_model:
+                    self.health.lacks(name, target.model)
             raise
         finally:
             self.health.learn(name, key, error, (time.monotonic() - started) * 1000)
-        reply.on_close = lambda: self.health.end(name)
+        reply.on_close = lambda: self._ended(name, key, errand.meter.fate)
         errand.meter.attempted(target, reply.status, started)
         return reply
+
+    def _ended(self, name: str, key: str, fate) -> None:
+        """An answer that had begun is over; that a caller has left says nothing of the upstream."""
+        self.health.end(name)
+        if fate.complete or isinstance(fate.error, errors.UpstreamError):
+            self.health.learn_end(name, key, None if fate.complete else fate.error)
 
     def _attempt(self, errand: Errand, target, key: str) -> Reply:
         wire, payload = errand.spoken(target)
         line = Line(target.upstream.allow_private, target.upstream.on_this_machine)
         self._watcher.watch(line, errand.gone)
         stream, reply = errand.ask.stream, None
+        end_at = time.monotonic() + target.upstream.first_byte_s
         try:
             headers = _headers(wire, key, stream, len(payload)) | _passed(wire, errand.headers)
             response = self._post(target, headers, payload, line)
@@ -225,7 +248,7 @@ class Sender:
             if response.status_code >= 300:
                 raise self._refusal(reply, response)
             if stream and "json" not in response.headers.get("content-type", ""):
-                _await_content(reply, wire)
+                _await_content(reply, wire, end_at)
             else:
                 _read_whole(reply, wire)
             line.wait_at_most(target.upstream.idle_s)
@@ -245,13 +268,13 @@ class Sender:
         request.method, request.url = "POST", upstream.url(target.wire)
         request.headers = CaseInsensitiveDict(headers)
         request.body = payload
-        adapter = self._adapters[request.url.partition(":")[0]]
+        adapter, started = self._adapters[request.url.partition(":")[0]], time.monotonic()
         try:
             with calling(line):
                 try:
                     response = adapter.send(request, stream=True, timeout=(upstream.connect_s, upstream.first_byte_s))
                 except RequestsConnectionError:
-                    if line.fresh or line.left:
+                    if line.fresh or line.left or time.monotonic() - started > STALE_S:
                         raise
                     # A kept connection that the provider closed in this very moment: it has read nothing of this.
                     response = adapter.send(request, stream=True, timeout=(upstream.connect_s, upstream.first_byte_s))
@@ -264,9 +287,10 @@ class Sender:
         return response
 
     def _refusal(self, reply: Reply, response: Response) -> errors.RelayError:
-        body = b""
+        body, end_at = b"", time.monotonic() + ERROR_S
+        reply.line.wait_at_most(ERROR_S)
         try:
-            while len(body) < ERROR_BYTES_MAX and (chunk := reply.read()):
+            while len(body) < ERROR_BYTES_MAX and time.monotonic() < end_at and (chunk := reply.read()):
                 body += chunk
         except errors.UpstreamError:
             pass                               # the status alone must do
@@ -284,37 +308,48 @@ def _headers(wire, key: str, stream: bool, length: int) -> dict[str, str]:
 def _passed(wire, given: Mapping[str, str]) -> dict[str, str]:
     """The caller's own headers that an upstream of this wire should see; absurdly long ones are left out."""
     told = {name: given.get(name, "") for name in getattr(wire, "PASSED", ())}
-    return {name: value for name, value in told.items() if 0 < len(value) <= HEADER_LENGTH_MAX}
+    return {name: value for name, value in told.items()
+            if 0 < len(value) <= HEADER_LENGTH_MAX and value.isascii() and value.isprintable()}
 
 
-def _await_content(reply: Reply, wire) -> None:
+def _await_content(reply: Reply, wire, end_at: float) -> None:
     """Read a stream up to its first content, so that until then another target can still take over."""
-    held_bytes, finished = 0, None
-    end_at = time.monotonic() + reply.target.upstream.first_byte_s
-    while held_bytes < HELD_BYTES_MAX and time.monotonic() < end_at:
-        chunk = reply.read()
-        events = reply.cut(chunk)
-        reply.held += events
+    seen_bytes, finished = 0, None
+    while seen_bytes < HELD_BYTES_MAX and (left_s := end_at - time.monotonic()) > 0:
+        reply.line.wait_at_most(left_s)
+        chunk, rest = reply.read(), reply.events.rest()
+        if not chunk and not reply.held and rest.lstrip().startswith(b"{"):
+            reply.data = rest
+            return _read(reply, wire)          # no stream at all
+        events = reply.cut(chunk) if chunk else [rest]
+        reply.held += events if chunk else ()
         for told in (wire.signs(data) for event in events if (data := sse.data(event))):
             if told.error:
                 raise faults.read(told.error, key=reply.key)
             if told.content:
-                return
+                return None
             finished = told.finish or finished
         if not chunk:
             if finished and finished != "stop":
-                return             # cut by a limit or a filter before anything was said: the caller should know
+                return None        # cut by a limit or a filter before anything was said: the caller should know
             raise errors.UpstreamError("The model's provider gave an empty answer.")
-        held_bytes += len(chunk)
+        seen_bytes += sum(map(len, events))
     raise errors.UpstreamTimeout()             # it only says that it is alive
 
 
 def _read_whole(reply: Reply, wire) -> None:
-    """Read a plain answer and look into it: a 200 may hold an error, or nothing."""
-    pieces = []
+    """Read a plain answer and look into it."""
+    pieces, end_at = [], time.monotonic() + max(WHOLE_S, reply.target.upstream.first_byte_s)
     while chunk := reply.read():
         pieces.append(chunk)
+        if time.monotonic() > end_at:
+            raise errors.UpstreamTimeout()
     reply.data = b"".join(pieces)
+    _read(reply, wire)
+
+
+def _read(reply: Reply, wire) -> None:
+    """Read the document that came: even with a 200 it may hold an error, or nothing."""
     try:
         doc = _decode(reply.data)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as err:
