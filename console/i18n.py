@@ -97,6 +97,9 @@ class lazy_gettext:
 
     __html__ = __str__
 
+    def __mod__(self, values) -> str:
+        return str(self) % values                   # WTForms fills in what its validators know
+
     def __repr__(self) -> str:
         return f"lazy_gettext({self.message!r})"
 
