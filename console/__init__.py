@@ -39,12 +39,12 @@ SENTENCES = {
 
 def register(app, settings) -> None:
     """Puts the console on an application. `settings` are those in force at the start (cookies, secret key)."""
-    from console import account, docs, invites, overview, playground, public, signin, tokens, usage, wallet
+    from console import account, admin, docs, invites, overview, playground, public, signin, tokens, usage, wallet
 
     i18n.install(app)
     format.install(app)
     session.install(app, settings)
-    for group in (public, docs, signin, account, overview, tokens, usage, wallet, playground, invites):
+    for group in (public, docs, signin, account, overview, tokens, usage, wallet, playground, invites, admin):
         app.register_blueprint(group.pages)
     app.jinja_env.globals.update(stacked_bars=charts.stacked_bars, lines=charts.lines,
                                  field_attributes=forms.field_attributes)

@@ -1,0 +1,9 @@
+"""Administration: the pages that only administrators have, one module a group.
+
+Owns nothing but the list of groups. The door is door.py's: each group puts its pages on the blueprint there.
+"""
+
+from console.admin import access, audit, calls, codes, member, members, models, money, system, upstreams  # noqa: F401
+from console.admin.door import pages
+
+__all__ = ["pages"]

@@ -1,0 +1,157 @@
+"""All calls: what the team used, by whom, and every single call.
+
+Owns what administrators read of `requests` and `daily`. Figures of days come from the roll-ups, which stay when old
+calls are forgotten.
+"""
+
+import json
+from dataclasses import dataclass
+
+from flask import abort, render_template, request
+
+import accounts
+from billing import first_id
+from console import export, keyset, spans, usage
+from console.admin.door import pages
+from console.current import state
+from console.docs import error_classes
+from console.i18n import gettext as _
+from console.i18n import lazy_gettext as _l
+
+COLUMNS = (f"{usage.COLUMNS}, user_id, (SELECT name FROM users WHERE users.id = requests.user_id) AS user,"
+           " (SELECT name FROM tokens WHERE tokens.id = token_id) AS token")
+OUTCOMES = usage.OUTCOMES | {"client_left": (_l("Client left"), "")}
+SHOWN = 10
+SUMS = """
+       sum(calls) AS calls, sum(refused) AS refused, sum(input_tokens) AS input_tokens,
+       sum(cached_tokens) AS cached_tokens, sum(output_tokens) AS output_tokens, sum(cost) AS cost,
+       sum(charged_grant) AS grant, sum(charged_quota) AS quota, sum(charged_wallet) AS wallet"""
+PER_DAY = f"SELECT day, model, {SUMS} FROM daily WHERE {{where}} GROUP BY day, model"
+PER_MEMBER = f"""
+SELECT users.id, name, used.* FROM (
+    SELECT user_id, {SUMS} FROM daily WHERE {{where}} GROUP BY user_id ORDER BY cost DESC, calls DESC LIMIT :most)
+  AS used JOIN users ON users.id = user_id ORDER BY cost DESC, calls DESC"""
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What is asked for: a span, one member or all, one model, one upstream, one outcome."""
+
+    span: spans.Span
+    name: str
+    who: accounts.Member | None
+    model: str | None
+    upstream: str | None
+    outcome: str | None
+
+    @property
+    def values(self) -> dict:
+        """What the queries need."""
+        return {"user_id": self.who and self.who.id, "model": self.model, "upstream": self.upstream,
+                "outcome": self.outcome, "first": str(self.span.first), "last": str(self.span.last),
+                "since": first_id(self.span.since), "until": first_id(self.span.until)}
+
+    @property
+    def of_days(self) -> str:
+        """The condition for roll-ups."""
+        return ("day BETWEEN :first AND :last" + (" AND user_id = :user_id" if self.who else "")
+                + (" AND model = :model" if self.model else ""))
+
+    def calls(self) -> keyset.List:
+        """The calls that fit."""
+        within = ("user_id = :user_id AND " if self.who else "") + "id >= :since AND id < :until"
+        matching = [f"{name} = :{name}" for name in ("model", "upstream") if getattr(self, name)]
+        if self.outcome:
+            matching.append("outcome IS NULL" if self.outcome == "open" else "outcome = :outcome")
+        return keyset.List("requests", COLUMNS, "id", within, " AND ".join(matching), self.values)
+
+
+def wish() -> Wish:
+    """What the GET parameters ask for. A name that nobody has finds nothing."""
+    name = request.args.get("member", "").strip()[:64]
+    outcome = request.args.get("outcome")
+    return Wish(spans.read(request.args), name, accounts.named(state().db, name) if name else None,
+                request.args.get("model", "")[:200] or None, request.args.get("upstream", "")[:200] or None,
+                outcome if outcome in OUTCOMES else None)
+
+
+@pages.get("/calls", endpoint="calls")
+def page():
+    """What the team used in a span of days, and its calls."""
+    asked, conn = wish(), state().db.read()
+    unknown = bool(asked.name) and asked.who is None
+    rows = [] if unknown else conn.execute(PER_DAY.format(where=asked.of_days), asked.values).fetchall()
+    members = [] if unknown or asked.who else per_member(asked, SHOWN)
+    per_model = usage.sums_by(rows, "model")
+    measure = request.args.get("measure") if request.args.get("measure") in usage.MEASURES else "cost"
+    found = keyset.Page([]) if unknown else asked.calls().page(conn, request.args.get("before"),
+                                                               request.args.get("after"))
+    return render_template(
+        "admin/calls.html", asked=asked, unknown=unknown, found=found, members=members, per_model=per_model,
+        total=usage.sum_up(rows), chart=usage.chart(rows, asked.span, measure, per_model), measure=measure,
+        measures=usage.MEASURES, outcomes=OUTCOMES, presets=usage.presets(), choices=_choices(asked, per_model))
+
+
+def _choices(asked: Wish, per_model: dict) -> dict:
+    """The selects of the filters; what is asked for is always among them."""
+    models = sorted({name for name in per_model if name} | ({asked.model} if asked.model else set()))
+    known = {*state().catalog.upstreams, *(["demo"] if state().catalog.demo else [])}
+    upstreams = sorted(known | ({asked.upstream} if asked.upstream else set()))
+    return {"model": [("", _("All models")), *((name, name) for name in models)],
+            "upstream": [("", _("All upstreams")), *((name, name) for name in upstreams)],
+            "outcome": [("", _("All")), *((name, label) for name, (label, _look) in OUTCOMES.items())]}
+
+
+def per_member(asked: Wish, most: int) -> list:
+    """What each member used in the span, the dearest first."""
+    return state().db.read().execute(PER_MEMBER.format(where=asked.of_days), asked.values | {"most": most}).fetchall()
+
+
+@pages.get("/calls/<call_id>")
+def call(call_id: str):
+    """One call, with all that is known of it."""
+    row = state().db.read().execute(f"SELECT {COLUMNS} FROM requests WHERE id = ?", (call_id,)).fetchone()
+    row or abort(404)
+    codes = {each.code: each.sentence for each in error_classes() if each.code}
+    return render_template(
+        "admin/call.html", call=row, token=row["token"], lines=usage.price_lines(row),
+        outcome=row["outcome"] or "open", outcomes=OUTCOMES, endings=ENDINGS, sources=usage.SOURCES,
+        attempts=json.loads(row["attempts"]), sentence=codes.get(row["error"]), notes=usage.notes(row))
+
+
+ENDINGS = usage.ENDINGS | {"client_left": _l("The member's program hung up before the end.")}
+
+
+# ---- files ---------------------------------------------------------------------------------------------------------
+
+EXPORTED = ["id", "started_at", "user", "token", "model", "upstream", "wire", "stream", "outcome", "status", "error",
+            "input_tokens", "cached_tokens", "output_tokens", "usage_source", "usage_note", "price_input",
+            "price_cached", "price_output", "cost", "charged_grant", "charged_quota", "charged_wallet",
+            "first_byte_ms", "duration_ms"]
+MONEY = ("price_input", "price_cached", "price_output", "cost", "charged_quota", "charged_wallet")
+
+
+@pages.get("/calls.csv")
+def calls_csv():
+    """The calls that fit the filters, as a file."""
+    asked = wish()
+    batches = [] if asked.name and asked.who is None else asked.calls().all(state().db.read(), export.BATCH)
+    return export.download(f"calls-{asked.span.first}-{asked.span.last}", EXPORTED,
+                           ([_exported(row) for row in batch] for batch in batches))
+
+
+def _exported(row) -> list:
+    values = dict(row) | {"started_at": export.time(row["started_at"])}
+    values |= {name: export.money(row[name]) for name in MONEY}
+    return [values[name] for name in EXPORTED]
+
+
+@pages.get("/usage.csv")
+def usage_csv():
+    """What each member used in the span, as a file: for whoever settles accounts."""
+    asked = wish()
+    head = ["member", *usage.SUMS]
+    rows = [] if asked.name and asked.who is None else per_member(asked, -1)
+    lines = [[row["name"], *(export.money(row[name]) if name in ("cost", "quota", "wallet") else row[name]
+                             for name in usage.SUMS)] for row in rows]
+    return export.download(f"usage-{asked.span.first}-{asked.span.last}", head, [lines])

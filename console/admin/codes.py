@@ -1,0 +1,191 @@
+"""Codes: made in bulk, shown once, listed, revoked.
+
+Owns these pages. The codes themselves are `plans`' business; they are in no file but the one that the administrator
+saves from the page that shows them.
+"""
+
+import secrets
+
+from flask import Response, flash, make_response, render_template, request, url_for
+from wtforms import DateField, HiddenField, IntegerField, RadioField, SelectField, StringField
+from wtforms.validators import InputRequired, Length, NumberRange, Optional, ValidationError
+
+import billing
+import plans
+from console import export, format, keyset, public, spans
+from console.admin.door import claimed, pages, proven
+from console.current import member, state
+from console.forms import Form
+from console.i18n import gettext as _
+from console.i18n import lazy_gettext as _l
+from console.session import back_to
+
+COUNT_MAX = 1000
+KINDS = {"wallet": _l("Money for the wallet"), "grant": _l("LLM tokens for the token balance"), "plan": _l("A plan")}
+COLUMNS = ("id, hint, kind, amount, plan, quota, days, note, created_at, expires_at, revoked_at, redeemed_at,"
+           " (SELECT name FROM users WHERE users.id = created_by) AS created_by, redeemed_by AS redeemed_by_id,"
+           " (SELECT name FROM users WHERE users.id = redeemed_by) AS redeemed_by")
+UNUSED = "redeemed_at IS NULL AND revoked_at IS NULL"
+STATES = {
+    "unused": (_l("Unused"), f"{UNUSED} AND (expires_at IS NULL OR expires_at > :now)", "good"),
+    "redeemed": (_l("Redeemed"), "redeemed_at IS NOT NULL", ""),
+    "expired": (_l("Expired"), f"{UNUSED} AND expires_at <= :now", "warn"),
+    "revoked": (_l("Revoked"), "revoked_at IS NOT NULL", "bad"),
+}
+EXPORTED = ["id", "hint", "kind", "amount", "plan", "quota", "days", "note", "state", "created_at", "created_by",
+            "expires_at", "revoked_at", "redeemed_at", "redeemed_by"]
+
+
+class CodesForm(Form):
+    key = HiddenField()
+    kind = RadioField(_l("What a code gives"), choices=list(KINDS.items()), default="wallet")
+    amount = StringField(_l("Amount"), description=_l("Money or LLM tokens; for a plan leave it empty."),
+                         render_kw={"inputmode": "decimal", "autocomplete": "off", "maxlength": 40})
+    plan = SelectField(_l("Plan"), description=_l("Only for codes that give a plan."))
+    count = IntegerField(_l("How many"), [InputRequired(_l("Type a number.")), NumberRange(
+        1, COUNT_MAX, _l("From 1 to 1,000 codes at once."))], default=10, render_kw={"inputmode": "numeric"})
+    expires = DateField(_l("Valid to the end of"), [Optional()], description=_l("Empty: until they are used."))
+    note = StringField(_l("Note"), [Length(max=200, message=_l("At most %(max)d characters."))], description=_l(
+        "For administrators: whom or what they are for."), render_kw={"autocomplete": "off", "maxlength": 200})
+
+    def validate_amount(self, field):
+        """The amount in its unit."""
+        self.number, text = None, (field.data or "").replace(",", "").replace(" ", "")
+        if self.kind.data == "plan":
+            return
+        try:
+            self.number = billing.nano(text) if self.kind.data == "wallet" else int(text)
+        except ValueError:
+            raise ValidationError(_("An amount such as 10 or 10.50.") if self.kind.data == "wallet"
+                                  else _("A whole number of LLM tokens.")) from None
+        if not 0 < self.number <= billing.AMOUNT_MAX:
+            raise ValidationError(_("More than nothing, and not absurdly much."))
+
+    def validate_plan(self, field):
+        if self.kind.data == "plan" and not field.data:
+            raise ValidationError(_("Choose a plan."))
+
+    def validate_expires(self, field):
+        if field.data is not None and not spans.today() <= field.data <= spans.date.max.replace(year=spans.YEAR_MAX):
+            raise ValidationError(_("This day is over."))
+
+    def terms(self) -> dict:
+        """What `plans.make_codes` takes."""
+        until = self.expires.data and spans.day_bounds(str(self.expires.data))[1]
+        terms = {"expires_at": until or None, "note": self.note.data or None}
+        if self.kind.data != "plan":
+            return terms | {"amount": self.number}
+        plan = state().settings.plans[self.plan.data]
+        return terms | {"plan": self.plan.data, "quota": billing.nano(plan.quota), "days": plan.days}
+
+
+# ---- the list ------------------------------------------------------------------------------------------------------
+
+def listed(chosen: str | None) -> keyset.List:
+    """Codes in one of the states, or all."""
+    return keyset.List("codes", COLUMNS, "id", "1", STATES[chosen][1] if chosen else "", {"now": billing.now_ms()})
+
+
+def state_of(code) -> str:
+    """Which of the states a code is in."""
+    if code["redeemed_at"] is not None:
+        return "redeemed"
+    if code["revoked_at"] is not None:
+        return "revoked"
+    return "expired" if code["expires_at"] is not None and code["expires_at"] <= billing.now_ms() else "unused"
+
+
+def _chosen() -> str | None:
+    return request.args.get("state") if request.args.get("state") in STATES else None
+
+
+@pages.get("/codes")
+def codes():
+    """Codes without their secret, newest first."""
+    found = listed(_chosen()).page(state().db.read(), request.args.get("before", type=int),
+                                   request.args.get("after", type=int))
+    choices = [("", _("All")), *((name, label) for name, (label, _sql, _look) in STATES.items())]
+    return render_template("admin/codes.html", found=found, state=_chosen(), states=STATES, choices=choices,
+                           state_of=state_of)
+
+
+@pages.get("/codes.csv")
+def codes_csv():
+    """The list as a file, without what would make a code worth something."""
+    batches = listed(_chosen()).all(state().db.read(), export.BATCH)
+    return export.download("codes", EXPORTED, ([_exported(code) for code in batch] for batch in batches))
+
+
+def _exported(code) -> list:
+    values = dict(code) | {"state": state_of(code), "quota": export.money(code["quota"])}
+    if code["kind"] == "wallet":
+        values["amount"] = export.money(code["amount"])
+    for name in ("created_at", "expires_at", "revoked_at", "redeemed_at"):
+        values[name] = export.time(code[name])
+    return [values[name] for name in EXPORTED]
+
+
+# ---- making --------------------------------------------------------------------------------------------------------
+
+@pages.route("/codes/new", methods=["GET", "POST"])
+def new_codes():
+    """The form for codes."""
+    form = CodesForm()
+    form.key.data = form.key.data or secrets.token_urlsafe(12)
+    form.plan.choices = [("", "–"), *((name, public.plan_title(name)) for name in state().settings.plans
+                                      if name != "free")]
+    return make(form) if form.validate_on_submit() else render_template("admin/new_codes.html", form=form)
+
+
+@proven
+def make(form: CodesForm):
+    """Make codes and show them this once; a form that is sent again makes none."""
+    if not claimed(f"codes-{form.key.data[:64]}", ["codes"]):
+        flash(_("This form was sent already, and its codes were shown then. Unused ones can be revoked here."), "warn")
+        return back_to("admin.codes")
+    made = plans.make_codes(state().db, form.kind.data, form.count.data, by=member().id, **form.terms())
+    response = make_response(render_template("admin/fresh_codes.html", codes=made, worth=worth(form), form=form))
+    response.headers["Cache-Control"] = "no-store"
+    return response
+
+
+def worth(form: CodesForm) -> str:
+    """What each of the new codes gives."""
+    if form.kind.data == "plan":
+        return public.plan_title(form.plan.data)
+    return format.money(form.number) if form.kind.data == "wallet" else _("%(n)s LLM tokens",
+                                                                         n=format.count(form.number))
+
+
+@pages.post("/codes/file")
+def codes_file():
+    """Fresh codes as a file: they come back from the page that shows them, for they are kept nowhere."""
+    made = [code for code in request.form.get("codes", "").split() if plans.code_digest(code)][:COUNT_MAX]
+    lines = "".join(f"{code}\r\n" for code in ["code", *made])
+    return Response(lines, content_type="text/csv; charset=utf-8",
+                    headers={"Content-Disposition": 'attachment; filename="codes.csv"', "Cache-Control": "no-store"})
+
+
+# ---- revoking ------------------------------------------------------------------------------------------------------
+
+def _ticked() -> list[int]:
+    return [int(each) for each in request.values.getlist("code") if each.isascii() and each.isdigit()][:COUNT_MAX]
+
+
+@pages.get("/codes/revoke")
+def ask_revoke_codes():
+    """Ask before the ticked codes become worthless."""
+    rows = state().db.read().execute(f"SELECT id, hint FROM codes WHERE {UNUSED} AND id IN"
+                                     " (SELECT value FROM json_each(?))", (str(_ticked()),)).fetchall()
+    if not rows:
+        flash(_("Tick the codes first that shall be revoked; those used or revoked stay as they are."), "warn")
+        return back_to("admin.codes")
+    return render_template("admin/revoke_codes.html", codes=rows, back=url_for("admin.codes"))
+
+
+@pages.post("/codes/revoke")
+def revoke_codes():
+    """Make unused codes worthless."""
+    gone = sum(plans.revoke_code(state().db, code_id, by=member().id) for code_id in _ticked())
+    flash(_("%(n)s codes are revoked.", n=gone), "good")
+    return back_to("admin.codes")

@@ -1,0 +1,89 @@
+"""One tiny real call to an upstream, with one of its keys.
+
+Owns what is asked and how long it may take. It goes out through the relay's own sender, but with a health of its own:
+an upstream that rests is tried all the same, and a failed test puts none to rest. Of the answer only its code, its
+status and its time are kept: neither a provider's words nor a key ever reach a page.
+"""
+
+import threading
+import time
+from dataclasses import dataclass, field, replace
+from functools import cache
+
+from relay import WIRES, body, errors
+from relay.catalog import Model, Target
+from relay.health import Health
+from relay.meter import Fate
+from relay.payload import payload
+from relay.upstream import CallerLeft, Errand, Sender
+
+PATIENCE_S = 20
+PREFERRED = ("chat", "messages", "responses", "completions")
+ASKED = {
+    "chat": b'{"model":"%s","messages":[{"role":"user","content":"Say hi."}],"max_tokens":16}',
+    "messages": b'{"model":"%s","messages":[{"role":"user","content":"Say hi."}],"max_tokens":16}',
+    "responses": b'{"model":"%s","input":"Say hi.","max_output_tokens":16}',
+    "completions": b'{"model":"%s","prompt":"Say hi.","max_tokens":16}',
+    "embeddings": b'{"model":"%s","input":"hi"}',
+}
+
+_one_at_a_time = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a call: "ok" or the code of an error, the provider's status, and how long it took."""
+
+    code: str
+    status: int | None
+    ms: int
+
+
+@dataclass
+class Witness:
+    """What the sender wants to tell of its attempts."""
+
+    attempts: list = field(default_factory=list)
+    fate: Fate = field(default_factory=Fate)
+
+    def attempted(self, target: Target, status: int | None, started: float, error: str | None = None) -> None:
+        self.attempts.append(status)
+
+
+@cache
+def _sender() -> Sender:
+    return Sender(connections=2)
+
+
+def wire_for(model: Model, target: Target) -> str | None:
+    """The wire on which to ask a target; None if it speaks none that this model is asked on."""
+    if model.kind == "embeddings":
+        return "embeddings" if "embeddings" in target.upstream.speaks else None
+    return next((name for name in PREFERRED if name in target.upstream.speaks), None)
+
+
+def call(target: Target, wire_name: str, key: str) -> Outcome:
+    """Ask a target with this key, and wait for the whole answer."""
+    wire, witness = WIRES[wire_name], Witness()
+    upstream = replace(target.upstream, keys=(key,) if key else (), calls_at_once=None,
+                       connect_s=min(target.upstream.connect_s, PATIENCE_S),
+                       first_byte_s=min(target.upstream.first_byte_s, PATIENCE_S))
+    ask = wire.read(body.parse(ASKED[wire_name] % b"test"))
+    errand = Errand(ask, witness, lambda: False, lambda found: (wire, payload(wire, ask, found)), attempts_max=1,
+                    total_s=PATIENCE_S)
+    with _one_at_a_time:
+        sender, started = _sender(), time.monotonic()
+        sender.health = Health(notice=lambda _message: None)
+        code = _sent(sender, errand, replace(target, upstream=upstream, wire=wire_name))
+        took_ms = round((time.monotonic() - started) * 1000)
+    return Outcome(code, next(iter(witness.attempts), None), took_ms)
+
+
+def _sent(sender: Sender, errand: Errand, target: Target) -> str:
+    try:
+        sender.send(errand, (target,)).close()
+    except errors.UpstreamRefused:
+        return "upstream_refused"              # its own code is the provider's word
+    except (errors.RelayError, CallerLeft) as err:
+        return getattr(err, "code", None) or "error"
+    return "ok"
