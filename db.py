@@ -24,7 +24,8 @@ except ImportError:                                # no wheel for this machine: 
 
 from writer import DatabaseError, DirectWriter, GroupWriter, StorageError, Unusable, is_damage
 
-__all__ = ["Database", "DatabaseError", "Error", "IntegrityError", "Row", "StorageError", "Unusable", "restore"]
+__all__ = ["Database", "DatabaseError", "Error", "IntegrityError", "Row", "StorageError", "Unusable", "restore",
+           "serving_pid"]
 
 log = logging.getLogger("db")
 
@@ -34,6 +35,7 @@ SCHEMA = Path(__file__).with_name("models.sql")
 SAFE_SQLITE = (3, 51, 3)                           # older ones can lose a commit in WAL mode (sqlite.org/wal.html)
 BUSY_MS = 15_000                                   # patience with another process that writes
 SHARED_READERS = 4                                 # connections for reads of one row
+LOCK_TRIES = 5
 LOOK_S = 0.5                                       # how long a look at the free space counts
 RESERVE_BYTES_MAX = 32 << 20                       # kept free for the ends of calls that have begun, or 5 % if less
 NEARLY_FULL = "the disk is nearly full"
@@ -131,6 +133,7 @@ class Database:
     def serve_lock(self) -> None:
         """Be the one server of this file until `close`. Raises Unusable if another is."""
         self._lock_file = lock_for_serving(self.path)
+        os.pwrite(self._lock_file, str(os.getpid()).encode(), 0)
 
     def backup(self, target: str | Path) -> None:
         """Write a consistent, compact copy to `target`, whole or not at all, while others read and write."""
@@ -283,12 +286,33 @@ def _replace_file(path: Path, draft: Path, kept: Path) -> Path | None:
 def lock_for_serving(path: Path) -> int:
     """The descriptor of the held lock; closing it, or the process's end, lets go. Raises Unusable."""
     file = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT, 0o600)
+    for _ in range(LOCK_TRIES):                    # `serving_pid` holds it for a moment when it looks
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            time.sleep(0.02)
+        else:
+            os.truncate(file, 0)
+            return file
+    os.close(file)
+    raise Unusable(f"another relay serves {path}; stop it first")
+
+
+def serving_pid(path: str | Path) -> int | None:
+    """The process of the server that serves this file, or None if none does."""
+    path = Path(path)
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        file = os.open(path.with_name(path.name + ".lock"), os.O_RDONLY)
     except OSError:
+        return None
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return None
+    except BlockingIOError:
+        told = os.pread(file, 20, 0)
+        return int(told) if told.isdigit() else None
+    finally:
         os.close(file)
-        raise Unusable(f"another relay serves {path}; stop it first") from None
-    return file
 
 
 def make_file(path: Path, empty: bool = True) -> None:
