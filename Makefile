@@ -6,7 +6,7 @@ IN     := $(VENV)/bin/python
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint translations bench clean
+.PHONY: help run test lint translations clients bench clean
 
 help:                       ## show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -23,11 +23,14 @@ lint: $(VENV)/ready-to-test ## look for mistakes and untidiness in the code
 translations: $(VENV)/ready ## compile the translations and name what is untranslated
 	$(IN) -m console.i18n
 
+clients: $(VENV)/ready      ## install real agents in .clients/ and run them and the documented samples against the relay
+	$(IN) -m clients
+
 bench: $(VENV)/ready        ## measure the relay, beside LiteLLM where `python -m bench --install-peer` was run
 	$(IN) -m bench
 
 clean:                      ## remove the virtual environment and what tests leave behind
-	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .clients .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # A stamp tells that the virtual environment holds what a list asks for, so that a second run starts at once.

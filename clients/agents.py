@@ -1,0 +1,134 @@
+"""The agents: how each is configured, as our documentation tells its users, and what must come out.
+
+Each scene runs one agent headless in an empty home. It passes if both secrets stand in the final answer, if the agent
+asked no more often than it had to, and if every call ended well and was charged.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from clients.install import agents, node
+from clients.stage import MODEL, Stage, Wrong
+
+PROMPT = "What do the files first.txt and second.txt in this folder say?"
+SCENE_S = 180                                  # agents start slowly on a busy machine
+MISTYPED = "sk-" + "x" * 43
+MISTYPED_S = 30                                # a wrong token must be told soon: Claude Code would go on for 40 s
+
+CODEX_PROVIDER = """
+model = "{model}"
+model_provider = "relay"
+
+[model_providers.relay]
+name = "relay"
+base_url = "{url}/api/v1"
+env_key = "RELAY_API_TOKEN"
+wire_api = "responses"
+"""
+CODEX_BUILT_IN = """
+model = "{model}"
+openai_base_url = "{url}/api/v1"
+"""
+
+
+@dataclass(frozen=True)
+class Agent:
+    """One way to run an agent. In `environment` and `files` {url}, {token}, {model} and {home} are filled in."""
+
+    name: str
+    command: tuple[str, ...]
+    environment: dict[str, str]
+    tool: str
+    arguments: Callable[[Path], dict]
+    wire: str
+    files: dict[str, str] = field(default_factory=dict)        # below the home
+
+    def run(self, stage: Stage) -> None:
+        """Let it read two secrets. Raises Wrong."""
+        home = stage.fresh()
+        kept = stage.secrets(home, self.tool, self.arguments)
+        done = self.start(stage, home, stage.token)
+        output = f"{done.stdout[-6000:]}\n{done.stderr[-3000:]}"
+        if done.returncode or not all(secret in done.stdout for secret in kept):
+            raise Wrong(f"exit status {done.returncode}, looking for {' and '.join(kept)}:\n{output}")
+        if kept[0] in str(stage.model.asked[0]):
+            raise Wrong("the secret was in the prompt, so this proves nothing")
+        wires = {row["wire"] for row in stage.calls()}
+        if wires != {self.wire}:
+            raise Wrong(f"it spoke {wires}, not {self.wire}:\n{output}")
+
+    def start(self, stage: Stage, home: Path, token: str) -> subprocess.CompletedProcess:
+        """Run it in an empty home, with nothing of our own environment."""
+        def filled(text: str) -> str:
+            return text.format(url=stage.url, token=token, model=MODEL, home=home)
+
+        for name, text in self.files.items():
+            path = home / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(filled(text))
+        work = home / "work"
+        work.mkdir(exist_ok=True)
+        path = os.pathsep.join([str(node()), str(agents()), "/usr/local/bin", "/usr/bin", "/bin"])
+        environment = {"PATH": path, "HOME": str(home), "LANG": "C.UTF-8", "NO_PROXY": "127.0.0.1"}
+        environment |= {name: filled(value) for name, value in self.environment.items()}
+        try:
+            return subprocess.run([filled(word) for word in self.command], env=environment, cwd=work,
+                                  stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=SCENE_S)
+        except subprocess.TimeoutExpired as error:
+            raise Wrong(f"it was still running after {SCENE_S} s:\n{error.stdout}\n{error.stderr}") from error
+
+
+@dataclass(frozen=True)
+class Mistyped:
+    """An agent with a wrong token: its user must soon read what is wrong, and be charged nothing."""
+
+    agent: Agent
+
+    @property
+    def name(self) -> str:
+        return f"{self.agent.name}-mistyped"
+
+    def run(self, stage: Stage) -> None:
+        """Raises Wrong."""
+        started = time.monotonic()
+        done = self.agent.start(stage, stage.fresh(), MISTYPED)
+        took_s, output = time.monotonic() - started, done.stdout + done.stderr
+        if not done.returncode or "API token is missing or not valid" not in output:
+            raise Wrong(f"exit status {done.returncode}:\n{output[-4000:]}")
+        if took_s > MISTYPED_S:
+            raise Wrong(f"it took {took_s:.0f} s to say so")
+        if stage.calls():
+            raise Wrong("somebody was charged")
+
+
+CLAUDE = ("claude", "-p", PROMPT, "--allowedTools", "Read")
+CODEX = ("codex", "exec", "--skip-git-repo-check", "--sandbox", "danger-full-access", PROMPT)
+
+claude_code = Agent(
+    "claude-code", CLAUDE,
+    {"ANTHROPIC_BASE_URL": "{url}/api", "ANTHROPIC_AUTH_TOKEN": "{token}", "ANTHROPIC_MODEL": "{model}",
+     "ANTHROPIC_DEFAULT_HAIKU_MODEL": "{model}"},
+    "Read", lambda file: {"file_path": str(file)}, "messages")
+claude_code_pasted = Agent(                    # the base address of all other tools, and the other header
+    "claude-code-pasted", CLAUDE,
+    {"ANTHROPIC_BASE_URL": "{url}/api/v1", "ANTHROPIC_API_KEY": "{token}", "ANTHROPIC_MODEL": "{model}",
+     "ANTHROPIC_DEFAULT_HAIKU_MODEL": "{model}"},
+    "Read", lambda file: {"file_path": str(file)}, "messages")
+codex = Agent(
+    "codex", CODEX, {"CODEX_HOME": "{home}/.codex", "RELAY_API_TOKEN": "{token}"},
+    "exec_command", lambda file: {"cmd": f"cat {file}"}, "responses", {".codex/config.toml": CODEX_PROVIDER})
+codex_built_in = Agent(                        # tries a websocket first
+    "codex-built-in", CODEX, {"CODEX_HOME": "{home}/.codex", "CODEX_API_KEY": "{token}"},
+    "exec_command", lambda file: {"cmd": f"cat {file}"}, "responses", {".codex/config.toml": CODEX_BUILT_IN})
+qwen_code = Agent(
+    "qwen-code", ("qwen", "-p", PROMPT, "--yolo"),
+    {"OPENAI_BASE_URL": "{url}/api/v1", "OPENAI_API_KEY": "{token}", "OPENAI_MODEL": "{model}"},
+    "read_file", lambda file: {"file_path": str(file)}, "chat")
+
+SCENES = (claude_code, claude_code_pasted, Mistyped(claude_code), codex, codex_built_in, Mistyped(codex), qwen_code)
