@@ -6,13 +6,13 @@ run, and hand the work to the modules that own it: they hold no rules of their o
 Exit status: 0 done, 1 refused with the reason in a line on standard error, 2 typed wrongly.
 """
 
-from commands import calls, codes, configuration, file, ledger, money, tokens, users
+from commands import calls, codes, configuration, file, ledger, money, serving, tokens, users
 from commands.given import DatabaseWhenAsked, start_said
 
 __all__ = ["DatabaseWhenAsked", "register", "start_said"]
 
 TOPICS = (users.user, tokens.token, money.credit, money.balance, codes.code, calls.requests, ledger.ledger,
-          file.backup, file.restore, configuration.config)
+          file.backup, file.restore, configuration.config, serving.upstreams, serving.reload)
 
 
 def register(app) -> None:

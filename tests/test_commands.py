@@ -13,7 +13,7 @@ import click
 import pytest
 from client import CHAT
 from fake_upstream import answer
-from stage import configuration, flask, wait_until, write_config
+from stage import configuration, flask, free_port, wait_until, write_config
 
 import app as application
 import billing
@@ -400,6 +400,32 @@ def test_a_bad_file_in_force_is_said_in_lines_and_not_in_a_traceback(operator):
         assert done.returncode == 1
         assert "server.port: " in done.stderr and "server.thread: " in done.stderr
         assert "Traceback" not in done.stderr + done.stdout
+
+
+def test_upstreams_are_listed_with_their_state_and_without_their_keys(start_relay):
+    relay = start_relay(server={"port": free_port()})
+    printed = Operator(relay.config)("upstreams", "--json")
+    [listed] = json.loads(printed)
+    assert (listed["name"], listed["speaks"], listed["keys"], listed["state"]) == ("fake", ["chat"], 1, "ok")
+    assert "sk-upstream-secret" not in printed
+
+
+def test_upstreams_are_listed_when_no_relay_serves(operator):
+    result = operator.run("upstreams", "--json")
+    assert json.loads(result.stdout)[0]["state"] is None
+    assert "No relay serves" in result.stderr
+
+
+def test_reload_lets_the_relay_that_serves_read_its_settings_again(relay_process, person):
+    alice = person("alice", relay_process)
+    changed = relay_process.config.read_text().replace('"test-model"', '"renamed-model"')
+    relay_process.config.write_text(changed)
+    assert flask(relay_process.config, "reload").returncode == 0
+    wait_until(lambda: [each["id"] for each in alice.get("/api/v1/models").json["data"]] == ["renamed-model"])
+
+
+def test_reload_is_refused_when_no_relay_serves(operator):
+    assert "no relay serves" in operator.refused("reload")
 
 
 def test_commands_run_in_a_process_of_their_own(operator):
