@@ -9,6 +9,7 @@ import logging
 import queue
 import threading
 import time
+from collections.abc import Iterator
 
 import msgspec
 
@@ -25,6 +26,7 @@ BETWEEN_TRIES_S = 5.0
 LOW = """
 SELECT users.id, name, grant_balance, wallet_balance FROM balances JOIN users ON users.id = user_id
  WHERE disabled_at IS NULL AND (wallet_balance < :wallet OR grant_balance < :grant)"""
+EVER_FILLED = "SELECT EXISTS (SELECT 1 FROM entries WHERE user_id = ? AND pocket = ? AND balance_after > 0)"
 
 
 class Notices:
@@ -53,23 +55,29 @@ class Notices:
                 self._thread.start()
 
     def look_at_pockets(self, db: Database) -> None:
-        """Tell of each member whose wallet or grant has fallen under its threshold: once, until it is above again."""
-        rules = self.settings.notices
-        wallet, grant = billing.nano(rules.wallet_below), rules.grant_below
+        """Tell of each member whose wallet or grant has fallen under its threshold: once, until it is above again.
+
+        A pocket that never held anything has not fallen.
+        """
+        told = {tuple(each) for each in facts.get(db, "low_pockets", [])}
+        low = dict(self._low(db))
+        for user_id, pocket in low.keys() - told:
+            if db.read().execute(EVER_FILLED, (user_id, pocket)).fetchone()[0]:
+                self.tell("pocket_low", low[user_id, pocket])
+        if low.keys() != told:
+            facts.put(db, "low_pockets", sorted(low))
+
+    def _low(self, db: Database) -> Iterator[tuple[tuple[int, str], str]]:
+        """Each pocket that is under its threshold, as (member's id, pocket), and a sentence about it."""
+        wallet, grant = billing.nano(self.settings.notices.wallet_below), self.settings.notices.grant_below
         if not wallet and not grant:
             return
-        told = set(facts.get(db, "low_pockets", []))
-        low = {}
         for user_id, name, has_grant, has_wallet in db.read().execute(
                 LOW, {"wallet": wallet or -2**62, "grant": grant}).fetchall():
             if wallet and has_wallet < wallet:
-                low[f"{user_id}:wallet"] = f"The wallet of {name} holds {billing.yuan(has_wallet)} yuan."
+                yield (user_id, "wallet"), f"The wallet of {name} holds {billing.yuan(has_wallet)} yuan."
             if has_grant < grant:
-                low[f"{user_id}:grant"] = f"The grant of {name} holds {has_grant} LLM tokens."
-        for key in low.keys() - told:
-            self.tell("pocket_low", low[key])
-        if low.keys() != told:
-            facts.put(db, "low_pockets", sorted(low))
+                yield (user_id, "grant"), f"The grant of {name} holds {has_grant} LLM tokens."
 
     def _run(self) -> None:
         while True:
