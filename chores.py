@@ -5,6 +5,7 @@ Owns the calendar, not the work: each chore is a function of the ledger or of th
 
 import logging
 import threading
+import time
 
 import accounts
 import billing
@@ -15,7 +16,9 @@ import settings as configuration
 
 log = logging.getLogger("chores")
 
-RETRY_S, LOOK_S, EXPIRE_S, FORGET_S, PROVE_S = 1, 2, 30, 3600, 24 * 3600
+RETRY_S, LOOK_S, COUNT_S, EXPIRE_S, FORGET_S, PROVE_S = 1, 2, 30, 30, 3600, 24 * 3600
+AT_START = {"server": ("host", "port", "threads", "body_bytes_max", "trusted_proxy", "log", "drain_s"),
+            "database": ("path",), "limits": ("storage_uri",)}     # what is read only then
 
 
 def begin(app, server) -> None:
@@ -34,16 +37,21 @@ def begin(app, server) -> None:
 
 
 class Bulletin:
-    """Writes down how the upstreams are whenever that has changed, so that the command line can tell."""
+    """Writes down how the upstreams are, so that the command line can tell: at once when one changes for the better or
+    worse, and now and then how much they have done. `at` (ms) is when that was.
+    """
 
     def __init__(self, relay):
-        self._relay, self._written = relay, None
+        self._relay, self._written, self._report, self._again_at = relay, None, [], 0.0
 
     def __call__(self) -> None:
-        changes = self._relay.sender.health.changes
-        if changes != self._written:
-            facts.put(self._relay.db, "upstreams", self._relay.upstream_report())
-            self._written = changes
+        relay, now = self._relay, time.monotonic()
+        state, report = (relay.sender.health.changes, relay.catalog), relay.upstream_report()
+        if state == self._written and (now < self._again_at or report == self._report):
+            return
+        at = time.time_ns() // 1_000_000
+        facts.put(relay.db, "upstreams", [{**each, "at": at} for each in report])
+        self._written, self._report, self._again_at = state, report, now + COUNT_S
 
 
 def prove(db) -> list[str]:
@@ -60,13 +68,22 @@ def reload(app) -> None:
 
 
 def reload_now(relay) -> list[str]:
-    """The same at once; returns the mistakes that kept the old settings in force."""
+    """The same at once; returns the mistakes that kept the old settings in force.
+
+    Upstreams and keys that rest are tried again at once: whoever reloads may just have mended them.
+    """
+    before = relay.settings
     try:
         relay.configure(configuration.load())
     except configuration.SettingsError as err:
         log.error("the settings were not reloaded:\n%s", err)
         return err.mistakes
+    relay.sender.health.wake()
     log.warning("the settings were reloaded")
+    waiting = [f"{table}.{name}" for table, names in AT_START.items() for name in names
+               if getattr(getattr(before, table), name) != getattr(getattr(relay.settings, table), name)]
+    if waiting:
+        log.warning("%s: the change takes effect when the relay is started again", ", ".join(waiting))
     return []
 
 
