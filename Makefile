@@ -26,9 +26,6 @@ translations: $(VENV)/ready ## compile the translations and name what is untrans
 clients: $(VENV)/ready      ## install real agents in .clients/ and run them and the documented samples against the relay
 	$(IN) -m clients
 
-clients: $(VENV)/ready-to-test ## run real agents and the documented samples against the relay; installs them
-	$(IN) -m clients
-
 bench: $(VENV)/ready        ## measure the relay, beside LiteLLM where `python -m bench --install-peer` was run
 	$(IN) -m bench
 
