@@ -121,9 +121,10 @@ class Gate:
         raw = presented(authorization, api_key)
         caller = self._find(FIND_BY_DIGEST, digest(raw), address) if raw else None
         if caller is None:
-            if not self._limiter.hit(self._failures, "failed", address):
+            network = _network(address)
+            if not self._limiter.hit(self._failures, "failed", network):
                 raise errors.RateLimited("Too many attempts with tokens that are not valid. Wait a minute.",
-                                         retry_after=self._retry_after(self._failures, "failed", address))
+                                         retry_after=self._retry_after(self._failures, "failed", network))
             raise errors.NotAuthenticated()
         return caller
 
@@ -251,11 +252,21 @@ def duration(seconds: float) -> str:
     return f"{minutes}m{rest}s" if minutes else f"{rest}s"
 
 
-def _check_address(address: str, allowed: list[str]) -> None:
+def _ip(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
         ip = ipaddress.ip_address(address)
     except ValueError:
-        ip = None
-    ip = getattr(ip, "ipv4_mapped", None) or ip
+        return None
+    return getattr(ip, "ipv4_mapped", None) or ip
+
+
+def _network(address: str) -> str:
+    """Whom to count an attempt against: in IPv6 a whole network, for everybody has billions of addresses."""
+    ip = _ip(address)
+    return str(ipaddress.ip_network((ip, 64), strict=False)) if ip is not None and ip.version == 6 else address
+
+
+def _check_address(address: str, allowed: list[str]) -> None:
+    ip = _ip(address)
     if ip is None or not any(ip in ipaddress.ip_network(network) for network in allowed):
         raise errors.AddressNotAllowed()
