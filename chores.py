@@ -16,6 +16,7 @@ import settings as configuration
 
 log = logging.getLogger("chores")
 
+WRONG_KEPT = 50
 RETRY_S, LOOK_S, COUNT_S, EXPIRE_S, FORGET_S, PROVE_S = 1, 2, 30, 30, 3600, 24 * 3600
 AT_START = {"server": ("host", "port", "threads", "body_bytes_max", "trusted_proxy", "log", "drain_s"),
             "database": ("path",), "limits": ("storage_uri",)}     # what is read only then
@@ -55,10 +56,12 @@ class Bulletin:
 
 
 def prove(db) -> list[str]:
-    """Compute the ledger again; what is wrong goes to the log."""
+    """Compute the ledger again; what is wrong goes to the log, and with the time to the fact "proof"."""
+    began_at = billing.now_ms()
     wrong = proof.verify(db)
     for each in wrong:
         log.error("the ledger is wrong: %s", each)
+    facts.put(db, "proof", {"at": began_at, "took_ms": billing.now_ms() - began_at, "wrong": wrong[:WRONG_KEPT]})
     return wrong
 
 

@@ -79,14 +79,11 @@ SELECT name, pocket, coalesce(charged, 0), coalesce(amount, 0)
 
 # Only days of which no call has been forgotten.
 ROLLED_CALLS = """
-WITH counted AS (SELECT user_id, day, count(*) AS calls, sum(cost) AS cost FROM requests
-                  WHERE closed_at IS NOT NULL GROUP BY user_id, day),
-     kept AS (SELECT user_id, day, sum(calls) AS calls, sum(cost) AS cost FROM daily GROUP BY user_id, day)
-SELECT name || ', ' || day, '', coalesce(kept.calls, 0) || ' calls of ' || coalesce(kept.cost, 0),
-       coalesce(counted.calls, 0) || ' calls of ' || coalesce(counted.cost, 0)
-  FROM kept FULL JOIN counted USING (user_id, day) JOIN users ON users.id = user_id
- WHERE day > :first_day AND (coalesce(kept.calls, 0), coalesce(kept.cost, 0))
-                         <> (coalesce(counted.calls, 0), coalesce(counted.cost, 0))"""
+SELECT name || ', ' || day, '', sum(kept) || ' calls of ' || sum(kept_cost), sum(made) || ' calls of ' || sum(made_cost)
+  FROM (SELECT user_id, day, calls AS kept, cost AS kept_cost, 0 AS made, 0 AS made_cost FROM daily
+        UNION ALL SELECT user_id, day, 0, 0, 1, cost FROM requests WHERE closed_at IS NOT NULL)
+  JOIN users ON users.id = user_id WHERE day > :first_day
+ GROUP BY user_id, day HAVING (sum(kept), sum(kept_cost)) <> (sum(made), sum(made_cost))"""
 
 CHECKS = (
     ("{}: the {} balance is {}; its entries sum to {}", BALANCES),
