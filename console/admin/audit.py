@@ -27,7 +27,7 @@ ACTIONS = {
 DETAILS = {"amount": _l("amount"), "note": _l("note"), "pocket": _l("pocket"), "role": _l("role"), "plan": _l("plan"),
            "days": _l("days"), "renew": _l("renews"), "count": _l("count"), "kind": _l("kind"), "code": _l("code"),
            "token": _l("token"), "hint": _l("hint"), "upstream": _l("upstream"), "outcome": _l("outcome"),
-           "mistakes": _l("mistakes"), "wrong": _l("findings"), "model": _l("model")}
+           "mistakes": _l("mistakes"), "model": _l("model")}
 COLUMNS = ("id, at, user_id, (SELECT name FROM users WHERE users.id = audit.user_id) AS by, action, target,"
            " detail")
 

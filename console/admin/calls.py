@@ -26,11 +26,11 @@ SUMS = """
        sum(calls) AS calls, sum(refused) AS refused, sum(input_tokens) AS input_tokens,
        sum(cached_tokens) AS cached_tokens, sum(output_tokens) AS output_tokens, sum(cost) AS cost,
        sum(charged_grant) AS grant, sum(charged_quota) AS quota, sum(charged_wallet) AS wallet"""
-PER_DAY = f"SELECT day, model, {SUMS} FROM daily WHERE {{where}} GROUP BY day, model"
+# Member by member, because that is the order of the table: three times as fast as by the index of days.
+ROLLED = "FROM users CROSS JOIN daily ON daily.user_id = users.id WHERE {where}"
+PER_DAY = f"SELECT day, model, {SUMS} {ROLLED} GROUP BY day, model"
 PER_MEMBER = f"""
-SELECT users.id, name, used.* FROM (
-    SELECT user_id, {SUMS} FROM daily WHERE {{where}} GROUP BY user_id ORDER BY cost DESC, calls DESC LIMIT :most)
-  AS used JOIN users ON users.id = user_id ORDER BY cost DESC, calls DESC"""
+SELECT users.id AS id, name, {SUMS} {ROLLED} GROUP BY users.id ORDER BY sum(cost) DESC, sum(calls) DESC LIMIT :most"""
 
 
 @dataclass(frozen=True)
@@ -54,16 +54,16 @@ class Wish:
     @property
     def of_days(self) -> str:
         """The condition for roll-ups."""
-        return ("day BETWEEN :first AND :last" + (" AND user_id = :user_id" if self.who else "")
+        return ("day BETWEEN :first AND :last" + (" AND users.id = :user_id" if self.who else "")
                 + (" AND model = :model" if self.model else ""))
 
-    def calls(self) -> keyset.List:
-        """The calls that fit."""
+    def calls(self, **changes) -> keyset.List:
+        """The calls that fit. `changes` replace values."""
         within = ("user_id = :user_id AND " if self.who else "") + "id >= :since AND id < :until"
         matching = [f"{name} = :{name}" for name in ("model", "upstream") if getattr(self, name)]
         if self.outcome:
             matching.append("outcome IS NULL" if self.outcome == "open" else "outcome = :outcome")
-        return keyset.List("requests", COLUMNS, "id", within, " AND ".join(matching), self.values)
+        return keyset.List("requests", COLUMNS, "id", within, " AND ".join(matching), self.values | changes)
 
 
 def wish() -> Wish:
@@ -80,12 +80,14 @@ def page():
     """What the team used in a span of days, and its calls."""
     asked, conn = wish(), state().db.read()
     unknown = bool(asked.name) and asked.who is None
-    rows = [] if unknown else conn.execute(PER_DAY.format(where=asked.of_days), asked.values).fetchall()
-    members = [] if unknown or asked.who else per_member(asked, SHOWN)
+    before, after = request.args.get("before"), request.args.get("after")
+    summed = not (unknown or asked.upstream or asked.outcome)          # roll-ups know nothing of these
+    rows = conn.execute(PER_DAY.format(where=asked.of_days), asked.values).fetchall() if summed else []
     per_model = usage.sums_by(rows, "model")
     measure = request.args.get("measure") if request.args.get("measure") in usage.MEASURES else "cost"
-    found = keyset.Page([]) if unknown else asked.calls().page(conn, request.args.get("before"),
-                                                               request.args.get("after"))
+    leap = {"until": usage.newest_use(rows, before)} if asked.model in per_model and not after else {}
+    found = keyset.Page([]) if unknown else asked.calls(**leap).page(conn, before, after)
+    members = per_member(asked, SHOWN) if summed and not asked.who else []
     return render_template(
         "admin/calls.html", asked=asked, unknown=unknown, found=found, members=members, per_model=per_model,
         total=usage.sum_up(rows), chart=usage.chart(rows, asked.span, measure, per_model), measure=measure,
@@ -94,9 +96,9 @@ def page():
 
 def _choices(asked: Wish, per_model: dict) -> dict:
     """The selects of the filters; what is asked for is always among them."""
-    models = sorted({name for name in per_model if name} | ({asked.model} if asked.model else set()))
-    known = {*state().catalog.upstreams, *(["demo"] if state().catalog.demo else [])}
-    upstreams = sorted(known | ({asked.upstream} if asked.upstream else set()))
+    models = sorted(filter(None, {*state().catalog.models, *per_model, asked.model}))
+    demo = "demo" if state().catalog.demo else None
+    upstreams = sorted(filter(None, {*state().catalog.upstreams, demo, asked.upstream}))
     return {"model": [("", _("All models")), *((name, name) for name in models)],
             "upstream": [("", _("All upstreams")), *((name, name) for name in upstreams)],
             "outcome": [("", _("All")), *((name, label) for name, (label, _look) in OUTCOMES.items())]}

@@ -22,7 +22,7 @@ from relay.catalog import DEMO
 LOOKED_AT = 2000                   # newest calls
 TESTS = "20 per minute"
 STATES = {"ok": (_l("Answers"), "good"), "busy": (_l("Busy"), "warn"), "refused": (_l("Refuses us"), "bad"),
-          "failing": (_l("Failing"), "bad"), "keyless": (_l("No key"), "")}
+          "failing": (_l("Failing"), "bad")}
 RECENT = f"""
 SELECT upstream, outcome, first_byte_ms FROM (
     SELECT upstream, outcome, first_byte_ms FROM requests ORDER BY id DESC LIMIT {LOOKED_AT})
@@ -51,7 +51,6 @@ def page():
     known = [*([DEMO] if catalog.demo else []), *catalog.upstreams.values()]
     health = {each["name"]: each for each in state().sender.health.report(known)}
     return render_template("admin/upstreams.html", upstreams=known, health=health, recent=recent(), states=STATES,
-                           state_of=lambda each: health[each.name]["state"] if each.usable else "keyless",
                            models={each.name: served(each.name) for each in known}, looked_at=LOOKED_AT,
                            sentences=sentences())
 
