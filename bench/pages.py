@@ -19,7 +19,7 @@ DAY_MS = 86_400_000
 PASSWORD = "a password of the bench"
 MEMBER_PAGES = ("/console", "/console/usage", "/console/usage?outcome=failed", "/console/usage?model=glm-5",
                 "/console/tokens", "/console/wallet", "/console/wallet/statement", "/console/invites",
-                "/console/account", "/console/playground")
+                "/console/account", "/console/test")
 ADMIN_PAGES = ("/admin/", "/admin/?q=member&state=active", "/admin/members/3", "/admin/members/3/statement",
                "/admin/calls", "/admin/calls?member=alice", "/admin/calls?outcome=failed", "/admin/calls?model=glm-5",
                "/admin/codes", "/admin/upstreams", "/admin/models", "/admin/system", "/admin/audit")
