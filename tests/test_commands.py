@@ -13,7 +13,7 @@ import click
 import pytest
 from client import CHAT
 from fake_upstream import answer
-from stage import configuration, flask, free_port, wait_until, write_config
+from stage import configuration, flask, wait_until, write_config
 
 import app as application
 import billing
@@ -402,12 +402,14 @@ def test_a_bad_file_in_force_is_said_in_lines_and_not_in_a_traceback(operator):
         assert "Traceback" not in done.stderr + done.stdout
 
 
-def test_upstreams_are_listed_with_their_state_and_without_their_keys(start_relay):
-    relay = start_relay(server={"port": free_port()})
-    printed = Operator(relay.config)("upstreams", "--json")
-    [listed] = json.loads(printed)
+def test_upstreams_are_listed_with_their_state_and_without_their_keys(relay_process, person):
+    alice = person("alice", relay_process).given(wallet="1")
+    alice.post(CHAT, HELLO)                            # the fake has no script: it hangs up
+    operator = Operator(relay_process.config)
+    [listed] = wait_until(lambda: [each for each in operator.json("upstreams") if each["failed"]])
     assert (listed["name"], listed["speaks"], listed["keys"], listed["state"]) == ("fake", ["chat"], 1, "ok")
-    assert "sk-upstream-secret" not in printed
+    assert listed["last_error"] == "upstream_error" and listed["last_error_at"].endswith("Z")
+    assert "sk-upstream-secret" not in operator("upstreams") + json.dumps(listed)
 
 
 def test_upstreams_are_listed_when_no_relay_serves(operator):
