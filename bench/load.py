@@ -17,9 +17,25 @@ import time
 from array import array
 from dataclasses import asdict, dataclass
 
-STAMP = re.compile(rb"@(\d+)@")
+TAIL = 64  # bytes of a stream kept between two reads: a stamp or an end mark may be cut in two
 LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 CONNECT_PAUSE_S = 0.05
+
+
+@dataclass(frozen=True)
+class Wire:
+    """How a stream is asked for on a wire, where an event's stamp stands, and what tells a good end."""
+
+    path: str
+    stamp: re.Pattern
+    end: bytes
+
+
+WIRES = {
+    "chat": Wire("/chat/completions", re.compile(rb'"content":"@(\d+)@'), b"[DONE]"),
+    "messages": Wire("/messages", re.compile(rb'"text":"@(\d+)@'), b'"message_stop"}'),
+    "responses": Wire("/responses", re.compile(rb'"delta":"@(\d+)@'), b"event: response.completed"),
+}
 
 
 @dataclass
@@ -34,16 +50,19 @@ class Job:
     rate: int = 0  # events a second; 0: as fast as they come
     events: int = 0  # per stream; 0: what `seconds` and `rate` make
     ramp_s: float = 1.0  # the streams start one after the other within this time
+    wire: str = "chat"
     grace_s: float = 20.0  # streams that are still incomplete this long after their time have failed
 
 
 def request(job: Job, content: str, stream: bool) -> bytes:
     """The bytes of one call."""
-    body = {"model": job.model, "messages": [{"role": "user", "content": content}]}
-    body |= {"max_tokens": 64} | ({"stream": True} if stream else {})
-    payload = json.dumps(body).encode()
+    asked = {"messages": [{"role": "user", "content": content}], "max_tokens": 64}
+    if job.wire == "responses":
+        asked = {"input": content, "max_output_tokens": 64}
+    payload = json.dumps({"model": job.model, **asked} | ({"stream": True} if stream else {})).encode()
+    path = job.path.replace(WIRES["chat"].path, WIRES[job.wire].path)
     return (
-        f"POST {job.path} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {job.token}\r\n"
+        f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {job.token}\r\n"
         f"Content-Type: application/json\r\nContent-Length: {len(payload)}\r\n\r\n"
     ).encode() + payload
 
@@ -109,9 +128,9 @@ async def calls(job: Job) -> dict:
 class Listener(asyncio.Protocol):
     """One stream: counts its events and notes their delays."""
 
-    def __init__(self, wanted: bytes, delays: array, over: asyncio.Future):
-        self.wanted, self.delays, self.over = wanted, delays, over
-        self.first, self.tail, self.events = b"", b"", 0
+    def __init__(self, wire: Wire, wanted: bytes, delays: array, over: asyncio.Future):
+        self.wire, self.wanted, self.delays, self.over = wire, wanted, delays, over
+        self.first, self.tail, self.events, self.complete = b"", b"", 0, False
 
     def connection_made(self, transport) -> None:
         self.transport = transport
@@ -123,17 +142,18 @@ class Listener(asyncio.Protocol):
             self.first = data[:300]
         data = self.tail + data
         end = 0
-        for found in STAMP.finditer(data):
+        for found in self.wire.stamp.finditer(data):
             self.delays.append(now - int(found[1]))
             self.events += 1
             end = found.end()
-        self.tail = data[max(end, len(data) - 32) :]
-        if b"[DONE]" in self.tail:
+        self.tail = data[max(end, len(data) - TAIL) :]
+        if self.wire.end in data[end:]:
+            self.complete = True
             self.transport.abort()
 
     def connection_lost(self, _) -> None:
         if not self.over.done():
-            self.over.set_result(b"[DONE]" in self.tail)
+            self.over.set_result(self.complete)
 
 
 async def streams(job: Job) -> dict:
@@ -145,7 +165,7 @@ async def streams(job: Job) -> dict:
 
     async def stream(number: int) -> bool:
         await asyncio.sleep(job.ramp_s * number / job.streams)
-        listener = Listener(wanted, delays, loop.create_future())
+        listener = Listener(WIRES[job.wire], wanted, delays, loop.create_future())
         listeners.append(listener)
         try:
             await loop.create_connection(lambda: listener, "127.0.0.1", job.port)

@@ -8,6 +8,8 @@ TARGETS = [  # (what, sentence, whether it is met by the medians {label: {target
     ("1 caller: added p50 ms", "at most 1.5 ms", lambda row: row["relay"] <= 1.5),
     ("300 streams x 50/s: added event p50 ms", "at most 30 ms", lambda row: row["relay"] <= 30),
     ("300 streams x 50/s: completed", "all", lambda row: row["relay"] == 300),
+    ("300 messages streams x 50/s: completed", "all", lambda row: row["relay"] == 300),
+    ("300 responses streams x 50/s: completed", "all", lambda row: row["relay"] == 300),
     ("500 streams x 10/s: completed", "all", lambda row: row["relay"] == 500),
     ("memory idle, MiB", "at most 60", lambda row: row["relay"] <= 60),
     ("memory at 500 streams, MiB", "at most 120", lambda row: row["relay"] <= 120),
@@ -19,6 +21,7 @@ TARGETS = [  # (what, sentence, whether it is met by the medians {label: {target
     ),
 ]
 ROWS_LABEL = "call beside rows: p50 ms"
+TURNED_LABEL = "300 {} streams x 50/s: added event p50 ms"
 
 
 def medians(values: dict) -> dict[str, dict[str, float]]:
@@ -41,6 +44,10 @@ def without_none(values: list) -> list:
 def verdicts(table: dict) -> list[tuple[str, str, bool]]:
     """(label, target in words, met) for every target that was measured."""
     found = [(label, words, met(table[label])) for label, words, met in TARGETS if "relay" in table.get(label, {})]
+    chat = table.get(TURNED_LABEL.format("chat"), {})
+    for label in map(TURNED_LABEL.format, ("messages", "responses")):
+        if label in table:
+            found.append((label, "at most twice chat's", table[label]["relay"] <= 2 * chat["relay"]))
     if ROWS_LABEL in table:
         empty, full = table[ROWS_LABEL].values()
         found.append((ROWS_LABEL, f"within 5 % ({full / empty - 1:+.1%})", full <= empty * 1.05))
@@ -56,13 +63,14 @@ def number(value: float | None) -> str:
 def text(table: dict, about: list[str], failures: list[str]) -> str:
     """The table for people."""
     names = [name for name in ("direct", "relay", "litellm") if any(name in row for row in table.values())]
-    width = max(map(len, table), default=0) + 2
+    rows = [label for label in table if label != ROWS_LABEL]
+    beside = {f"call beside {name}: p50 ms": value for name, value in table.get(ROWS_LABEL, {}).items()}
+    width = max(map(len, [*rows, *beside]), default=0) + 2
     lines = [*about, "", " " * width + "".join(f"{name:>12}" for name in names)]
-    for label, row in table.items():
-        if label != ROWS_LABEL:
-            lines.append(f"{label:<{width}}" + "".join(f"{number(row.get(name)):>12}" for name in names))
-    for name, value in table.get(ROWS_LABEL, {}).items():
-        lines.append(f"{f'call beside {name}: p50 ms':<{width}}{number(value):>{12 * len(names)}}")
+    for label in rows:
+        lines.append(f"{label:<{width}}" + "".join(f"{number(table[label].get(name)):>12}" for name in names))
+    column = 12 * (1 + names.index("relay")) if "relay" in names else 12
+    lines += [f"{label:<{width}}{number(value):>{column}}" for label, value in beside.items()]
     lines += ["", "Targets"]
     lines += [f"  {'met  ' if met else 'MISSED'}  {label}: {words}" for label, words, met in verdicts(table)]
     if failures:

@@ -82,6 +82,20 @@ def streams(bench: Bench, count: int, rate: int, seconds: float) -> None:
             bench.note(f"{name}: event p99 ms", target, found["p99_ms"])
 
 
+def conversions(bench: Bench, count: int, rate: int, seconds: float) -> None:
+    """The same streams as messages and responses, turned from chat on the way; chat's own beside them."""
+    relay = bench.servers[0].target
+    for _ in range(bench.rounds):
+        direct = bench.run(bench.upstream, streams=count, rate=rate, seconds=seconds)
+        for wire in load.WIRES:
+            name = f"{count} {wire} streams x {rate}/s"
+            found = bench.run(relay, streams=count, rate=rate, seconds=seconds, wire=wire)
+            bench.note(f"{name}: completed", relay, found["completed"])
+            bench.note(f"{name}: event p50 ms", bench.upstream, direct["p50_ms"])
+            bench.note(f"{name}: event p50 ms", relay, found["p50_ms"])
+            bench.note(f"{name}: event p99 ms", relay, found["p99_ms"])
+
+
 def memory(bench: Bench, count: int = 500, rate: int = 10, seconds: float = 5) -> None:
     """Resident memory before, during and after many slow streams; run first, on fresh processes."""
     for server in bench.servers:
@@ -157,6 +171,7 @@ def all_of(quick: bool) -> dict:
         "streams-100": lambda bench: streams(bench, 100, 50, seconds),
         "streams-300": lambda bench: streams(bench, 300, 50, seconds),
         "streams-500": lambda bench: streams(bench, 500, 10, seconds),
+        "conversions": lambda bench: conversions(bench, 300, 50, seconds),
         "most-events": most_events,
         "rows": rows,
     }
