@@ -67,12 +67,24 @@ def stream(turn: Turn) -> Iterator[bytes]:
         _chunks(turn), turn.ask.body, **turn.told)
     fate = turn.meter.fate
     try:
-        yield from pieces
+        yield from _gathered(pieces, reply)
     except CallerLeft:
         fate.left = True
     else:
         if not fate.complete and fate.error is None:       # the wire would not take the answer for a good one
             fate.error = errors.UpstreamError("The provider's answer could not be used.")
+
+
+def _gathered(pieces: Iterator[bytes], reply: Reply) -> Iterator[bytes]:
+    """What was made of events that came together goes out together: to write a piece costs more than to make it."""
+    waiting: list[bytes] = []
+    for piece in pieces:
+        waiting.append(piece)
+        if not reply.pending:
+            yield b"".join(waiting)
+            waiting.clear()
+    if waiting:
+        yield b"".join(waiting)
 
 
 def finish(turn: Turn) -> None:
@@ -157,7 +169,7 @@ def _pieces(turn: Turn) -> Iterator[tuple[bytes | None, bytes | None]]:
     reply = turn.reply
     mend = _mended(turn.ask.model) if "spark_chunks" in reply.target.quirks else None
     passes = turn.wire.plain if turn.spoken is turn.wire and mend is None else lambda chunk: False
-    for event in reply.held:
+    for event in reply.counted(reply.held):
         yield mend(event) if mend else event, None
     reply.held = []
     while True:
@@ -172,7 +184,7 @@ def _pieces(turn: Turn) -> Iterator[tuple[bytes | None, bytes | None]]:
             return
         if unseen:
             yield None, chunk
-        for event in events:
+        for event in reply.counted(events):
             yield mend(event) if mend else event, None
     if reply.events.rest().strip():
         yield reply.events.rest(), None

@@ -11,7 +11,7 @@ import itertools
 import logging
 import time
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -60,6 +60,7 @@ class Reply:
         self.data = b""
         self.events = sse.Events(EVENT_BYTES_MAX)
         self.held: list[bytes] = []            # streamed: whole events read while waiting for content
+        self.pending = 0                       # events that have come with the one that is looked at, and wait
         self.problem: errors.UpstreamError | None = None    # why the stream broke off
         self._response = response
         self._watcher = watcher
@@ -94,6 +95,13 @@ class Reply:
             return self.events.feed(chunk)
         except sse.TooLong as err:
             raise errors.UpstreamError("The provider's answer has an event that is too large.") from err
+
+    def counted(self, events: Sequence[bytes]) -> Iterator[bytes]:
+        """Events that came together, with `pending` saying how many of them are still to be looked at."""
+        self.pending = len(events)
+        for event in events:
+            self.pending -= 1
+            yield event
 
     def close(self) -> None:
         """Let the connection go: back to the pool if the answer was read to its end, else closed."""
