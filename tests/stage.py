@@ -20,7 +20,7 @@ from client import Client
 
 ROOT = Path(__file__).resolve().parent.parent
 PEOPLE = {"alice": "member", "bob": "member", "carol": "admin"}
-START_S = 10
+START_S = 30
 
 
 def toml(value) -> str:
@@ -144,6 +144,11 @@ class Relay:
                 stderr=output,
             )
         wait_until(lambda: answers(self), START_S)
+
+    def processor_s(self) -> float:
+        """Seconds of processor time that the process has used since its start (proc(5), stat, fields 14 and 15)."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def stop(self) -> None:
         if self._db is not None:

@@ -11,9 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
-from statistics import quantiles
 
 import pytest
 from client import assert_openai_error
@@ -23,7 +21,7 @@ from stage import ROOT, wait_until, write_config
 
 KILLS = 20
 CALLERS = 8
-RESTART_S = 3.0
+RESTART_S = 3.0  # of the processor: tests beside this one make the clock meaningless
 COUNTS = usage(20, 10)
 COST = 20 * 2_000 + 10 * 8_000
 CREDIT = 1_000
@@ -81,12 +79,11 @@ def test_twenty_kills_lose_nothing_and_charge_nothing_twice(start_relay, person,
             relay.process.wait(10)
         assert load.odd == []
         acknowledged += load.acknowledged
-        started = time.monotonic()
         relay.start_again()
-        starts_s.append(time.monotonic() - started)
+        starts_s.append(relay.processor_s())
         assert (alice.held().grant, alice.held().quota, alice.held().wallet) == (0, 0, 0)
         assert relay.ledger_is_right()
-    assert quantiles(starts_s)[0] < RESTART_S  # the slower ones waited for other tests
+    assert max(starts_s) < RESTART_S
     charged = {row["id"]: row for row in relay.rows("charged_wallet > 0")}
     assert len(acknowledged) == len(set(acknowledged))
     assert set(acknowledged) <= set(charged)
