@@ -51,16 +51,18 @@ class List:
     high: str | int | None = None
 
     def page(self, conn, before=None, after=None, size: int = SIZE) -> Page:
-        """The rows older than `before`, else those newer than `after`, else the newest."""
+        """The rows older than `before`, else those newer than `after`, else the newest.
+
+        Where fewer than a page are newer, or too rare to be met within the reach, it is the newest.
+        """
         if after is not None and before is None:
             walk = self.walk(conn, after, size, older=False)
-            if walk.more or walk.edge is not None:
-                rows = walk.rows[::-1]
-                return Page(rows, rows[0]["key"] if walk.more else walk.edge, rows[-1]["key"] if rows else after)
+            if walk.more or (walk.edge is not None and len(walk.rows) == size):
+                return Page(walk.rows[::-1], walk.rows[-1]["key"], walk.rows[0]["key"])
         walk = self.walk(conn, before, size)
-        rows = walk.rows
-        newer = (rows[0]["key"] if rows else before) if before is not None else None
-        return Page(rows, newer, rows[-1]["key"] if walk.more else walk.edge, not walk.more and walk.edge is not None)
+        newer = walk.rows[0]["key"] if walk.rows and before is not None else None
+        return Page(walk.rows, newer, walk.rows[-1]["key"] if walk.more else walk.edge,
+                    not walk.more and walk.edge is not None)
 
     def all(self, conn, size: int) -> Iterator[list]:
         """All rows, so many at a time; between two batches nothing is open."""

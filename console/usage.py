@@ -105,7 +105,7 @@ def page():
     rows = conn.execute(DAILY, asked.values).fetchall()
     before, after = request.args.get("before"), request.args.get("after")
     known = models_used(asked)
-    until = None if after or not (asked.token_id or asked.model in known) else newest_use(rows, before)
+    until = None if after or not (asked.token_id or asked.model in known) else newest_use(days_of(rows), before)
     measure = request.args.get("measure") if request.args.get("measure") in MEASURES else "cost"
     per_model = sums_by(rows, "model")
     return render_template(
@@ -156,9 +156,15 @@ def chart(rows, span: spans.Span, measure: str, per_model: dict) -> charts.Chart
                                write=format.money_short if measure == "cost" else format.count)
 
 
-def newest_use(rows, before: str | None) -> int:
-    """The end (ms) of the newest day, before a call, on which there was something: later ones need no look."""
-    for day in sorted({row["day"] for row in rows}, reverse=True):
+def days_of(rows) -> set[str]:
+    """The days of these roll-ups, and those of calls that run, which are not rolled up yet."""
+    running = state().db.read().execute(f"SELECT day FROM {RUNNING[0]} WHERE {RUNNING[1]}", {"user_id": member().id})
+    return {row["day"] for row in rows} | {day for day, in running.fetchall()}
+
+
+def newest_use(days: set[str], before: str | None) -> int:
+    """The end (ms) of the newest of these days that began before a call: what is later needs no look."""
+    for day in sorted(days, reverse=True):
         since, until = spans.day_bounds(day)
         if before is None or first_id(since) < before:
             return until

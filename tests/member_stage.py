@@ -4,14 +4,18 @@ Owns how pages are asked for and forms are sent, with the tokens that the pages 
 """
 
 import re
+import secrets
 from dataclasses import dataclass, field
+from datetime import datetime
 from html import unescape
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import accounts
 import app as application
 import billing
 import settings
+from relay import tokens
 
 PLANS = {
     "free": {"requests_per_minute": 60, "input_tokens_max": 5000},
@@ -51,6 +55,28 @@ class House:
         if grant:
             billing.credit(self.db, who.id, "grant", grant, "reward")
         return who
+
+    def token(self, who, name: str = "laptop", **limits) -> int:
+        """Make a token; its id."""
+        return tokens.mint(self.db, who.id, name, **limits)[0]
+
+    def called(self, who, token_id: int, *, at: int | None = None, model: str = "plain-1", usage=(1000, 200, 100),
+               outcome: str | None = "complete", **facts) -> str:
+        """Let a call have happened at a time (ms), charged by the ledger; its id. `outcome` None: it runs."""
+        at = at or billing.now_ms() - 60_000
+        call_id = f"{billing.first_id(at)}{secrets.token_hex(10)}"
+        day = datetime.fromtimestamp(at / 1000, ZoneInfo(self.relay.settings.site.timezone)).date()
+        call = billing.Call(call_id, who.id, token_id, "chat", model, True, at, str(day))
+        if outcome == "refused":
+            billing.refuse(self.db, call, billing.Ending("refused", 402, **facts))
+            return call_id
+        price, used = self.relay.catalog.models[model].price("free", at), billing.Usage(*usage)
+        billing.hold(self.db, call, used, price, overdraft=billing.nano(1_000_000))
+        if outcome is not None:
+            facts = {"usage_source": "upstream", "first_byte_ms": 340, "duration_ms": 1200, "status": 200} | facts
+            charged = used if outcome in ("complete", "client_left", "upstream_cut") else None
+            billing.close(self.db, call_id, billing.Ending(outcome, usage=charged, **facts), price)
+        return call_id
 
     def browser(self, who=None, language: str = "en", address: str = "127.0.0.1") -> "Browser":
         """A browser, in which this member is signed in."""
