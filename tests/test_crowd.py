@@ -5,7 +5,7 @@ import threading
 import pytest
 from client import CHAT, ask, assert_openai_error
 from fake_upstream import Gate
-from providers import plain, usage
+from providers import openai_stream, plain, usage
 
 COUNTS = usage(20, 10)
 COST = 20 * 2_000 + 10 * 8_000
@@ -55,6 +55,13 @@ def test_the_relay_reuses_connections_that_were_read_to_their_end(alice, fake):
     for _ in range(5):
         alice.chat()
     assert fake.connections == 1
+
+
+def test_streams_read_to_their_end_give_their_connections_back(alice, fake):
+    fake.always(openai_stream(COUNTS))
+    for _ in range(20):
+        alice.chat_stream().read()
+    assert fake.connections <= 5  # a call may begin before the last one has put its connection back
 
 
 def test_a_caller_gets_what_was_meant_for_it(alice, bob, fake, relay):
