@@ -90,12 +90,14 @@ def _gathered(pieces: Iterator[bytes], reply: Reply) -> Iterator[bytes]:
 def finish(turn: Turn) -> None:
     """After the last byte, or when the caller has left: drain if the policy says so, hang up, close the account."""
     fate = turn.meter.fate
-    if not fate.complete and fate.error is None:
-        fate.left = True
-        if fate.delivered and turn.meter.policy == "drain":
-            _drain(turn)
-    turn.reply.close()
-    turn.meter.close()
+    try:
+        if not fate.complete and fate.error is None:
+            fate.left = True
+            if fate.delivered and turn.meter.policy == "drain":
+                _drain(turn)
+        turn.reply.close()
+    finally:
+        turn.meter.close()                 # whatever went wrong, no hold stays
 
 
 def _passed(turn: Turn) -> Iterator[bytes]:
