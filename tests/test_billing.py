@@ -168,6 +168,15 @@ def test_what_others_hold_is_not_spent_by_a_call_that_used_more_than_it_held(boo
     assert book.is_right()
 
 
+def test_what_others_hold_of_the_quota_is_not_spent_either(book):
+    plans.give_plan(book.db, ALICE, "pro", quota=10_000_000, days=30, now=NOW)
+    book.give(ALICE, wallet="1")
+    first, second = book.hold(ALICE, Usage(4_000, 0, 0)), book.hold(ALICE, Usage(1_000, 0, 0))
+    assert book.close(second, Usage(2_000, 0, 0)) == Pockets(0, 2_000_000, 2_000_000)
+    assert book.close(first, Usage(4_000, 0, 0)) == Pockets(0, 8_000_000, 0)
+    assert book.is_right()
+
+
 @pytest.mark.parametrize("usage", [Usage(-5, -5, -5), Usage(10**18, 0, 10**18), Usage(5, 50, 5), Usage(0, 0, -10**30)])
 def test_absurd_counts_never_credit_and_never_break_the_ledger(book, usage):
     book.give(ALICE, wallet="1")
