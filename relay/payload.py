@@ -19,8 +19,8 @@ def payload(wire, ask: Ask, target: Target) -> bytes:
             changes["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}
         elif "stream_options" in body:
             changes["stream_options"] = None       # with a plain call several providers refuse it
-        if target.quirks:
-            changes |= quirks.apply(target.quirks, {**body, **changes})
+    if target.quirks:
+        changes |= quirks.apply(target.quirks, {**body, **changes}, target.wire)
     if native and hasattr(wire, "changes"):
         changes |= wire.changes(ask.body)
     drop = [name for name, value in changes.items() if value is None]

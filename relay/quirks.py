@@ -1,13 +1,14 @@
-"""Small named filters for providers that want a chat request to be a little different.
+"""Small named filters for providers that want a request to be a little different.
 
-Each filter is a pure function: it takes the members of a chat request and returns those to be changed (a value of
-None takes the member out). An upstream or a route names those that it needs in its `quirks`. Code exists per quirk,
-never per provider. Sources: the providers' documentation of parameters and their error messages.
+Each filter is a pure function: it takes the members of a chat request (a few: of a Messages request) and returns those
+to be changed (a value of None takes the member out). An upstream or a route names those that it needs in its `quirks`.
+Code exists per quirk, never per provider. Sources: the providers' documentation of parameters and their error messages.
 """
 
 from collections.abc import Callable, Mapping
 
 Filter = Callable[[Mapping], dict]
+ABOVE_HIGH = ("xhigh", "max", "ultra")
 
 
 def developer_as_system(body: Mapping) -> dict:
@@ -34,6 +35,12 @@ def temperature_one(body: Mapping) -> dict:
     return {name: None for name in fixed if body.get(name) is not None}
 
 
+def temperature_above_zero(body: Mapping) -> dict:
+    """temperature must be above 0."""
+    temperature = body.get("temperature")
+    return {"temperature": 0.01} if isinstance(temperature, int | float) and temperature <= 0 else {}
+
+
 def top_p_below_one(body: Mapping) -> dict:
     """top_p must be below 1."""
     top_p = body.get("top_p")
@@ -50,6 +57,38 @@ def plain_without_thinking(body: Mapping) -> dict:
     return {} if body.get("stream") or "enable_thinking" in body else {"enable_thinking": False}
 
 
+def enable_thinking(body: Mapping) -> dict:
+    """`thinking` is not known: what switches thinking off is `enable_thinking`. On stays the model's own default."""
+    thinking = body.get("thinking")
+    if not isinstance(thinking, dict):
+        return {}
+    off = thinking.get("type") == "disabled" and "enable_thinking" not in body
+    return {"thinking": None} | ({"enable_thinking": False} if off else {})
+
+
+def effort_up_to_high(body: Mapping) -> dict:
+    """reasoning_effort goes no higher than `high`."""
+    return {"reasoning_effort": "high"} if body.get("reasoning_effort") in ABOVE_HIGH else {}
+
+
+def effort_high_or_max(body: Mapping) -> dict:
+    """reasoning_effort is `high` or `max`; who wants none switches thinking off."""
+    effort = body.get("reasoning_effort")
+    if effort == "none":
+        return {"reasoning_effort": None, "thinking": {"type": "disabled"}}
+    wanted = "max" if effort in ABOVE_HIGH else "high"
+    return {"reasoning_effort": wanted} if isinstance(effort, str) and effort != wanted else {}
+
+
+def untyped_tools(body: Mapping) -> dict:
+    """Of Messages: a tool's type `custom`, which goes without saying, must not be said."""
+    tools = body.get("tools")
+    if not isinstance(tools, list) or not any(_is_custom(tool) for tool in tools):
+        return {}
+    return {"tools": [{name: value for name, value in tool.items() if name != "type"} if _is_custom(tool) else tool
+                      for tool in tools]}
+
+
 def no_stream_options(body: Mapping) -> dict:
     """stream_options are refused, or ignored; usage comes without them."""
     return {"stream_options": None} if "stream_options" in body else {}
@@ -61,15 +100,18 @@ def spark_chunks(body: Mapping) -> dict:
 
 
 FILTERS: dict[str, Filter] = {each.__name__: each for each in (
-    developer_as_system, reasoning_content_required, tool_choice_auto, temperature_one, top_p_below_one,
-    text_content_only, plain_without_thinking, no_stream_options, spark_chunks)}
+    developer_as_system, reasoning_content_required, tool_choice_auto, temperature_one, temperature_above_zero,
+    top_p_below_one, text_content_only, plain_without_thinking, enable_thinking, effort_up_to_high, effort_high_or_max,
+    untyped_tools, no_stream_options, spark_chunks)}
+OF_MESSAGES = {"untyped_tools"}        # all others are chat's
 
 
-def apply(names: tuple[str, ...], body: Mapping) -> dict:
-    """All changes that these quirks make to a chat request, the later seeing what the earlier changed."""
+def apply(names: tuple[str, ...], body: Mapping, wire: str = "chat") -> dict:
+    """All changes that these quirks make to a request of that wire, the later seeing what the earlier changed."""
     changes: dict = {}
     for name in names:
-        changes.update(FILTERS[name]({**body, **changes} if changes else body))
+        if wire == ("messages" if name in OF_MESSAGES else "chat"):
+            changes.update(FILTERS[name]({**body, **changes} if changes else body))
     return changes
 
 
@@ -79,6 +121,10 @@ def _messages(body: Mapping, change: Callable[[dict], dict]) -> dict:
         return {}
     after = [change(message) if isinstance(message, dict) else message for message in before]
     return {"messages": after} if any(new is not old for new, old in zip(after, before, strict=True)) else {}
+
+
+def _is_custom(tool: object) -> bool:
+    return isinstance(tool, dict) and tool.get("type") == "custom"
 
 
 def _joined(message: dict) -> dict:

@@ -22,6 +22,10 @@ CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{
     ("tool_choice_auto", {}, {}),
     ("temperature_one", {"temperature": 0.2, "top_p": 0.5}, {"temperature": None, "top_p": None}),
     ("temperature_one", {}, {}),
+    ("temperature_above_zero", {"temperature": 0}, {"temperature": 0.01}),
+    ("temperature_above_zero", {"temperature": 0.0}, {"temperature": 0.01}),
+    ("temperature_above_zero", {"temperature": 0.5}, {}),
+    ("temperature_above_zero", {"temperature": "0"}, {}),
     ("top_p_below_one", {"top_p": 1}, {"top_p": 0.99}),
     ("top_p_below_one", {"top_p": 0.5}, {}),
     ("top_p_below_one", {"top_p": "1"}, {}),
@@ -34,6 +38,18 @@ CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{
     ("plain_without_thinking", {"stream": False}, {"enable_thinking": False}),
     ("plain_without_thinking", {"stream": True}, {}),
     ("plain_without_thinking", {"enable_thinking": True}, {}),
+    ("enable_thinking", {"thinking": {"type": "disabled"}}, {"thinking": None, "enable_thinking": False}),
+    ("enable_thinking", {"thinking": {"type": "enabled"}}, {"thinking": None}),
+    ("enable_thinking", {"thinking": {"type": "disabled"}, "enable_thinking": True}, {"thinking": None}),
+    ("enable_thinking", {"enable_thinking": True}, {}),
+    ("effort_up_to_high", {"reasoning_effort": "xhigh"}, {"reasoning_effort": "high"}),
+    ("effort_up_to_high", {"reasoning_effort": "max"}, {"reasoning_effort": "high"}),
+    ("effort_up_to_high", {"reasoning_effort": "low"}, {}),
+    ("effort_high_or_max", {"reasoning_effort": "minimal"}, {"reasoning_effort": "high"}),
+    ("effort_high_or_max", {"reasoning_effort": "xhigh"}, {"reasoning_effort": "max"}),
+    ("effort_high_or_max", {"reasoning_effort": "max"}, {}),
+    ("effort_high_or_max", {"reasoning_effort": "none"}, {"reasoning_effort": None, "thinking": {"type": "disabled"}}),
+    ("effort_high_or_max", {}, {}),
     ("no_stream_options", {"stream_options": {"include_usage": True}}, {"stream_options": None}),
     ("no_stream_options", {}, {}),
     ("spark_chunks", {"tools": [{}]}, {"tool_calls_switch": True}),
@@ -41,6 +57,16 @@ CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{
 ])
 def test_a_quirk_changes_what_it_says(name, body, changes):
     assert quirks.apply((name,), body) == changes
+
+
+def test_a_quirk_of_messages_changes_no_chat_request_and_the_other_way_round():
+    body = {"tools": [{"type": "custom", "name": "a", "input_schema": {}}, {"type": "bash_20250124"}, None],
+            "temperature": 0}
+    both = ("untyped_tools", "temperature_above_zero")
+    assert quirks.apply(both, body, "messages") == {
+        "tools": [{"name": "a", "input_schema": {}}, {"type": "bash_20250124"}, None]}
+    assert quirks.apply(both, body) == {"temperature": 0.01}
+    assert quirks.apply(both, {"tools": [{"name": "a"}]}, "messages") == {}
 
 
 def test_several_quirks_build_on_each_other():
@@ -54,4 +80,5 @@ def test_several_quirks_build_on_each_other():
                                   {"messages": [{"role": None, "content": [None, {"type": "text"}]}]},
                                   {"top_p": None, "temperature": None, "tool_choice": None, "tools": None}])
 def test_no_quirk_stumbles_over_odd_requests(name, body):
-    quirks.apply((name,), body)
+    for wire in ("chat", "messages"):
+        quirks.apply((name,), body, wire)
