@@ -39,6 +39,7 @@ END_S = 0.05                       # for the end of a stream after its last even
 HELD_BYTES_MAX = 1 << 20           # bytes of a stream's events before its first content
 EVENT_BYTES_MAX = 16 << 20
 HEADER_LENGTH_MAX = 2000
+NO_ANSWER = (None, "stop", "insufficient_system_resource", "network_error")    # finishes that leave an answer empty
 
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
@@ -338,7 +339,7 @@ def _await_content(reply: Reply, wire, end_at: float) -> None:
                 return None
             finished = told.finish or finished
         if not chunk:
-            if finished and finished != "stop":
+            if finished not in NO_ANSWER:
                 return None        # cut by a limit or a filter before anything was said: the caller should know
             raise errors.UpstreamError("The model's provider gave an empty answer.")
         seen_bytes += sum(map(len, events))
@@ -367,7 +368,7 @@ def _read(reply: Reply, wire) -> None:
     told: Signs = wire.signs_of(doc)
     if told.error:
         raise faults.read(told.error, key=reply.key)
-    if not told.content and told.finish in (None, "stop"):
+    if not told.content and told.finish in NO_ANSWER:
         raise errors.UpstreamError("The model's provider gave an empty answer.")
     reply.doc = doc
 
