@@ -23,12 +23,13 @@ log = logging.getLogger("app")
 
 def create_app(settings=None, *, serving: bool = False) -> Flask:
     """The app for these settings (else config.toml's). `serving`: with the writer thread, as the one server has it."""
-    settings = settings or configuration.load()
+    with commands.start_said():
+        settings = settings or configuration.load()
     app = Flask(__name__)
     app.config.update(MAX_CONTENT_LENGTH=settings.server.body_bytes_max)
     app.json.sort_keys = False
     app.ensure_sync = lambda function: function            # none of ours is async; Flask would look each time
-    database = db.Database(settings.database.path, writer=serving)
+    database = (db.Database if serving else commands.DatabaseWhenAsked)(settings.database.path)
     limiter = Limiter(lambda: "", strategy="fixed-window", storage_uri=windows.address(settings.limits.storage_uri))
     limiter.init_app(Flask("limits"))      # not our app: the gate asks it, so its hooks on every request would be idle
     app.extensions["relay"] = relay.Relay(settings, database, limiter.limiter)

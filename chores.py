@@ -92,12 +92,13 @@ def reload_now(relay) -> list[str]:
 
 def _say_hello(relay, port: int) -> None:
     """The lines that whoever starts the relay should read."""
-    host = relay.settings.server.host
-    log.info("serving at http://%s:%s", f"[{host}]" if ":" in host else host, port)
+    site, host = relay.settings.site, relay.settings.server.host
+    here = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    log.info("serving at %s", here)
     if relay.catalog.demo:
         log.warning("DEMO MODE: no upstream key is set, so every model is answered by the built-in demo. "
                     "Set one, for example DEEPSEEK_API_KEY, and start again.")
     key = accounts.setup_key(relay.db)
     if key:
         log.warning("There is no administrator yet. Make yourself one at %s/setup?key=%s",
-                    relay.settings.site.public_url.rstrip("/"), key)
+                    here if site.public_url == type(site)().public_url else site.public_url.rstrip("/"), key)

@@ -42,8 +42,6 @@ def plan_of(member: accounts.Member) -> str:
     """The name of a member's plan in force."""
     relay = given.relay()
     names = [each.plan for each in plans.active(relay.db, member.id)]
-    if not hasattr(relay.gate, "plan_in_force"):
-        return relay.gate._plan_in_force(",".join(names))
     return relay.gate.plan_in_force(names)
 
 

@@ -65,8 +65,10 @@ class Relay:
 
 
     def upstream_report(self) -> list[dict]:
-        """The state of all configured upstreams; see `Health.report`."""
-        return self.sender.health.report(list(self.catalog.upstreams.values()))
+        """The state of all configured upstreams; see `Health.report`. One without a key is `keyless`."""
+        listed = list(self.catalog.upstreams.values())
+        return [found if each.usable else found | {"state": "keyless"}
+                for each, found in zip(listed, self.sender.health.report(listed), strict=True)]
 
     def enter(self, caller: gate.Caller) -> Callable[[], None]:
         """Take a place for a call; returns what gives it back. Raises Unavailable, or RateLimited by who calls."""

@@ -11,6 +11,7 @@ import re
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
@@ -214,16 +215,16 @@ class Gate:
          plans) = row
         if addresses and address is not None:
             _check_address(address, json.loads(addresses))
-        name = self._plan_in_force(plans)
+        name = self.plan_in_force((plans or "").split(","))
         plan = self._plans[name]
         per_minute = plan.requests_per_minute
         return Caller(user_id, user_name, token_id, token_name, frozenset(json.loads(models)) if models else None,
                       name, min(rpm, per_minute) if rpm else per_minute, plan.input_tokens_max, plan.calls_at_once,
                       tpm, at_once, cap_day, cap_month)
 
-    def _plan_in_force(self, subscribed: str | None) -> str:
+    def plan_in_force(self, names: Iterable[str]) -> str:
         """Of several plans the cheapest, then the fastest; a plan that the settings no longer know does not count."""
-        known = [name for name in (subscribed or "").split(",") if name in self._plans]
+        known = [name for name in names if name in self._plans]
         return min(known, key=lambda name: (self._plans[name].discount, -self._plans[name].requests_per_minute),
                    default="free")
 
