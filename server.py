@@ -32,6 +32,7 @@ UNREAD_MS_MAX = 60_000             # a client that takes nothing for so long is 
 M_ARENA_MAX = -8                   # of <malloc.h>
 FLUSH_S = 0.3                      # for the loop to send what the last responses left in its buffers
 CHORE_S = 1.0
+CHORES_END_S = 10
 
 SOCKET_OPTIONS = [
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
@@ -134,6 +135,7 @@ class Server:
         self._drain = Drain(app.wsgi_app)
         self._stopped = threading.Event()
         self._chores: list[tuple[float, Callable[[], None]]] = []
+        self._hands = threading.Thread(target=self._do_chores, name="chores", daemon=True)
         _raise_descriptor_limit()
         _share_arenas()
         logging.getLogger("waitress.queue").setLevel(logging.ERROR)
@@ -155,12 +157,12 @@ class Server:
         """Serve until a signal ends it: the first drains, the second ends at once."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
-        threading.Thread(target=self._do_chores, name="chores", daemon=True).start()
+        self._hands.start()
         self._serve()
 
     def start(self) -> None:
         """Serve in a thread (for tests)."""
-        threading.Thread(target=self._do_chores, name="chores", daemon=True).start()
+        self._hands.start()
         self._thread = threading.Thread(target=self._serve, name="server", daemon=True)
         self._thread.start()
 
@@ -176,6 +178,7 @@ class Server:
         finally:
             self._server.task_dispatcher.shutdown(timeout=1)
             wasyncore.close_all(self._map)
+            self._hands.join(CHORES_END_S)             # the database may be closed when this returns
 
     def _on_signal(self, number: int, frame) -> None:
         if self._drain.begun:
