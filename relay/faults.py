@@ -33,7 +33,7 @@ NO_MODEL = {"model_not_found", "invalidendpointormodel", "1211", "invalid_model"
 BUSY = {"1302", "1303", "1304", "1305", "1308", "1310", "1312", "1313", "11202", "11203", "10008",
         "rate_limit_reached_error", "engine_overloaded_error", "limit_requests", "serveroverloaded",
         "rpm_rate_limit_exceeded", "tpm_rate_limit_exceeded", "rate_limit_exceeded", "overloaded_error",
-        "rate_limit_error"}
+        "rate_limit_error", "service_unavailable"}
 # The content was refused: DashScope, Zhipu 1301, Spark 10013, 10014, 10019.
 FILTERED = {"data_inspection_failed", "content_filter", "1301", "10013", "10014", "10019", "content_policy_violation"}
 # The request is wrong though the status is 200: Zhipu 1210-1215 and 1261, Spark 10003-10005 and 10907.
