@@ -4,6 +4,7 @@ WTForms' own sentences come from its own catalogues; ours win where both know a 
 """
 
 from flask_wtf import FlaskForm
+from wtforms import SelectChoice
 from wtforms.i18n import get_translations as wtforms_sentences
 
 from console.i18n import gettext, language, ngettext
@@ -38,6 +39,11 @@ class Form(FlaskForm):
                 filters = [*filters, lambda text: text.strip() if isinstance(text, str) else text]
                 return unbound_field.bind(form=form, filters=filters, **options)
             return unbound_field.bind(form=form, **options)
+
+
+def options(pairs) -> list[SelectChoice]:
+    """The choices of a select, radio or checkbox field, from (value, label) pairs or a dict."""
+    return [SelectChoice(value, label) for value, label in (pairs.items() if isinstance(pairs, dict) else pairs)]
 
 
 def field_attributes(field, described: str, autofocus: bool) -> dict:

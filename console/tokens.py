@@ -17,7 +17,7 @@ from wtforms.widgets import CheckboxInput, ListWidget
 import billing
 from console import format, holdings, public, spans, throttle
 from console.current import member, state
-from console.forms import Form
+from console.forms import Form, options
 from console.i18n import gettext as _
 from console.i18n import lazy_gettext as _l
 from console.session import back_to, members_only
@@ -95,8 +95,8 @@ def form_for(token: dict | None = None) -> TokenForm:
     form = TokenForm(obj=token and SimpleNamespace(**_as_typed(token)))
     known = state().catalog.models
     gone = [name for name in (token and token["models"]) or () if name not in known]      # kept, or it would be freed
-    form.models.choices = [(name, known[name].title) for name in known] + [
-        (name, _("%(name)s (not offered any more)", name=name)) for name in gone]
+    form.models.choices = options([*((name, known[name].title) for name in known), *(
+        (name, _("%(name)s (not offered any more)", name=name)) for name in gone)])
     rules = holdings.of(member().id).rules
     form.rpm.description = _("Empty: as many as your plan allows, %(n)s.", n=format.count(rules.requests_per_minute))
     form.once.data = form.once.data or secrets.token_urlsafe(12)

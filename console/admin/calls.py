@@ -48,8 +48,7 @@ class Wish:
     def values(self) -> dict:
         """What the queries need."""
         return {"user_id": self.who and self.who.id, "model": self.model, "upstream": self.upstream,
-                "outcome": self.outcome, "first": str(self.span.first), "last": str(self.span.last),
-                "since": first_id(self.span.since), "until": first_id(self.span.until)}
+                "outcome": self.outcome, "first": str(self.span.first), "last": str(self.span.last)}
 
     @property
     def of_days(self) -> str:
@@ -57,13 +56,17 @@ class Wish:
         return ("day BETWEEN :first AND :last" + (" AND users.id = :user_id" if self.who else "")
                 + (" AND model = :model" if self.model else ""))
 
-    def calls(self, **changes) -> keyset.List:
-        """The calls that fit. `changes` replace values."""
-        within = ("user_id = :user_id AND " if self.who else "") + "id >= :since AND id < :until"
+    def calls(self, until: int | None = None) -> keyset.List:
+        """The calls that fit, begun before `until` (ms)."""
+        within = ["user_id = :user_id"] if self.who else []
         matching = [f"{name} = :{name}" for name in ("model", "upstream") if getattr(self, name)]
-        if self.outcome:
-            matching.append("outcome IS NULL" if self.outcome == "open" else "outcome = :outcome")
-        return keyset.List("requests", COLUMNS, "id", within, " AND ".join(matching), self.values | changes)
+        if self.outcome == "open":
+            within.append("closed_at IS NULL")
+        elif self.outcome:
+            matching.append("outcome = :outcome")
+        table = "requests INDEXED BY requests_open" if self.outcome == "open" else "requests"
+        return keyset.List(table, COLUMNS, "id", " AND ".join(within) or "1", " AND ".join(matching), self.values,
+                           first_id(self.span.since), first_id(min(until or self.span.until, self.span.until)))
 
 
 def wish() -> Wish:
@@ -85,8 +88,8 @@ def page():
     rows = conn.execute(PER_DAY.format(where=asked.of_days), asked.values).fetchall() if summed else []
     per_model = usage.sums_by(rows, "model")
     measure = request.args.get("measure") if request.args.get("measure") in usage.MEASURES else "cost"
-    leap = {"until": usage.newest_use(rows, before)} if asked.model in per_model and not after else {}
-    found = keyset.Page([]) if unknown else asked.calls(**leap).page(conn, before, after)
+    until = usage.newest_use(rows, before) if asked.model in per_model and not after else None
+    found = keyset.Page([]) if unknown else asked.calls(until).page(conn, before, after)
     members = per_member(asked, SHOWN) if summed and not asked.who else []
     return render_template(
         "admin/calls.html", asked=asked, unknown=unknown, found=found, members=members, per_model=per_model,

@@ -15,7 +15,7 @@ import plans
 from console import export, format, keyset, public, spans
 from console.admin.door import claimed, pages, proven
 from console.current import member, state
-from console.forms import Form
+from console.forms import Form, options
 from console.i18n import gettext as _
 from console.i18n import lazy_gettext as _l
 from console.session import back_to
@@ -38,10 +38,10 @@ EXPORTED = ["id", "hint", "kind", "amount", "plan", "quota", "days", "note", "st
 
 class CodesForm(Form):
     key = HiddenField()
-    kind = RadioField(_l("What a code gives"), choices=list(KINDS.items()), default="wallet")
+    kind = RadioField(_l("What a code gives"), choices=options(KINDS), default="wallet")
     amount = StringField(_l("Amount"), description=_l("Money or LLM tokens; for a plan leave it empty."),
                          render_kw={"inputmode": "decimal", "autocomplete": "off", "maxlength": 40})
-    plan = SelectField(_l("Plan"), description=_l("Only for codes that give a plan."))
+    plan = SelectField(_l("Plan"), default="", description=_l("Only for codes that give a plan."))
     count = IntegerField(_l("How many"), [InputRequired(_l("Type a number.")), NumberRange(
         1, COUNT_MAX, _l("From 1 to 1,000 codes at once."))], default=10, render_kw={"inputmode": "numeric"})
     expires = DateField(_l("Valid to the end of"), [Optional()], description=_l("Empty: until they are used."))
@@ -132,8 +132,8 @@ def new_codes():
     """The form for codes."""
     form = CodesForm()
     form.key.data = form.key.data or secrets.token_urlsafe(12)
-    form.plan.choices = [("", "–"), *((name, public.plan_title(name)) for name in state().settings.plans
-                                      if name != "free")]
+    form.plan.choices = options([("", "–"), *((name, public.plan_title(name)) for name in state().settings.plans
+                                              if name != "free")])
     return make(form) if form.validate_on_submit() else render_template("admin/new_codes.html", form=form)
 
 

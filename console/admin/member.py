@@ -16,13 +16,14 @@ from console import export, holdings, keyset, overview, public, spans, usage, wa
 from console.admin.door import pages
 from console.admin.members import optional_password
 from console.current import state
-from console.forms import Form
+from console.forms import Form, options
 from console.i18n import gettext as _
 from console.i18n import lazy_gettext as _l
 from console.tokens import Money
 from relay import gate
 
 SHOWN = 6
+POCKETS = {"wallet": _l("Wallet"), "grant": _l("Token balance")}
 KINDS = {"top_up": _l("Top-up"), "refund": _l("Refund"), "reward": _l("Reward"), "adjust": _l("Correction")}
 MAKER = "(SELECT name FROM users WHERE users.id = by_user_id) AS by"
 NEWEST_CALLS = f"SELECT {usage.COLUMNS} FROM requests WHERE user_id = ? ORDER BY id DESC LIMIT {SHOWN}"
@@ -30,11 +31,11 @@ NEWEST_CALLS = f"SELECT {usage.COLUMNS} FROM requests WHERE user_id = ? ORDER BY
 
 class CreditForm(Form):
     key = HiddenField()
-    pocket = SelectField(_l("Pocket"), choices=[("wallet", _l("Wallet")), ("grant", _l("Token balance"))])
+    pocket = SelectField(_l("Pocket"), choices=options(POCKETS))
     amount = StringField(_l("Amount"), [InputRequired(_l("Type an amount."))], render_kw={
         "inputmode": "decimal", "autocomplete": "off", "maxlength": 40},
         description=_l("Money for the wallet, LLM tokens for the token balance. A correction may be negative."))
-    kind = SelectField(_l("Kind"), choices=list(KINDS.items()))
+    kind = SelectField(_l("Kind"), choices=options(KINDS))
     note = StringField(_l("Note"), [InputRequired(_l("Say what it is for: the member reads it in the statement.")),
                                     Length(max=200, message=_l("At most %(max)d characters."))],
                        render_kw={"autocomplete": "off", "maxlength": 200})
@@ -103,7 +104,7 @@ def credit_form() -> CreditForm:
 
 def plan_form() -> PlanForm:
     form = PlanForm(prefix="plan")
-    form.plan.choices = [(name, public.plan_title(name)) for name in state().settings.plans if name != "free"]
+    form.plan.choices = options((name, public.plan_title(name)) for name in state().settings.plans if name != "free")
     form.key.data = form.key.data or secrets.token_urlsafe(12)
     return form
 

@@ -15,7 +15,7 @@ from billing import now_ms
 from console import holdings, keyset, signin, spans
 from console.admin.door import pages, proven
 from console.current import member, state
-from console.forms import Form
+from console.forms import Form, options
 from console.i18n import gettext as _
 from console.i18n import lazy_gettext as _l
 
@@ -82,10 +82,13 @@ def optional_password(label) -> PasswordField:
                          render_kw={"autocomplete": "new-password", "maxlength": 200})
 
 
+ROLES = {"member": _l("Member"), "admin": _l("Administrator")}
+
+
 class NewMemberForm(Form):
     name = signin.name_field(autocomplete="off")
     password = optional_password(_l("Password"))
-    role = RadioField(_l("Role"), choices=[("member", _l("Member")), ("admin", _l("Administrator"))], default="member")
+    role = RadioField(_l("Role"), choices=options(ROLES), default="member")
     reward = BooleanField(_l("Gets the reward for new members"), default=True)
 
 
