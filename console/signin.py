@@ -196,6 +196,7 @@ def register():
         return redirect(url_for("overview.page"))
     if rules.registration == "closed":
         return render_template("member/closed.html")
+    form.invite.flags.required = rules.registration == "invite"
     host = accounts.inviter(state().db, form.invite.data or "")
     shown = {"form": form, "host": host, "invited": request.args.get("invite"), "reward": rules.signup_reward}
     if not form.validate_on_submit():

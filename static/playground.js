@@ -72,11 +72,14 @@ function add(turn, said, chunk) {
   const delta = choice?.delta ?? {};
   const thought = delta.reasoning_content ?? delta.reasoning;
   keepInView(() => {
+    const reasoning = turn.querySelector(".thought");
     if (typeof thought === "string" && thought) {
-      turn.querySelector(".thought").hidden = false;
-      turn.querySelector(".thought .said").append(thought);
+      if (reasoning.hidden) reasoning.open = true;
+      reasoning.hidden = false;
+      reasoning.querySelector(".said").append(thought);
     }
     if (typeof delta.content === "string" && delta.content) {
+      if (!said.content) reasoning.open = false;                // folded away once the answer begins
       said.content += delta.content;
       turn.querySelector(".answer").append(delta.content);
     }
@@ -92,10 +95,12 @@ async function showCost(turn, id) {
     const response = await fetch(form.dataset.cost.replace("ID", encodeURIComponent(id))).catch(() => null);
     const told = response?.status === 200 && !response.redirected ? await response.json() : null;
     if (told?.closed) {
-      state.textContent = [turn.dataset.note, told.text].filter(Boolean).join(" · ");
-      const link = turn.querySelector(".tail a");
-      link.href = told.url;
-      link.hidden = false;
+      keepInView(() => {
+        state.textContent = [turn.dataset.note, told.text].filter(Boolean).join(" · ");
+        const link = turn.querySelector(".tail a");
+        link.href = told.url;
+        link.hidden = false;
+      });
       return;
     }
     if (response?.status === 404) { state.textContent = turn.dataset.note ?? ""; return; }
