@@ -197,7 +197,7 @@ def register():
     if rules.registration == "closed":
         return render_template("member/closed.html")
     form.invite.flags.required = rules.registration == "invite"
-    host = accounts.inviter(state().db, form.invite.data or "")
+    host = accounts.inviter(state().db, form.invite.data) if form.invite.data else None
     shown = {"form": form, "host": host, "invited": request.args.get("invite"), "reward": rules.signup_reward}
     if not form.validate_on_submit():
         return render_template("member/register.html", **shown)
