@@ -43,7 +43,8 @@ def test_every_link_of_every_public_page_leads_somewhere(visitor):
             continue
         seen.add(path)
         answer = visitor.get(path)
-        if answer.status_code != 200:
+        to_sign_in = answer.status_code == 302 and "/login" in answer.headers["Location"]
+        if answer.status_code != 200 and not to_sign_in:
             broken.append((answer.status_code, path))
         if answer.mimetype == "text/html":
             ahead += links(answer.get_data(as_text=True))

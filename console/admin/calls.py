@@ -88,7 +88,7 @@ def page():
     rows = conn.execute(PER_DAY.format(where=asked.of_days), asked.values).fetchall() if summed else []
     per_model = usage.sums_by(rows, "model")
     measure = request.args.get("measure") if request.args.get("measure") in usage.MEASURES else "cost"
-    until = usage.newest_use(rows, before) if asked.model in per_model and not after else None
+    until = usage.newest_use({row["day"] for row in rows}, before) if asked.model in per_model and not after else None
     found = keyset.Page([]) if unknown else asked.calls(until).page(conn, before, after)
     members = per_member(asked, SHOWN) if summed and not asked.who else []
     return render_template(
