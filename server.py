@@ -194,7 +194,10 @@ class Server:
             log.warning("some calls did not end in time and are cut")
         time.sleep(FLUSH_S)
         self._stopped.set()
-        self._listeners()[0].pull_trigger()
+        try:
+            self._listeners()[0].pull_trigger()
+        except (OSError, IndexError):
+            pass                       # the loop has seen it already, and closed everything
 
     def _listeners(self) -> list:
         """The servers in waitress' map: one, or several if the host has several addresses."""

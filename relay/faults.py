@@ -81,8 +81,8 @@ def read(error: dict, status: int = 200, *, retry_after: int | None = None, key:
         code, param = error.get("code"), error.get("param")
         err = UpstreamRefused(400 if status == 200 else status,
                               message or "The provider says that the request is not valid.",
-                              code=str(code)[:100] if code is not None else None,
-                              param=str(param)[:100] if param else None)
+                              code=redacted(str(code), key)[:100] if code is not None else None,
+                              param=redacted(str(param), key)[:100] if param else None)
         return _of_model(err) if codes & NO_MODEL else err
     return UpstreamError()
 

@@ -84,6 +84,8 @@ def test_a_provider_that_gave_up_waiting_timed_out(status, kind):
 def test_no_key_comes_through_in_a_message():
     err = fault(400, {"error": {"message": f"key {KEY} and sk-abcdefghijklmnop and Bearer abcdefgh1234 are wrong"}})
     assert err.message == "key *** and *** and *** are wrong"
+    err = fault(400, {"error": {"message": "no", "code": KEY, "param": f"x {KEY}"}})
+    assert (err.code, err.param) == ("***", "x ***")
 
 
 @pytest.mark.parametrize("header, seconds", [
