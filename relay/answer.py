@@ -15,6 +15,8 @@ from relay.body import Ask
 from relay.meter import Meter
 from relay.upstream import CallerLeft, Reply
 
+KEEP_ALIVE = b": keep-alive\n\n"
+
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
 
@@ -164,7 +166,7 @@ def _chunks(turn: Turn) -> Iterator[dict | errors.RelayError | None]:
 
 
 def _pieces(turn: Turn) -> Iterator[tuple[bytes | None, bytes | None]]:
-    """What comes in: (event, None), or (None, chunk) for whole events that can pass unseen.
+    """What comes in: (event, None), or (None, chunk) for whole events that can pass unseen; a comment in silence.
 
     Why it ended badly, if it did, stands in `reply.problem`; CallerLeft goes through.
     """
@@ -175,6 +177,8 @@ def _pieces(turn: Turn) -> Iterator[tuple[bytes | None, bytes | None]]:
         yield mend(event) if mend else event, None
     reply.held = []
     while True:
+        for _ in reply.silences():
+            yield KEEP_ALIVE, None
         try:
             chunk = reply.read()
             if not chunk:

@@ -9,7 +9,9 @@ of the attempt that this thread makes.
 
 import contextlib
 import ipaddress
+import select
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,8 +24,9 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import NewConnectionError
 
 WATCH_S = 0.25
-NAT64 = ipaddress.ip_network("64:ff9b::/96")
-SIX_TO_FOUR = ipaddress.ip_network("2002::/16")
+CHUNK_END = b"\r\n"                # http.client reads it with the chunk that follows
+IN_DISGUISE = [ipaddress.ip_network(each) for each in (    # IPv6 that may lead to a private IPv4 address, or to a site
+    "::/96", "64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "fec0::/10")]
 
 _thread = threading.local()
 
@@ -81,6 +84,30 @@ class Line:
                 self.socket.settimeout(seconds)
             except OSError:
                 pass               # closed already: the next read says so
+
+
+    def silent(self, peek: Callable[[], bytes], seconds: float) -> bool:
+        """Whether nothing more comes within this time; False if the line is no socket, or is closed.
+
+        `peek` looks, without waiting, into what has come and is not read yet: the socket knows nothing of that.
+        """
+        if self.socket is None:
+            return False
+        patience_s = self.socket.gettimeout()
+        try:
+            self.socket.settimeout(0)
+            try:
+                if peek() not in (b"", CHUNK_END):
+                    return False
+            except (BlockingIOError, ssl.SSLWantReadError):
+                pass                   # nothing has come
+            finally:
+                self.socket.settimeout(patience_s)
+            poll = select.poll()
+            poll.register(self.socket, select.POLLIN)
+            return not poll.poll(seconds * 1000)
+        except (OSError, ValueError):
+            return False               # closed: the next read says so
 
 
 class Watcher:
@@ -214,6 +241,5 @@ def check_public(address: str, line: Line) -> None:
     if line.allow_loopback and ip.is_loopback:
         return
     ip = getattr(ip, "ipv4_mapped", None) or ip
-    translated = ip.version == 6 and (ip in NAT64 or ip in SIX_TO_FOUR)
-    if not ip.is_global or ip.is_multicast or translated:
+    if not ip.is_global or ip.is_multicast or any(ip in network for network in IN_DISGUISE):
         raise PrivateAddress(f"{ip} is not a public address; the upstream must say allow_private = true")

@@ -39,6 +39,7 @@ END_S = 0.05                       # for the end of a stream after its last even
 HELD_BYTES_MAX = 1 << 20           # bytes of a stream's events before its first content
 EVENT_BYTES_MAX = 16 << 20
 HEADER_LENGTH_MAX = 2000
+SILENCE_S = 10.0                   # after so long without a word the caller should hear that the line stands
 NO_ANSWER = (None, "stop", "insufficient_system_resource", "network_error")    # finishes that leave an answer empty
 
 _decode = msgspec.json.Decoder().decode
@@ -89,6 +90,19 @@ class Reply:
         if self._bytes > self.target.upstream.answer_bytes_max:
             raise errors.UpstreamError("The provider's answer is larger than the relay takes.")
         return chunk
+
+    def silences(self) -> Iterator[None]:
+        """One item for every SILENCE_S in which nothing comes. After the last one something can be read.
+
+        The upstream's idle_s still holds: when it is nearly over, the read waits for the rest of it.
+        """
+        left_s = self.target.upstream.idle_s
+        fp = getattr(getattr(self._response.raw, "_fp", None), "fp", None)
+        while fp is not None and left_s > SILENCE_S and self.line.silent(lambda: fp.peek(1), SILENCE_S):
+            left_s -= SILENCE_S
+            yield
+        if left_s < self.target.upstream.idle_s:
+            self.line.wait_at_most(left_s)
 
     def cut(self, chunk: bytes) -> list[bytes]:
         """The events that this piece completes. Raises UpstreamError for one that never ends."""
@@ -228,7 +242,7 @@ class Sender:
             errand.meter.fate.left |= isinstance(err, CallerLeft)
             if isinstance(err, errors.UpstreamError):
                 errand.failures.append(err)
-                log.warning("upstream %s: %s %s", name, code, _cause(err))
+                log.warning("upstream %s: %s %s", name, code, _cause(err, key))
                 if err.of_model:
                     self.health.lacks(name, target.model)
             raise
@@ -373,8 +387,8 @@ def _read(reply: Reply, wire) -> None:
     reply.doc = doc
 
 
-def _cause(err: BaseException) -> str:
-    """What lies under an error, for the log: the innermost reason, which never holds a header or a body."""
+def _cause(err: BaseException, key: str) -> str:
+    """What lies under an error, for the log, on one line: the innermost reason."""
     while err.__cause__ is not None or err.__context__ is not None:
         err = err.__cause__ or err.__context__
-    return faults.redacted(f"({type(err).__name__}: {err})")
+    return faults.redacted(" ".join(f"({type(err).__name__}: {err})".split()), key)

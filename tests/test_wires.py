@@ -12,6 +12,8 @@ from scripted_model import CALLS, Says
 from sdk_stage import COST, charged, mint
 from stage import model_config, upstream_config
 
+from relay import upstream
+
 QUESTION = [{"role": "user", "content": "How is the weather?"}]
 ASKS = {
     "chat": ("/api/v1/chat/completions", {"messages": QUESTION}),
@@ -227,6 +229,38 @@ def test_silence_is_filled_and_content_is_not_held_back(stage, fake, wire):
     gate.open()
     told.read()
     assert alice.relay.closed_row(told.request_id)["outcome"] == "complete"
+
+
+def heard(told) -> list[bytes]:
+    """The next two signs of life in a stream after the first words, which must have come before."""
+    seen, found = [], []
+    for each in told.events():
+        found += [each] if each.startswith(b":") or b'"ping"' in each else []
+        seen.append(each)
+        if b"Hello" in b"".join(seen) and len(found) >= 3:          # messages begins with a ping
+            return found
+    raise AssertionError(told.body)
+
+
+@every_stream
+def test_the_caller_hears_that_the_line_stands_while_the_upstream_is_silent(stage, fake, wire, monkeypatch):
+    monkeypatch.setattr(upstream, "SILENCE_S", 0.05)
+    alice, gate = stage(), Gate()
+    fake.always(stream(chunk("Hello"), gate, chunk(finish="stop")))
+    told = open_stream(alice, wire)
+    ping = b'event: ping\ndata: {"type":"ping"}\n\n'
+    assert set(heard(told)) == {ping if wire == "messages" else b": keep-alive\n\n"}
+    gate.open()
+    told.read()
+    assert alice.relay.closed_row(told.request_id)["outcome"] == "complete"
+
+
+def test_a_silence_without_end_is_cut_all_the_same(stage, fake, monkeypatch):
+    monkeypatch.setattr(upstream, "SILENCE_S", 0.05)
+    alice = stage(upstreams=[upstream_config(fake.url, idle_s=0.12)])
+    fake.always(stream(chunk("Hello"), done=False, then=silence))
+    told = open_stream(alice, "chat").read()
+    assert told.count(b": keep-alive\n\n") == 2 and b"upstream_timeout" in told and b"[DONE]" not in told
 
 
 # Addresses
