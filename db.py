@@ -34,14 +34,15 @@ MIGRATIONS: tuple[Callable, ...] = ()              # the n-th takes a connection
 SCHEMA = Path(__file__).with_name("models.sql")
 SAFE_SQLITE = (3, 51, 3)                           # older ones can lose a commit in WAL mode (sqlite.org/wal.html)
 BUSY_MS = 15_000                                   # patience with another process that writes
+BUSY_PAUSE_S = 0.01                                # between two tries where SQLite does not wait by itself
 SHARED_READERS = 4                                 # connections for reads of one row
 LOCK_TRIES = 5
 LOOK_S = 0.5                                       # how long a look at the free space counts
 RESERVE_BYTES_MAX = 32 << 20                       # kept free for the ends of calls that have begun, or 5 % if less
 NEARLY_FULL = "the disk is nearly full"
 PRAGMAS = {
-    "rw": ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON", "recursive_triggers = ON",
-           "temp_store = MEMORY", "cache_size = -8000", "journal_size_limit = 67108864"),
+    "rw": ("synchronous = FULL", "foreign_keys = ON", "recursive_triggers = ON", "temp_store = MEMORY",
+           "cache_size = -8000", "journal_size_limit = 67108864"),
     "ro": ("query_only = ON", "cache_size = -512"),
 }
 
@@ -166,6 +167,8 @@ def connect(path: str | Path, mode: str = "rw") -> sqlite3.Connection:
     conn = sqlite3.connect(f"file:{quote(str(path))}?mode={mode}", uri=True, factory=_Connection,
                            isolation_level=None, check_same_thread=False, timeout=BUSY_MS / 1000)
     try:
+        if mode == "rw":
+            _use_wal(conn)
         for pragma in PRAGMAS[mode]:
             conn.execute(f"PRAGMA {pragma}")
     except sqlite3.Error:
@@ -173,6 +176,19 @@ def connect(path: str | Path, mode: str = "rw") -> sqlite3.Connection:
         raise
     conn.row_factory = Row
     return conn
+
+
+def _use_wal(conn: sqlite3.Connection) -> None:
+    """Set the journal mode. While others do so with the same new file, SQLite refuses at once instead of waiting."""
+    end_at = time.monotonic() + BUSY_MS / 1000
+    while True:
+        try:
+            conn.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as err:
+            if err.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > end_at:
+                raise
+        time.sleep(BUSY_PAUSE_S)
 
 
 def migrate(conn: sqlite3.Connection, path: Path, keep: bool = True) -> None:

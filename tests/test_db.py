@@ -251,6 +251,14 @@ def test_many_may_open_a_new_file_at_once(tmp_path):
     assert results == [None] * 8
 
 
+def test_a_new_file_that_another_is_about_to_set_up_is_waited_for(tmp_path, monkeypatch):
+    other = db.sqlite3.connect(tmp_path / "x.db", isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    monkeypatch.setattr("db.time.sleep", lambda seconds: other.execute("COMMIT"))
+    with closing(other), closing(Database(tmp_path / "x.db", writer=False)) as database:
+        assert database.read().execute("PRAGMA journal_mode").fetchone()[0] == "wal"
+
+
 def test_two_servers_of_one_file_are_refused(tmp_path):
     with closing(Database(tmp_path / "x.db")) as first:
         first.serve_lock()
