@@ -14,6 +14,7 @@ import pytest
 
 sys.path[:0] = [str(Path(__file__).resolve().parent.parent), str(Path(__file__).parent)]
 
+import browser_stage  # noqa: E402
 from fake_upstream import FakeUpstream  # noqa: E402
 from stage import PEOPLE, Person, Relay, configuration, free_port, in_process, in_thread, write_config  # noqa: E402
 
@@ -80,6 +81,13 @@ def relay(start_relay) -> Relay:
 def relay_process(start_relay) -> Relay:
     """`python app.py` with the usual configuration."""
     return start_relay(process=True)
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    """A browser, for the tests of one file."""
+    with browser_stage.chromium() as browser:
+        yield browser
 
 
 @pytest.fixture
