@@ -203,9 +203,10 @@ def _mended(model: str):
         if not data or data.strip() == b"[DONE]":
             return event
         try:
-            return sse.frame(_encode(chat.completed(_decode(data), model)))
-        except (msgspec.DecodeError, AttributeError, TypeError):
+            doc = _decode(data)
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
             return event
+        return sse.frame(_encode(chat.completed(doc, model))) if isinstance(doc, dict) else event
     return mend
 
 

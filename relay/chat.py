@@ -192,10 +192,12 @@ def completed(doc: dict, model: str) -> dict:
     The last chunk is the one with usage; tool calls may come as one object.
     """
     whole = {"id": doc.get("sid") or "chatcmpl-0", "model": model, "created": 0, **doc}
-    last, choices = usage(doc) is not None, []
-    for index, choice in enumerate(doc.get("choices") or ()):
+    last, choices, given = usage(doc) is not None, [], doc.get("choices")
+    for index, choice in enumerate(given if isinstance(given, list) else ()):
+        if not isinstance(choice, dict):
+            continue
         place = "message" if "message" in choice else "delta"
-        told = dict(choice.get(place) or {})
+        told = dict(choice[place]) if isinstance(choice.get(place), dict) else {}
         if isinstance(told.get("tool_calls"), dict):
             told["tool_calls"] = [{"index": 0, **told["tool_calls"]}]
         finish = ("tool_calls" if told.get("tool_calls") else "stop") if last else None

@@ -111,8 +111,16 @@ def test_an_error_or_garbage_in_place_of_content_is_an_error(data):
 def test_no_answer_however_odd_makes_it_stumble(doc):
     if isinstance(doc, dict):
         told = chat.signs_of(doc)
+        chat.completed(doc, "m")
         if told.content and isinstance(doc.get("choices"), list):
             chat.as_events(doc)
+
+
+@pytest.mark.parametrize("doc", [{"choices": 5}, {"choices": "ab"}, {"choices": [1]}, {"choices": [{"delta": "ab"}]},
+                                 {"choices": [{"message": 1.5}]}, {"choices": {"delta": {}}}])
+def test_a_chunk_that_is_completed_may_be_none(doc):
+    whole = chat.completed(doc, "m")
+    assert whole["model"] == "m" and all(isinstance(choice, dict) for choice in whole["choices"])
 
 
 def test_an_error_has_openais_shape():

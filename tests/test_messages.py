@@ -474,6 +474,12 @@ def test_a_whole_native_message_becomes_a_stream_that_says_the_same():
         name: NATIVE[name] for name in ("id", "content", "stop_reason", "usage")}
 
 
+@pytest.mark.parametrize("content", [5, "text", {"text": "x"}, [5, None], None])
+def test_a_whole_native_message_without_blocks_becomes_a_stream_without_blocks(content):
+    events = parsed(messages.as_events(NATIVE | {"content": content, "stop_reason": "max_tokens"}))
+    assert [event["type"] for event in events] == ["message_start", "message_delta", "message_stop"]
+
+
 # Properties
 
 

@@ -85,7 +85,8 @@ def clean(event: bytes) -> bytes:
 
 def as_events(doc: dict) -> list[bytes]:
     """A whole message as the events of a stream, for a caller who asked for one."""
-    content = [block for block in doc.get("content") or () if isinstance(block, dict)]
+    given = doc.get("content")
+    content = [block for block in given if isinstance(block, dict)] if isinstance(given, list) else []
     used = doc.get("usage") if isinstance(doc.get("usage"), dict) else {"input_tokens": 0, "output_tokens": 0}
     start = doc | {"content": [], "stop_reason": None, "stop_sequence": None, "usage": used}
     events = [{"type": "message_start", "message": start}]
