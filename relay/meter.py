@@ -28,6 +28,7 @@ HOLD_MARGIN = 1.15                 # input is estimated; the hold covers the est
 INPUT_EXTRA_MAX = 4096             # LLM tokens that a provider's template and tool preamble may add
 IMAGE_INPUT_MAX = 16384            # LLM tokens that one image by address may count
 COUNT_MAX = 2**31 - 1              # LLM tokens, where a model states no limit
+CALLER_LEFT = 499                  # nginx's word for it: nobody read a status
 UNREAD_BYTES_MAX = 32768           # delivered bytes kept until their text is estimated
 
 _unescape = msgspec.json.Decoder(str).decode
@@ -213,7 +214,8 @@ class Meter:
         if error is not None:
             self.fate.error = error
             if not self.fate.delivered:
-                self.status = error.status if isinstance(error, errors.RelayError) else 500
+                ours = error.status if isinstance(error, errors.RelayError) else 500
+                self.status = CALLER_LEFT if self.fate.left else ours
         outcome, charged = ending(self.fate, self.policy)
         end = self._ending(outcome, charged)
         if self.price is None:
@@ -241,7 +243,7 @@ class Meter:
             usage, source, note = trusted(self.fate.usage, self._guess, self._most())
         elif charged == "estimate":
             usage, source = self._guess(), "estimated"
-        error = self.fate.error
+        error = None if outcome == "client_left" else self.fate.error
         code = (error.code or error.type) if isinstance(error, errors.RelayError) else error and "internal_error"
         return billing.Ending(
             outcome=outcome, status=self.status, usage=usage, usage_source=source, usage_note=note,

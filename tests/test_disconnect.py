@@ -85,6 +85,7 @@ def test_a_caller_who_leaves_before_the_first_content_pays_nothing(alice, fake, 
     assert request.gone.wait(NOTICED_S)
     row = relay.closed_row()
     assert (row["outcome"], row["usage_source"], row["cost"] or 0) == ("client_left", "none", 0)
+    assert (row["status"], row["error"]) == (499, None), "nothing went wrong here"
     assert_wallet_lost(alice, 0)
 
 
