@@ -25,6 +25,7 @@ RelayError                       500  ours; no details leave the house
     ├── UpstreamAccount          502  the provider refuses our key or our account
     ├── UpstreamOverloaded       503  all targets are busy
     ├── UpstreamBusy             429  all targets have said for how long they are busy: none was tried
+    ├── UpstreamResting          503  all targets have failed again and again and rest: none was tried
     ├── UpstreamTimeout          504  no target answered in time
     └── UpstreamRefused           *   the provider says that the request is wrong: its status and message
 """
@@ -239,6 +240,15 @@ class UpstreamBusy(UpstreamError):
     code = "upstream_busy"
     anthropic_type = "rate_limit_error"
     sentence = "The model's provider is busy. Try again soon."
+
+
+class UpstreamResting(UpstreamError):
+    """All targets have failed again and again, so none was tried. `retry_after` says when one is tried again."""
+
+    status = 503
+    code = "upstream_unavailable"
+    anthropic_type = "overloaded_error"
+    sentence = "The model's providers are failing; they are tried again soon."
 
 
 class UpstreamTimeout(UpstreamError):

@@ -150,8 +150,7 @@ class Health:
             return errors.UpstreamBusy(retry_after=wait_s)
         if all(state.why == "refused" for state in resting):
             return errors.UpstreamAccount(retry_after=wait_s)
-        return errors.Unavailable("The model's providers are failing; they are tried again soon.",
-                                  code="upstream_unavailable", retry_after=min(wait_s, 30))
+        return errors.UpstreamResting(retry_after=min(wait_s, 30))
 
     def report(self, upstreams: list) -> list[dict]:
         """The picture: each upstream's state, and how many of its keys can be used. No key is in it."""

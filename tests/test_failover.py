@@ -444,7 +444,8 @@ def test_when_all_rest_callers_are_told_at_once_how_long_to_wait(matrix):
     broken = matrix.alice.chat(model="alone")
     assert_openai_error(broken, 503, "upstream_unavailable")
     assert int(broken.headers["retry-after"]) >= 1 and len(matrix.one.requests) in (6, 7)
-    assert attempts(matrix.relay.closed_row(broken.request_id)) == []
+    row = matrix.relay.closed_row(broken.request_id)
+    assert attempts(row) == [] and (row["outcome"], row["cost"]) == ("failed", 0)
 
 
 def test_a_busy_upstream_that_does_not_say_for_how_long_is_asked_again_if_it_is_the_only_one(matrix):
