@@ -120,7 +120,7 @@ def _passed(turn: Turn) -> Iterator[bytes]:
         meter.used(told.usage)
         finished = told.finish or finished
         if told.error:
-            yield _cut(wire, meter, faults.read(told.error))
+            yield _cut(wire, meter, faults.read(told.error, key=reply.key))
             return
         if told.done:
             _complete(turn)
@@ -153,7 +153,7 @@ def _chunks(turn: Turn) -> Iterator[dict | errors.RelayError | None]:
         meter.used(told.usage)
         finished = told.finish or finished
         if told.error:
-            yield _noted(meter, faults.read(told.error))
+            yield _noted(meter, faults.read(told.error, key=reply.key))
             return
         if told.done:
             break

@@ -4,10 +4,14 @@ Owns the reading of error bodies and statuses of all providers into our error tr
 nothing and remembers nothing. Sources: the providers' error pages; tests/test_contract.py holds one body of each.
 """
 
+import base64
+import functools
 import math
 import re
 import time
+from collections.abc import Iterator
 from email.utils import parsedate_to_datetime
+from urllib.parse import quote
 
 import msgspec
 
@@ -41,7 +45,9 @@ WRONG = {"1210", "1211", "1212", "1213", "1214", "1215", "1261", "10003", "10004
          "invalid_request_error", "invalid_parameter_error", "context_length_exceeded"}
 
 MESSAGE_LENGTH_MAX = 2000
+CODE_LENGTH_MAX = 100
 RETRY_AFTER_MAX_S = 3600
+SECRET_LENGTH_MIN = 12             # of a part of a key that is struck out for itself
 
 _decode = msgspec.json.Decoder().decode
 _keys = re.compile(r"\b(?:sk-|bce-v3/|Bearer\s+)[A-Za-z0-9_\-/.*]{8,}", re.IGNORECASE)
@@ -65,7 +71,7 @@ def read(error: dict, status: int = 200, *, retry_after: int | None = None, key:
     """The same of an error object, with the status it came with (200: in place of content)."""
     codes = {str(error.get(name)).lower() for name in ("code", "type", "error_code") if error.get(name) is not None}
     codes |= {code.split(".")[0] for code in codes}
-    message = redacted(str(error.get("message") or error.get("error_msg") or ""), key)
+    message = _text(error.get("message") or error.get("error_msg"), key) or ""
     if codes & NOT_OPEN:
         return _of_model(UpstreamAccount())
     if status in (401, 402, 403) or codes & ACCOUNT or _is_out_of_money(codes, status, message):
@@ -78,13 +84,16 @@ def read(error: dict, status: int = 200, *, retry_after: int | None = None, key:
     if codes & FILTERED or any(code.startswith("sensitive") for code in codes):
         return UpstreamRefused(400, message or "The provider refused the content.", code="content_filter")
     if status in (400, 404, 413, 422) or (status == 200 and codes & WRONG):
-        code, param = error.get("code"), error.get("param")
+        code, param = (_text(error.get(name), key, CODE_LENGTH_MAX) for name in ("code", "param"))
         err = UpstreamRefused(400 if status == 200 else status,
-                              message or "The provider says that the request is not valid.",
-                              code=redacted(str(code), key)[:100] if code is not None else None,
-                              param=redacted(str(param), key)[:100] if param else None)
+                              message or "The provider says that the request is not valid.", code=code, param=param)
         return _of_model(err) if codes & NO_MODEL else err
     return UpstreamError()
+
+
+def _text(said: object, key: str | None, length_max: int = MESSAGE_LENGTH_MAX) -> str | None:
+    """What a provider said, as it may be shown; None if it is no text."""
+    return redacted(str(said), key)[:length_max] if isinstance(said, str | int) and said != "" else None
 
 
 def _of_model(err: UpstreamError) -> UpstreamError:
@@ -118,7 +127,26 @@ def _is_out_of_money(codes: set[str], status: int, message: str) -> bool:
 
 
 def redacted(message: str, key: str | None = None) -> str:
-    """A provider's message without anything that looks like a key."""
+    """A provider's message without the key, however it is spelled, and without anything else that looks like one."""
     if key:
-        message = message.replace(key, "***")
+        message = _spelled(key).sub("***", message)
     return _keys.sub("***", message)[:MESSAGE_LENGTH_MAX]
+
+
+@functools.lru_cache(maxsize=256)
+def _spelled(key: str) -> re.Pattern:
+    """A pattern that finds a key, its long parts (`id.secret`), and either in addresses, JSON, hex and base64."""
+    parts = [key, *(part for part in re.split("[.:/]", key) if len(part) >= SECRET_LENGTH_MIN)]
+    found = {key}
+    for part in parts if len(key) >= SECRET_LENGTH_MIN else ():
+        found |= {part, quote(part, safe=""), part.replace("/", "\\/"), part.encode().hex(), *_in_base64(part)}
+    return re.compile("|".join(map(re.escape, sorted(found, key=len, reverse=True))), re.IGNORECASE)
+
+
+def _in_base64(text: str) -> Iterator[str]:
+    """The letters that stand for it and for nothing else, wherever in what is encoded it begins."""
+    data = text.encode()
+    for before in range(3):
+        letters = base64.b64encode(bytes(before) + data).decode()
+        letters = letters[math.ceil(before * 8 / 6):(before + len(data)) * 8 // 6]
+        yield from (letters, letters.translate(str.maketrans("+/", "-_")))

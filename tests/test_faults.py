@@ -1,8 +1,11 @@
 """What providers' errors mean: whose fault it is decides who hears of it, and whether another target is tried."""
 
 import json
+import re
 import time
+from base64 import b64encode, urlsafe_b64encode
 from email.utils import formatdate
+from urllib.parse import quote
 
 import pytest
 
@@ -86,6 +89,33 @@ def test_no_key_comes_through_in_a_message():
     assert err.message == "key *** and *** and *** are wrong"
     err = fault(400, {"error": {"message": "no", "code": KEY, "param": f"x {KEY}"}})
     assert (err.code, err.param) == ("***", "x ***")
+
+
+KEYS = {"zhipu": "0123456789abcdef0123456789abcdef.AbCdEfGhIjKlMnOp", "spark": "5f6b8d8c3a1e4b7d9e0f:YzE4NmQ2ZjA2Nm+N",
+        "qianfan": "bce-v3/ALTAK-IS6uG1qXcgDDP9Rr/ede55d516092e0ca5e90"}
+SPELLINGS = {
+    "as it is": lambda key: key, "in capitals": str.upper, "its first half": lambda key: re.split("[.:/]", key)[-2],
+    "its second half": lambda key: re.split("[.:/]", key)[-1], "in an address": lambda key: quote(key, safe=""),
+    "in hex": lambda key: key.encode().hex(), "in JSON": lambda key: key.replace("/", "\\/"),
+    "in base64": lambda key: b64encode(key.encode()).decode(),
+    "as a basic user": lambda key: b64encode(f"me:{key}".encode()).decode(),
+    "as a bearer": lambda key: b64encode(f"Bearer {key}, ".encode()).decode(),
+    "in base64 for addresses": lambda key: urlsafe_b64encode(f"?{key}".encode()).decode()}
+
+
+@pytest.mark.parametrize("spelled", SPELLINGS)
+@pytest.mark.parametrize("provider", KEYS)
+def test_a_key_is_struck_out_however_it_is_spelled(provider, spelled):
+    key = KEYS[provider]
+    told = SPELLINGS[spelled](key)
+    err = faults.read({"message": f"the key <{told}> is wrong", "code": f"bad {told}", "param": told}, 400, key=key)
+    for text in (err.message, err.code, err.param):
+        assert "***" in text and not any(told[at:at + 11] in text for at in range(max(1, len(told) - 10)))
+
+
+def test_what_is_no_text_is_no_message():
+    err = faults.read({"message": {"detail": ["no"]}, "code": {"a": 1}, "param": [1]}, 400)
+    assert (err.message, err.code, err.param) == ("The provider says that the request is not valid.", None, None)
 
 
 @pytest.mark.parametrize("header, seconds", [

@@ -13,7 +13,7 @@ from providers import ERRORS, chunk, error, openai_stream, plain, usage, words
 from stage import model_config, upstream_config, wait_until
 
 COUNTS = usage(20, 10)
-KEY = "sk-upstream-secret-0123456789"
+KEY = "0123456789abcdef.UpstreamSecret789"             # of Zhipu's shape: nothing tells that it is one
 
 
 @pytest.fixture
@@ -249,11 +249,13 @@ def test_the_providers_key_is_in_no_log_error_row_or_page(start, fake, caplog, c
     """Every failure that there is, with the key in whatever the provider says."""
     caplog.set_level(logging.DEBUG)
     said = {"error": {"message": f"bad key {KEY}, Authorization: Bearer {KEY}", "code": KEY, "param": KEY, "type": KEY}}
+    wrong = {"error": {"message": f"not with {KEY}", "param": KEY, "type": "invalid_request_error"}}
     scripts = [error(name) for name in ERRORS]
     scripts += [answer(said, status, x_key=KEY) for status in (200, 400, 401, 404, 422, 429, 500)]
     scripts += [answer(KEY.encode(), 500), [head(200, 10, x_key=KEY)]]
     scripts.append([lambda line: line.raw(f"{KEY}\r\n".encode()), cut])
-    scripts += [stream(said, done=False), stream(*words(), said, done=False), plain(COUNTS)]
+    scripts += [stream(*said_before, each, done=False) for each in (said, wrong) for said_before in ((), words())]
+    scripts.append(plain(COUNTS))
     alice = start(upstreams=[upstream_config(fake.url, api_key=KEY, first_byte_s=0.3)])
     inside, seen = alice.relay.app.extensions["relay"], []
     for script in scripts:
