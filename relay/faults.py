@@ -133,6 +133,13 @@ def redacted(message: str, key: str | None = None) -> str:
     return _keys.sub("***", message)[:MESSAGE_LENGTH_MAX]
 
 
+def cause(err: BaseException, key: str) -> str:
+    """What lies under an error, for the log, on one line: the innermost reason."""
+    while err._cause__ is not None or err.__context__ is not None:
+        err = err._cause__ or err.__context__
+    return redacted(" ".join(f"({type(err).__name__}: {err})".split()), key)
+
+
 @functools.lru_cache(maxsize=256)
 def _spelled(key: str) -> re.Pattern:
     """A pattern that finds a key, its long parts (`id.secret`), and either in addresses, JSON, hex and base64."""

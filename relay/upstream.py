@@ -237,12 +237,12 @@ class Sender:
         except BaseException as err:
             error = err
             self.health.end(name)
-            code = "caller_left" if isinstance(err, CallerLeft) else getattr(err, "code", None) or "error"
+            code = _code(err)
             errand.meter.attempted(target, getattr(err, "seen", None), started, code)
             errand.meter.fate.left |= isinstance(err, CallerLeft)
             if isinstance(err, errors.UpstreamError):
                 errand.failures.append(err)
-                log.warning("upstream %s: %s %s", name, code, _cause(err, key))
+                log.warning("upstream %s: %s %s", name, code, faults.cause(err, key))
                 if err.of_model:
                     self.health.lacks(name, target.model)
             raise
@@ -387,8 +387,8 @@ def _read(reply: Reply, wire) -> None:
     reply.doc = doc
 
 
-def _cause(err: BaseException, key: str) -> str:
-    """What lies under an error, for the log, on one line: the innermost reason."""
-    while err.__cause__ is not None or err.__context__ is not None:
-        err = err.__cause__ or err.__context__
-    return faults.redacted(" ".join(f"({type(err).__name__}: {err})".split()), key)
+def _code(err: BaseException) -> str:
+    """How an attempt ended, in a word of ours: providers have too many for /metrics."""
+    if isinstance(err, errors.UpstreamRefused):
+        return "upstream_refused"
+    return "caller_left" if isinstance(err, CallerLeft) else getattr(err, "code", None) or "error"
