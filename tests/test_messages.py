@@ -347,6 +347,18 @@ def test_a_streams_first_call_does_not_wait_for_its_end():
     assert told == ["message_start", "content_block_start", "content_block_delta"]
 
 
+def test_a_call_whose_id_stands_in_the_history_gets_another():
+    """Some servers number the calls of each answer from 0. Claude Code drops a call that it knows already."""
+    ask = ASK | TOOLS | {"messages": [
+        *ASK["messages"], {"role": "assistant", "content": [{"type": "tool_use", "id": "call_0", "name": "f"}]},
+        {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "call_0"}]}]}
+    call = {"id": "call_0", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    doc = {"choices": [{"message": {"tool_calls": [call, call | {"id": "call_1"}]}, "finish_reason": "tool_calls"}]}
+    first, second = (block["id"] for block in messages.from_chat(doc, ask)["content"])
+    assert first.startswith("toolu_") and second == "call_1"
+    assert [block["id"] for block in messages.from_chat(doc, ASK | TOOLS)["content"]] == ["call_0", "call_1"]
+
+
 def test_long_thinking_that_nobody_sees_keeps_the_line_warm():
     thought = {"choices": [{"delta": {"reasoning_content": "hm "}}]}
     kinds = [event["type"] for event in parsed(streamed([thought] * 500, {}))]

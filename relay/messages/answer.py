@@ -18,7 +18,7 @@ from billing import Usage
 from relay import chat, estimate, sse
 from relay.errors import RelayError, UpstreamError, UpstreamOverloaded, UpstreamRefused
 from relay.messages.calls import in_order
-from relay.messages.request import own_names, thinks
+from relay.messages.request import call_ids, own_names, thinks
 
 STOP_REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use", "function_call": "tool_use",
                 "content_filter": "refusal", "sensitive": "refusal",
@@ -155,7 +155,8 @@ def _as_chunks(doc: dict) -> list[dict]:
 
 
 def _pairs(chunks: Iterable[dict | RelayError | None], ask_body: dict, id: str) -> Iterator[tuple[str, object]]:
-    return in_order(_pieces(chunks, ask_body), own_names(ask_body), f"toolu_{id.removeprefix('msg_')}")
+    stem = f"toolu_{id.removeprefix('msg_')}"
+    return in_order(_pieces(chunks, ask_body), own_names(ask_body), stem, call_ids(ask_body))
 
 
 def _pieces(chunks: Iterable[dict | RelayError | None], ask_body: dict) -> Iterator[tuple[str, object]]:

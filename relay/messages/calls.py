@@ -6,6 +6,7 @@ Owns what makes a call of the pieces that providers send: mixed, without index, 
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import count
 
 from relay.errors import UpstreamError
 from relay.messages.request import own_id
@@ -41,21 +42,23 @@ class Call:
         return rest
 
 
-def in_order(pieces: Iterable[tuple[str, object]], names: dict[str, str], stem: str) -> Iterator[tuple[str, object]]:
+def in_order(pieces: Iterable[tuple[str, object]], names: dict[str, str], stem: str,
+             known: Iterable[str] = ()) -> Iterator[tuple[str, object]]:
     """The pieces with each tool call in one go: ("tool_use", (id, name)), then ("json", part of its arguments)...
 
     The first open call streams; those beside it wait until something else comes, for only then are they known to be
-    complete. `names` are the caller's own for those that chat knows otherwise; ids that are missing or stand twice
-    are made from `stem`. A call without a name cannot be run: the answer has failed (UpstreamError), unless its
-    length was cut.
+    complete. `names` are the caller's own for those that chat knows otherwise; ids that are missing, stand twice or
+    are `known` from the conversation are made from `stem`: some servers count each answer's calls from 0, and Claude
+    Code drops a call that it has seen. A call without a name cannot be run: the answer has failed (UpstreamError),
+    unless its length was cut.
     """
     open_calls: list[Call] = []
-    seen: set[str] = set()
+    seen, numbers = set(known), count()
 
     def outgoing(call: Call) -> Iterator[tuple[str, object]]:
         if call.own is None:
-            id = own_id(call.id) if call.id else ""
-            call.own = (f"{stem}_{len(seen)}" if not id or id in seen else id, names.get(call.name, call.name))
+            id, made = own_id(call.id) if call.id else "", f"{stem}_{next(numbers)}"
+            call.own = (made if not id or id in seen else id, names.get(call.name, call.name))
             seen.add(call.own[0])
             yield "tool_use", call.own
         if rest := call.rest():

@@ -75,6 +75,13 @@ def own_names(body: dict) -> dict[str, str]:
     return {chat_name(name): name for name in names if chat_name(name) != name}
 
 
+def call_ids(body: dict) -> set[str]:
+    """The ids of the tool calls in the conversation so far, of a request that `to_chat` has taken."""
+    contents = (message["content"] for message in body["messages"] if message["role"] == "assistant")
+    return {block["id"] for content in contents if isinstance(content, list) for block in content
+            if block["type"] == "tool_use"}
+
+
 def own_id(call_id: str) -> str:
     """A chat tool call's id in Anthropic's alphabet. Kimi's `functions.get_weather:0` must come back to it as it was,
     so the id is spelled otherwise rather than cleaned; `chat_id` undoes it.
