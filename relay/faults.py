@@ -135,8 +135,8 @@ def redacted(message: str, key: str | None = None) -> str:
 
 def cause(err: BaseException, key: str) -> str:
     """What lies under an error, for the log, on one line: the innermost reason."""
-    while err._cause__ is not None or err.__context__ is not None:
-        err = err._cause__ or err.__context__
+    while err.__cause__ is not None or err.__context__ is not None:
+        err = err.__cause__ or err.__context__
     return redacted(" ".join(f"({type(err).__name__}: {err})".split()), key)
 
 

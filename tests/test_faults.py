@@ -146,3 +146,13 @@ def test_too_many_tokens_a_minute_are_not_taken_for_an_empty_account(status, lin
 @pytest.mark.parametrize("headers, seconds", [({}, None), ({"retry-after": "7"}, 7)])
 def test_only_a_provider_that_says_so_is_busy_for_a_certain_time(headers, seconds):
     assert fault(429, b"", headers).retry_after == seconds
+
+
+def test_the_cause_of_an_error_is_its_innermost_reason_without_the_key():
+    try:
+        try:
+            raise OSError(f"nobody\nat {KEY}")
+        except OSError as err:
+            raise errors.UpstreamError() from err
+    except errors.UpstreamError as err:
+        assert faults.cause(err, KEY) == "(OSError: nobody at ***)"
