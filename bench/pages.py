@@ -10,20 +10,46 @@ import re
 import time
 import urllib.parse
 import urllib.request
+from datetime import date, timedelta
 from pathlib import Path
 from statistics import median
 
-MEMBERS, DAYS = 200, 90
+from bench.relay import MEMBER, PASSWORD
+from bench.target import Target
+
+ADMINISTRATOR, MEMBERS, DAYS = "carol", 200, 90
 MODELS = ("bench-model", "deepseek-v4-pro", "qwen3-max", "glm-5", "kimi-k2")
 DAY_MS = 86_400_000
-PASSWORD = "a password of the bench"
-MEMBER_PAGES = ("/console", "/console/usage", "/console/usage?outcome=failed", "/console/usage?model=glm-5",
-                "/console/tokens", "/console/wallet", "/console/wallet/statement", "/console/invites",
-                "/console/account", "/console/test")
-ADMIN_PAGES = ("/admin/", "/admin/?q=member&state=active", "/admin/members/3", "/admin/members/3/statement",
-               "/admin/calls", "/admin/calls?member=alice", "/admin/calls?outcome=failed", "/admin/calls?model=glm-5",
-               "/admin/codes", "/admin/upstreams", "/admin/models", "/admin/system", "/admin/audit")
-PUBLIC_PAGES = ("/", "/models", "/calculator", "/docs/")
+VIEWS = 5  # of each page, the first not counted; files may be asked for ten times a minute
+FIRST_BYTES = 2048  # of a file: how soon it begins is what a person waits for
+
+# A year, one old day, and the filters that are asked for alone and together; `nothing` finds nothing.
+YEAR = f"from={date.today() - timedelta(365)}&to={date.today()}"
+OLD_DAY = f"from={date.today() - timedelta(80)}&to={date.today() - timedelta(80)}"
+FILTERS = (
+    "", "outcome=complete", "outcome=failed", "outcome=refused", "outcome=open", "model=glm-5", "model=nothing",
+    "model=glm-5&outcome=failed", YEAR, f"{YEAR}&model=glm-5&outcome=failed", f"{YEAR}&outcome=refused", OLD_DAY,
+    "before={old}", "after={old}", "before={old}&outcome=refused", "after={old}&outcome=refused",
+)
+STATEMENT = ("", "?kind=charge", "?kind=top_up", "?pocket=grant", "?before=400000&kind=reward",
+             "?after=400000&kind=reward")
+PAGES = {
+    "a visitor": ("/", "/models", "/calculator", "/docs/"),
+    "a member": (
+        "/console", *(f"/console/usage?{each}" for each in FILTERS), f"/console/usage?{YEAR}&token=1",
+        "/console/usage/calls.csv", "/console/tokens", "/console/wallet",
+        *(f"/console/wallet/statement{each}" for each in STATEMENT), "/console/wallet/statement.csv",
+        "/console/invites", "/console/account", "/console/test",
+    ),
+    "an administrator": (
+        "/admin/", "/admin/?q=member&state=active", "/admin/?state=empty", "/admin/members/1", "/admin/members/3",
+        *(f"/admin/members/1/statement{each}" for each in STATEMENT), "/admin/members/1/statement.csv",
+        *(f"/admin/calls?{each}" for each in FILTERS), "/admin/calls?member=alice",
+        "/admin/calls?member=alice&model=glm-5", "/admin/calls?member=member-3&outcome=refused",
+        "/admin/calls?upstream=bench", "/admin/calls?upstream=nothing", "/admin/calls.csv", "/admin/codes",
+        "/admin/upstreams", "/admin/models", "/admin/system", "/admin/audit", "/admin/audit?who=nobody",
+    ),
+}
 
 CALLS = """
 INSERT INTO requests (id, user_id, token_id, wire, model, upstream, stream, day, started_at, closed_at, outcome, status,
@@ -32,7 +58,7 @@ INSERT INTO requests (id, user_id, token_id, wire, model, upstream, stream, day,
 WITH RECURSIVE
     n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < :count - 1),
     made(i, at, user_id, model, broken, given, got) AS (
-        SELECT i, :from_ms + i * :span_ms / :count, 1 + (i * 7919 + i / 13) % :members,
+        SELECT i, :from_ms + i * :span_ms / :count, iif(i % 4, 1 + (i * 7919 + i / 13) % :members, 1),
                json_extract(:models, '$[' || (i * 31 / 7 % 5) || ']'), i % 97 = 0, 200 + i * 37 % 4000, i * 53 % 900
           FROM n)
 SELECT printf('req_%012x%020x', at, i), user_id, user_id, 'chat', model, 'bench', i % 2,
@@ -59,7 +85,9 @@ SELECT user_id, 'wallet', 'charge', -charged_wallet,
 
 
 def fill(path: Path, count: int) -> None:
-    """A new database with so many calls of 200 members over 90 days, all paid; alice is a member, carol rules."""
+    """Add so many paid calls of 200 members over 90 days, every fourth alice's, to the file of a new Relay that is
+    stopped. Carol administers.
+    """
     import accounts
     import billing
     from db import Database
@@ -67,13 +95,13 @@ def fill(path: Path, count: int) -> None:
 
     database, now = Database(path, writer=False), int(time.time() * 1000)
     hashed = accounts.hash_password(PASSWORD)
-    names = ["alice", "carol", *(f"member-{number}" for number in range(3, MEMBERS + 1))]
-    for name in names:
-        user_id = database.write(accounts._insert, name, hashed, "admin" if name == "carol" else "member", "en", now)
-        billing.credit(database, user_id, "wallet", billing.nano("1000000"), "top_up", "bench")
+    for number in range(2, MEMBERS + 1):
+        name, role = (f"member-{number}", "member") if number > 2 else (ADMINISTRATOR, "admin")
+        user_id = database.write(accounts._insert, name, hashed, role, "en", now)
+        billing.credit(database, user_id, "wallet", billing.nano("100000"), "top_up", "bench")
         tokens.mint(database, user_id, "bench")
     values = {"count": count, "members": MEMBERS, "models": str(list(MODELS)).replace("'", '"'),
-              "from_ms": now - DAYS * DAY_MS, "span_ms": DAYS * DAY_MS - 1000}
+              "from_ms": now - DAYS * DAY_MS, "span_ms": DAYS * DAY_MS - DAY_MS // 24}
     database.write(_calls, values)
     database.close()
 
@@ -99,29 +127,33 @@ class Browser:
 
     def get(self, path: str) -> str:
         with self.opener.open(self.address + path, timeout=60) as answer:
-            return answer.read().decode()
+            return (answer.read1(FIRST_BYTES) if ".csv" in path else answer.read()).decode(errors="replace")
 
     def sign_in(self, name: str) -> None:
         token = re.search(r'name="csrf_token"[^>]*value="([^"]+)"', self.get("/login"))[1]
         form = {"csrf_token": token, "name": name, "password": PASSWORD}
-        self.opener.open(self.address + "/login", urllib.parse.urlencode(form).encode(), timeout=60).read()
+        with self.opener.open(self.address + "/login", urllib.parse.urlencode(form).encode(), timeout=60) as answer:
+            if answer.url.endswith("/login"):
+                raise RuntimeError(f"{name} could not sign in")
 
-    def median_ms(self, path: str, times: int) -> float:
-        """The median of so many views, after one that warms up."""
+    def median_ms(self, path: str) -> float:
+        """The median of some views, after one that warms up."""
         found = []
-        for _ in range(times + 1):
+        for _ in range(VIEWS):
             began = time.perf_counter()
             self.get(path)
             found.append((time.perf_counter() - began) * 1000)
         return median(found[1:])
 
 
-def measured(port: int, times: int) -> dict[str, float]:
-    """The median of each page in ms: for a visitor, for alice, for carol."""
-    found = {}
-    for name, pages in ((None, PUBLIC_PAGES), ("alice", MEMBER_PAGES), ("carol", ADMIN_PAGES)):
-        browser = Browser(port)
+def measured(target: Target) -> dict[str, tuple[dict[str, float], float]]:
+    """By who asks: the median of each page in ms, and the processor time of a page in ms, the mean of all views."""
+    old, found = f"req_{int(time.time() * 1000) - 45 * DAY_MS:012x}", {}
+    for who, name in (("a visitor", None), ("a member", MEMBER), ("an administrator", ADMINISTRATOR)):
+        browser = Browser(target.port)
         if name:
             browser.sign_in(name)
-        found |= {path: browser.median_ms(path, times) for path in pages}
+        before = target.cpu_ms()
+        medians = {path: browser.median_ms(path.replace("{old}", old)) for path in PAGES[who]}
+        found[who] = medians, (target.cpu_ms() - before) / len(medians) / VIEWS
     return found

@@ -6,12 +6,13 @@ Tokens, limits and the durable ledger are those of a member's call; only the num
 from __future__ import annotations
 
 import os
-import sqlite3
 import subprocess
 import sys
 from pathlib import Path
 
 from bench.target import MODEL, ROOT, Target, free_port, launch, wait_for_answer
+
+MEMBER, PASSWORD = "alice", "alice-has-a-long-password"
 
 CONFIG = """
 [server]
@@ -54,9 +55,9 @@ class Relay:
         self.config.write_text(
             CONFIG.format(port=port, folder=folder, upstream_port=upstream_port, threads=threads, model=MODEL)
         )
-        self.flask("user", "add", "alice", "--password", "alice-has-a-long-password")
-        self.flask("credit", "alice", "--wallet", "100000")
-        token = self.flask("token", "add", "alice", "bench").strip()
+        self.flask("user", "add", MEMBER, "--password", PASSWORD)
+        self.flask("credit", MEMBER, "--wallet", "100000")
+        token = self.flask("token", "add", MEMBER, "bench").strip()
         self.target = Target("relay", port, "/api/v1/chat/completions", token)
         self.process: subprocess.Popen | None = None
 
@@ -84,17 +85,3 @@ class Relay:
             self.process.terminate()
             self.process.wait(60)
             self.process = None
-
-    def fill(self, rows: int) -> None:
-        """Add so many closed requests, copies of one that was made, to a file whose relay is stopped."""
-        database = sqlite3.connect(self.folder / "relay.db")
-        columns = [row[1] for row in database.execute("PRAGMA table_info(requests)")]
-        copied = ["'req_' || printf('%032x', n.i)" if name == "id" else f"one.{name}" for name in columns]
-        with database:
-            database.execute(
-                "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?) "
-                f"INSERT INTO requests ({', '.join(columns)}) SELECT {', '.join(copied)} "
-                "FROM n, (SELECT * FROM requests WHERE closed_at IS NOT NULL LIMIT 1) AS one",
-                (rows,),
-            )
-        database.close()

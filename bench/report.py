@@ -21,6 +21,7 @@ TARGETS = [  # (what, sentence, whether it is met by the medians {label: {target
     ),
 ]
 ROWS_LABEL = "call beside rows: p50 ms"
+PAGES_LABELS, PAGE_MS = ("pages of", "slowest page of"), 100
 TURNED_LABEL = "300 {} streams x 50/s: added event p50 ms"
 
 
@@ -51,6 +52,8 @@ def verdicts(table: dict) -> list[tuple[str, str, bool]]:
     if ROWS_LABEL in table:
         empty, full = table[ROWS_LABEL].values()
         found.append((ROWS_LABEL, f"within 5 % ({full / empty - 1:+.1%})", full <= empty * 1.05))
+    pages = [label for label in table if label.startswith(PAGES_LABELS)]
+    found += [(label, f"under {PAGE_MS} ms", table[label]["relay"] < PAGE_MS) for label in pages]
     return [each for each in found if each[2] is not None]
 
 

@@ -9,8 +9,9 @@ import threading
 from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 
-from bench import load
+from bench import load, pages
 from bench.load import Job
 from bench.relay import Relay
 from bench.target import MODEL, Target
@@ -29,10 +30,20 @@ class Bench:
     quick: bool
     values: dict = field(default_factory=lambda: defaultdict(lambda: defaultdict(list)))
     failures: list[str] = field(default_factory=list)
+    _full: Relay | None = None
 
     @property
     def targets(self) -> list[Target]:
         return [self.upstream] + [server.target for server in self.servers]
+
+    def full(self) -> Relay:
+        """A relay, stopped, with a million calls in its database; the same for all scenarios."""
+        if self._full is None:
+            count = MILLION // 20 if self.quick else MILLION
+            relay = Relay(self.folder / "full", self.upstream.port, threads=32)
+            pages.fill(relay.folder / "relay.db", count)
+            relay.target.name, self._full = f"{count:,} rows", relay
+        return self._full
 
     def note(self, label: str, target: Target, value: float | None) -> None:
         self.values[label][target.name].append(value)
@@ -141,13 +152,9 @@ def most_events(bench: Bench, count: int = 50) -> None:
 
 def rows(bench: Bench) -> None:
     """The cost of a call in an empty file and beside a million request rows, in alternation."""
-    count = MILLION // 20 if bench.quick else MILLION
-    empty, full = (Relay(bench.folder / name, bench.upstream.port, threads=32) for name in ("empty", "full"))
+    empty, full = Relay(bench.folder / "empty", bench.upstream.port, threads=32), bench.full()
+    empty.target.name = "no rows"
     try:
-        full.start()
-        full.stop()
-        full.fill(count)
-        empty.target.name, full.target.name = "no rows", f"{count:,} rows"
         for relay in (empty, full):
             relay.start()
             bench.run(relay.target, callers=1, seconds=0.5)  # warm caches
@@ -158,6 +165,20 @@ def rows(bench: Bench) -> None:
     finally:
         empty.stop()
         full.stop()
+
+
+def console(bench: Bench) -> None:
+    """The console's pages beside a million calls: the median of all, and the slowest by name."""
+    relay, served = bench.full(), bench.servers[0].target
+    try:
+        relay.start()
+        for who, (found, cpu_ms) in pages.measured(relay.target).items():
+            slowest = max(found, key=found.get)
+            bench.note(f"pages of {who}: p50 ms", served, median(found.values()))
+            bench.note(f"slowest page of {who}: p50 ms ({slowest})", served, found[slowest])
+            bench.note(f"CPU ms a page of {who}", served, cpu_ms)
+    finally:
+        relay.stop()
 
 
 def all_of(quick: bool) -> dict:
@@ -174,4 +195,5 @@ def all_of(quick: bool) -> dict:
         "conversions": lambda bench: conversions(bench, 300, 50, seconds),
         "most-events": most_events,
         "rows": rows,
+        "pages": console,
     }

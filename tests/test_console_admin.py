@@ -20,6 +20,7 @@ import plans
 import proof
 from billing import nano
 from console import i18n
+from console.admin import calls as console_calls
 from relay import gate, tokens
 
 SECRET = "sk-upstream-secret"
@@ -514,6 +515,30 @@ def test_the_teams_figures_are_summed_by_member_and_model(home, alice, bob, desk
         ["alice", "2", "0", "2000", "0", "0", "0.004000000", "1500", "0", "0.001000000"],
         ["bob", "1", "0", "1000", "0", "0", "0.002000000", "0", "0", "0.002000000"]]
     assert cells(desk.get("/admin/usage.csv?member=bob"))[1][0] == "bob"
+
+
+def test_the_teams_figures_and_charts_stay_when_old_calls_are_forgotten(home, alice, desk):
+    call = home.called(alice, home.token(alice), at=billing.now_ms() - 20 * plans.DAY_MS)
+    figures = re.compile(r'<rect class="bar.*?</rect>|<table.*?</table>|<dd.*?</dd>', re.S)
+    before, member = desk.page("/admin/calls"), desk.page(f"/admin/members/{alice.id}")
+    assert call in before and billing.forget_requests(home.db, 10) == 1
+    after = desk.page("/admin/calls")
+    assert call not in after and desk.get(f"/admin/calls/{call}").status_code == 404
+    kept = [each for each in figures.findall(before) if call not in each]
+    assert '<rect class="bar' in "".join(kept) and [each for each in figures.findall(after) if call not in each] == kept
+    bars = re.compile(r'<rect class="bar.*?</rect>', re.S)
+    assert bars.findall(member) == bars.findall(desk.page(f"/admin/members/{alice.id}")) != []
+    assert cells(desk.get("/admin/usage.csv"))[1][:2] == ["alice", "1"]
+    assert proof.verify(home.db) == []
+
+
+@pytest.mark.parametrize("where", ["day BETWEEN '2026-01-01' AND '2026-12-31'",
+                                   "day BETWEEN '2026-01-01' AND '2026-12-31' AND model = 'plain-1'"])
+def test_the_teams_days_are_summed_in_the_order_of_an_index(home, where):
+    """A year of two hundred members has a hundred thousand roll-ups and more: sorting them takes too long."""
+    plan = [row["detail"] for row in home.db.read().execute(
+        "EXPLAIN QUERY PLAN " + console_calls.PER_DAY.format(where=where))]
+    assert len(plan) == 1 and "COVERING INDEX daily_by_day" in plan[0], plan
 
 
 def test_a_call_has_a_page_with_whose_it_is_and_who_served_it(home, alice, desk):

@@ -26,11 +26,11 @@ SUMS = """
        sum(calls) AS calls, sum(refused) AS refused, sum(input_tokens) AS input_tokens,
        sum(cached_tokens) AS cached_tokens, sum(output_tokens) AS output_tokens, sum(cost) AS cost,
        sum(charged_grant) AS grant, sum(charged_quota) AS quota, sum(charged_wallet) AS wallet"""
-# Member by member, because that is the order of the table: three times as fast as by the index of days.
-ROLLED = "FROM users CROSS JOIN daily ON daily.user_id = users.id WHERE {where}"
-PER_DAY = f"SELECT day, model, {SUMS} {ROLLED} GROUP BY day, model"
+PER_DAY = f"SELECT day, model, {SUMS} FROM daily WHERE {{where}} GROUP BY day, model"
+# Member by member, because that is the order of the table.
 PER_MEMBER = f"""
-SELECT users.id AS id, name, {SUMS} {ROLLED} GROUP BY users.id ORDER BY sum(cost) DESC, sum(calls) DESC LIMIT :most"""
+SELECT users.id AS id, name, {SUMS} FROM users CROSS JOIN daily ON daily.user_id = users.id WHERE {{where}}
+ GROUP BY users.id ORDER BY sum(cost) DESC, sum(calls) DESC LIMIT :most"""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Wish:
     @property
     def of_days(self) -> str:
         """The condition for roll-ups."""
-        return ("day BETWEEN :first AND :last" + (" AND users.id = :user_id" if self.who else "")
+        return ("day BETWEEN :first AND :last" + (" AND user_id = :user_id" if self.who else "")
                 + (" AND model = :model" if self.model else ""))
 
     def calls(self, until: int | None = None) -> keyset.List:
