@@ -370,7 +370,9 @@ def test_entries_cannot_be_replaced_even_where_sqlite_would_let_them(book):
 
 # ---- the proof -----------------------------------------------------------------------------------------------------
 
-DROPPED = "DROP TRIGGER entries_are_never_changed; DROP TRIGGER a_call_closes_once; "
+DROPPED = ("DROP TRIGGER entries_are_never_changed; DROP TRIGGER entries_are_never_removed; "
+           "DROP TRIGGER a_call_closes_once; ")
+CLOSED = "WHERE closed_at IS NOT NULL"
 TAMPERINGS = [
     ("UPDATE balances SET wallet_balance = wallet_balance + 1", "alice: the wallet balance is"),
     ("UPDATE balances SET grant_balance = grant_balance + 1", "alice: the grant balance is"),
@@ -382,7 +384,26 @@ TAMPERINGS = [
     ("UPDATE requests SET cost = cost + 1 WHERE closed_at IS NOT NULL", "usage and price make"),
     ("DELETE FROM requests WHERE closed_at IS NOT NULL", "an entry charges a call that has no row"),
     ("UPDATE daily SET charged_wallet = charged_wallet + 1", "the roll-ups of the wallet"),
-    ("UPDATE daily SET calls = calls + 1", "the roll-ups have"),
+    ("UPDATE daily SET calls = calls + 1", "the roll-ups are off"),
+    ("UPDATE daily SET refused = 1", '"refused":1'),
+    ("UPDATE daily SET input_tokens = input_tokens + 7", '"input_tokens":7'),
+    ("UPDATE daily SET charged_grant = charged_grant - 7", '"charged_grant":-7'),
+    ("UPDATE daily SET token_id = 3", "alice, 2026-11-18, token 3, qwen3-max: the roll-ups are off"),
+    ("UPDATE daily SET model = 'glm-5'", "alice, 2026-11-18, token 1, glm-5: the roll-ups are off"),
+    (f"UPDATE requests SET input_tokens = input_tokens + 1 {CLOSED}", "usage and price make"),
+    (f"UPDATE requests SET token_id = 3 {CLOSED}", "the roll-ups are off"),
+    (f"UPDATE requests SET user_id = 3 {CLOSED}", "the roll-ups are off"),
+    (f"UPDATE requests SET day = '2026-11-17' {CLOSED}", "the roll-ups are off"),
+    ("UPDATE requests SET cost = 5 WHERE closed_at IS NULL", "usage and price make"),
+    (f"UPDATE requests SET charged_wallet = charged_wallet - 9, charged_quota = charged_quota + 9 {CLOSED}",
+     "it was charged"),
+    ("DELETE FROM entries WHERE kind = 'charge'", "its entries sum to"),
+    ("DROP TRIGGER an_open_call_is_not_forgotten; DELETE FROM requests WHERE closed_at IS NULL", "those of open calls"),
+    ("UPDATE subscriptions SET quota = quota + 1", "that it grants is 0.000002001"),
+    ("UPDATE subscriptions SET paid = 0", "what plans took from the wallet"),
+    ("UPDATE subscriptions SET user_id = 2", "bob, subscription 1: the quota that it grants"),
+    ("DELETE FROM subscriptions", "refers to one of subscriptions that is not there"),
+    ("UPDATE entries SET kind = 'adjust' WHERE pocket = 'grant' AND kind = 'charge'", "it was charged"),
     ("DELETE FROM daily", "the roll-ups"),
     ("DELETE FROM balances WHERE user_id = 2", "there are no balances"),
 ]
@@ -391,10 +412,40 @@ TAMPERINGS = [
 @pytest.mark.parametrize("change, said", TAMPERINGS, ids=[change[:60] for change, _ in TAMPERINGS])
 def test_the_proof_names_what_was_changed_by_hand(book, change, said):
     book.give(ALICE, wallet="1", grant=100)
-    plans.give_plan(book.db, ALICE, "pro", quota=1_000, days=30, now=NOW)
+    plans.purchase(book.db, ALICE, "pro", price=900, quota=2_000, days=30, now=NOW)
     book.close(book.hold(ALICE, SMALL), SMALL)
     book.hold(ALICE, SMALL)
     assert book.is_right()
-    book.db.write(lambda conn: [conn.execute(statement) for statement in (DROPPED + change).split("; ")])
+    tampered(book, DROPPED + change)
     found = billing.verify(book.db)
     assert any(said in sentence for sentence in found), found
+
+
+def tampered(book, statements):
+    with closing(connect(book.db.path)) as stranger:
+        stranger.execute("PRAGMA foreign_keys = OFF")
+        stranger.executescript(statements)
+
+
+def test_the_proof_finds_a_call_whose_every_trace_of_payment_was_removed(book):
+    book.give(ALICE, wallet="1", grant=100)
+    book.close(book.hold(ALICE, SMALL), SMALL)
+    assert book.is_right()
+    tampered(book, DROPPED + "UPDATE balances SET (grant_balance, wallet_balance) = (100, 1000000000) "
+                             "WHERE user_id = 1; DELETE FROM entries WHERE kind = 'charge'; "
+                             "UPDATE requests SET charged_grant = 0, charged_wallet = 0; "
+                             "UPDATE daily SET charged_grant = 0, charged_wallet = 0")
+    found = [each for each in billing.verify(book.db) if "trigger" not in each]
+    assert len(found) == 1 and "the money that was paid is 0 yuan; what the grant left comes to 0." in found[0]
+
+
+@pytest.mark.parametrize("change, said", [
+    ("DROP TRIGGER entries_are_never_removed", "the trigger entries_are_never_removed is missing"),
+    ("DROP TRIGGER a_call_closes_once; CREATE TRIGGER a_call_closes_once AFTER DELETE ON meta BEGIN SELECT 1; END",
+     "the trigger a_call_closes_once is not as models.sql has it"),
+    ("CREATE TRIGGER gift AFTER INSERT ON entries BEGIN UPDATE balances SET wallet_balance = wallet_balance + 1; END",
+     "the trigger gift is not as models.sql has it")])
+def test_the_proof_names_laws_that_were_removed_or_changed(book, change, said):
+    with closing(connect(book.db.path)) as stranger:
+        stranger.executescript(change)
+    assert billing.verify(book.db) == [said]
