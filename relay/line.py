@@ -4,7 +4,8 @@ Owns sockets: where they may lead (public addresses, unless an upstream says all
 watcher that cuts them when a caller has left. It knows nothing of what is said over them.
 
 urllib3 offers no handle on a request that waits for its headers, so a connection registers its socket with the `Line`
-of the attempt that this thread makes.
+of the attempt that this thread makes. It gives a connection back to the pool with an answer's last byte, and so before
+who reads the answer knows: from the moment another call takes it, the line of the call before has no hold on it.
 """
 
 import contextlib
@@ -24,6 +25,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import NewConnectionError
 
 WATCH_S = 0.25
+SEND_S = 120.0
 CHUNK_END = b"\r\n"                # http.client reads it with the chunk that follows
 IN_DISGUISE = [ipaddress.ip_network(each) for each in (    # IPv6 that may lead to a private IPv4 address, or to a site
     "::/96", "64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "fec0::/10")]
@@ -46,10 +48,10 @@ class PrivateAddress(OSError):
 
 
 class Line:
-    """One attempt's connection, so that another thread can cut it."""
+    """One attempt's connection, so that another thread can cut it. Sending the request may take `send_s`."""
 
-    def __init__(self, allow_private: bool, allow_loopback: bool = False):
-        self.allow_private, self.allow_loopback = allow_private, allow_loopback
+    def __init__(self, allow_private: bool, allow_loopback: bool = False, send_s: float = SEND_S):
+        self.allow_private, self.allow_loopback, self.send_s = allow_private, allow_loopback, send_s
         self.fresh = False                     # the connection was made for this attempt
         self.left = False                      # the caller is gone
         self.drain_s = 0                       # how long the answer may still be read then
@@ -57,11 +59,18 @@ class Line:
         self._cut = False
         self._shutdown: Callable[[], None] | None = None
         self.socket: socket.socket | None = None
+        self._lock = threading.Lock()
 
     def attach(self, sock: socket.socket) -> None:
         """This socket is what a cut shuts down."""
         self.socket = sock
         self.on_cut(lambda: sock.shutdown(socket.SHUT_RDWR))
+
+    def detach(self, sock: socket.socket) -> None:
+        """This socket is another call's from now on."""
+        with self._lock:
+            if self.socket is sock:
+                self.socket = self._shutdown = None
 
     def on_cut(self, shutdown: Callable[[], None]) -> None:
         self._shutdown = shutdown
@@ -71,20 +80,15 @@ class Line:
     def cut(self) -> None:
         """End the attempt: its reads and writes fail or end at once. Callable from any thread."""
         self._cut = True
-        try:
+        with self._lock, contextlib.suppress(OSError):         # closed already
             if self._shutdown:
                 self._shutdown()
-        except OSError:
-            pass                   # closed already
 
     def wait_at_most(self, seconds: float) -> None:
         """How long a read may take from now on."""
-        if self.socket is not None:
-            try:
+        with self._lock, contextlib.suppress(OSError):         # closed already: the next read says so
+            if self.socket is not None:
                 self.socket.settimeout(seconds)
-            except OSError:
-                pass               # closed already: the next read says so
-
 
     def silent(self, peek: Callable[[], bytes], seconds: float) -> bool:
         """Whether nothing more comes within this time; False if the line is no socket, or is closed.
@@ -145,6 +149,7 @@ class _Tracked:
     """A connection that reaches public addresses only, and can be cut from its first moment on."""
 
     _unsent: list[bytes] | None = None
+    _lent: tuple[Line, socket.socket] | None = None        # whose call it serves, or served last, and by which socket
 
     def _new_conn(self) -> socket.socket:
         line: Line = _thread.line
@@ -172,17 +177,27 @@ class _Tracked:
 
     def connect(self) -> None:
         super().connect()
-        _thread.line.attach(self.sock)         # over TLS it is another socket than _new_conn's
+        self._lend()                           # over TLS it is another socket than _new_conn's
+
+    def _lend(self) -> None:
+        """This connection serves this thread's line, and no longer that of the call before."""
+        if self._lent:
+            self._lent[0].detach(self._lent[1])
+        self._lent = _thread.line, self.sock
+        _thread.line.attach(self.sock)
 
     def request(self, *args, **options) -> None:
-        if self.sock is not None:
-            _thread.line.attach(self.sock)
         self._unsent = []
         try:
             super().request(*args, **options)
             data = b"".join(self._unsent)
         finally:
             self._unsent = None
+        if self.sock is None:
+            self.connect()
+        else:
+            self._lend()
+        self.sock.settimeout(_thread.line.send_s)
         self.send(data)
 
     def send(self, data) -> None:

@@ -260,7 +260,7 @@ class Sender:
 
     def _attempt(self, errand: Errand, target, key: str) -> Reply:
         wire, payload = errand.spoken(target)
-        line = Line(target.upstream.allow_private, target.upstream.on_this_machine)
+        line = Line(target.upstream.allow_private, target.upstream.on_this_machine, target.upstream.first_byte_s)
         self._watcher.watch(line, errand.gone)
         stream, reply = errand.ask.stream, None
         end_at = time.monotonic() + target.upstream.first_byte_s

@@ -1,11 +1,15 @@
-"""Connections lead to public addresses only, unless the operator says otherwise."""
+"""Connections lead to public addresses only, unless the operator says otherwise, and belong to one call at a time."""
 
 import ipaddress
+import socket
+import threading
 
 import pytest
+from fake_upstream import Gate, answer, end, head
+from requests import PreparedRequest
 
 from relay.catalog import Upstream
-from relay.line import Line, PrivateAddress, check_public
+from relay.line import Adapter, Line, PrivateAddress, calling, check_public
 
 PRIVATE = ["10.0.0.1", "172.16.3.4", "192.168.1.1", "169.254.169.254", "0.0.0.0", "100.64.0.1", "224.0.0.1", "::",
            "fe80::1%eth0", "fc00::1", "fec0::1", "::ffff:10.0.0.1", "::7f00:1", "64:ff9b::7f00:1", "64:ff9b:1::7f00:1",
@@ -41,3 +45,68 @@ def test_only_who_writes_this_machines_address_outright_reaches_it(url, outright
             check_public("127.0.0.1", line)
     with pytest.raises(PrivateAddress):
         check_public("169.254.169.254", line)
+
+
+# Whose a connection is
+
+
+def sent(adapter, line: Line, url: str, body: bytes = b"{}", connect_s: float = 5):
+    request = PreparedRequest()
+    request.prepare("POST", url, data=body)
+    with calling(line):
+        return adapter.send(request, stream=True, timeout=(connect_s, 5))
+
+
+def read(response) -> bytes:
+    pieces = []
+    while piece := response.raw.read1(65536):
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
+@pytest.mark.parametrize("late", [Line.cut, lambda line: line.wait_at_most(0.01)], ids=["cut", "short of patience"])
+def test_who_had_a_connection_before_can_no_longer_touch_it(fake, late):
+    gate, before, now = Gate(), Line(allow_private=True), Line(allow_private=True)
+    fake.next(answer(b"one"), [head(), b"two", gate, b"three", end])
+    adapter = Adapter()
+    assert read(sent(adapter, before, fake.url)) == b"one"      # read to its end, it goes back to the pool by itself
+    response = sent(adapter, now, fake.url)
+    assert not now.fresh and response.raw.read1(65536) == b"two"
+    late(before)
+    threading.Timer(0.1, gate.open).start()
+    assert read(response) == b"three"
+
+
+def test_what_was_cut_before_it_is_used_again_is_not_used(fake):
+    before, now = Line(allow_private=True), Line(allow_private=True)
+    fake.always(answer(b"one"))
+    adapter = Adapter()
+    assert read(sent(adapter, before, fake.url)) == b"one"
+    before.cut()
+    assert read(sent(adapter, now, fake.url)) == b"one" and now.fresh
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_a_large_request_may_take_as_long_to_send_as_an_answer_to_come(kept):
+    """The provider takes its first bytes and then, for a while, no more."""
+    body, adapter, line = b"x" * (16 << 20), Adapter(), Line(allow_private=True)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/"
+
+        def serve() -> None:
+            connection, _ = listener.accept()
+            for size in (2, len(body))[not kept:]:
+                reader, left = connection.makefile("rb"), size
+                while reader.readline() not in (b"\r\n", b""):
+                    pass
+                threading.Event().wait(0.2)
+                while left:
+                    left -= len(reader.read(min(left, 1 << 20)))
+                connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+
+        threading.Thread(target=serve, daemon=True).start()
+        if kept:
+            assert read(sent(adapter, line, url)) == b"ok"
+            line.wait_at_most(0.05)            # as for the end of a stream
+            line = Line(allow_private=True)
+        assert read(sent(adapter, line, url, body, connect_s=0.1)) == b"ok" and line.fresh is not kept
