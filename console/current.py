@@ -6,6 +6,8 @@ Owns the only places where pages reach into Flask's extensions. Refuses to know 
 from flask import current_app
 from flask_login import current_user
 
+from relay.catalog import PATHS
+
 
 def state():
     """The relay's parts (`settings`, `catalog`, `db`, `gate`). Read it anew at each request: a reload swaps them."""
@@ -34,6 +36,6 @@ def member():
 
 def is_api(path: str) -> bool:
     """Whether a path speaks JSON to programs: such answers are the relay's, errors included."""
-    if path in ("/api", "/v1", "/healthz", "/readyz", "/metrics"):
-        return True
+    if path in ("/api", "/v1", "/healthz", "/readyz", "/metrics", *PATHS.values()):
+        return True                        # PATHS: where programs ask whose base address lacks its end
     return path.startswith(("/api/", "/v1/", "/dashboard/"))

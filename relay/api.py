@@ -4,9 +4,11 @@ Owns routing, the shape of errors by address, and the headers of every answer. A
 """
 
 import logging
+import re
 
 from flask import Blueprint, Response, current_app, g, request
 from werkzeug.exceptions import HTTPException
+from werkzeug.routing import Rule
 
 import billing
 from relay import (
@@ -19,6 +21,7 @@ from relay import (
     lookups,
     messages,
     metrics,
+    responses,
     serve,
     tokens,
 )
@@ -28,8 +31,9 @@ from relay.upstream import CallerLeft
 log = logging.getLogger("relay")
 
 PREFIXES = ("/api/v1", "/v1")
-DOUBLED = ("/api/v1/v1", "/v1/v1")         # who gives the base address to Claude Code, which appends /v1/messages
+DOUBLED = ("/api/v1/v1", "/v1/v1")         # who gives the base address to a program that appends /v1 itself
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
+UNKNOWN = "api.unknown"
 
 
 def blueprint() -> Blueprint:
@@ -43,26 +47,35 @@ def blueprint() -> Blueprint:
     api.register_error_handler(Exception, _failed)
 
     def add(path: str, view, *methods: str) -> None:
-        api.add_url_rule(path, path.replace(".", "_"), view, methods=methods or ("GET",))
+        api.add_url_rule(path, path.replace(".", "_"), view, methods=methods or ("GET",),
+                         provide_automatic_options=False)
 
     for prefix in (*PREFIXES, *DOUBLED):
-        add(prefix + messages.PATH, _call(messages), "POST")
+        for wire in WIRES.values():
+            add(prefix + wire.PATH, _call(wire), "POST")
         add(prefix + messages.PATH + "/count_tokens", count_tokens, "POST")
+        add(prefix + responses.PATH + "/input_tokens", count_input_tokens, "POST")
         add(prefix + "/models", models)
         add(prefix + "/models/<path:model_id>", model)
-    for prefix in PREFIXES:
-        for wire in WIRES.values():
-            if wire is not messages:
-                api.add_url_rule(prefix + wire.PATH, f"{prefix}:{wire.NAME}", _call(wire), methods=("POST",))
     for path, shape in lookups.ADDRESSES.items():
         add(path, _lookup(shape))
     for path in ("/api/hello", "/api/api/hello"):
         add(path, hello)
-    for path in ("/api", "/v1", "/api/<path:rest>", "/v1/<path:rest>"):
-        add(path, unknown, *METHODS)
+    api.record_once(lambda state: _add_unknown(state.app))
     for path in ("/api/<path:rest>", "/v1/<path:rest>"):       # else Werkzeug finds no address for a websocket
         api.add_url_rule(path, f"{path}:websocket", websocket, methods=("GET",), websocket=True)
     return api
+
+
+def _add_unknown(app) -> None:
+    """Everywhere under the API's prefixes, and where a wire's address would be without one, an answer in JSON.
+
+    Flask's own way of adding an address cannot say "any method at all".
+    """
+    app.view_functions[UNKNOWN] = unknown
+    under = ("/api", "/v1", "/api/<path:rest>", "/v1/<path:rest>", "/api//<path:rest>", "/v1//<path:rest>")
+    for path in (*under, *(wire.PATH for wire in WIRES.values())):
+        app.url_map.add(Rule(path, endpoint=UNKNOWN, merge_slashes=False))
 
 
 def _call(wire):
@@ -92,7 +105,7 @@ def models() -> dict:
     caller = identify()
     listed = [each for each in current_relay().catalog.models.values() if _may_use(caller, each)]
     if "anthropic-version" in request.headers:
-        return messages.models(listed)
+        return messages.models(listed, request.args)
     return {"object": "list", "data": [_listed(each) for each in listed]}
 
 
@@ -103,7 +116,7 @@ def model(model_id: str) -> dict:
     if found is None or not _may_use(caller, found):
         raise errors.ModelNotFound(model_id)
     if "anthropic-version" in request.headers:
-        return messages.models([found])["data"][0]
+        return messages.model(found)
     return _listed(found)
 
 
@@ -120,6 +133,12 @@ def count_tokens() -> dict:
     """Anthropic's count of a request's input, estimated here: free of charge and outside the rate limit."""
     identify()
     return {"input_tokens": messages.count_tokens(given_body())}
+
+
+def count_input_tokens() -> dict:
+    """The same in OpenAI's words, for a Responses request."""
+    identify()
+    return responses.count_tokens(given_body(), current_app.secret_key)
 
 
 def websocket(rest: str) -> Response:
@@ -151,22 +170,30 @@ def account_of(caller: gate.Caller) -> lookups.Account:
         expires_at=used.expires_at)
 
 
-def unknown(rest: str = "") -> Response:
-    """No such address, or not for this method."""
+def unknown(rest: str = ""):
+    """No such address, or not for this method; leave for browsers to ask elsewhere.
+
+    An address with slashes too many, which comes of base addresses that end in one, is served as what it means.
+    """
     adapter = current_app.create_url_adapter(request)
-    allowed = [method for method in METHODS
-               if method != request.method and "<" not in _endpoint(adapter, method).removesuffix("<path:model_id>")]
+    meant = re.sub("/+", "/", request.path).rstrip("/")
+    endpoint, values = _found(adapter, meant, request.method)
+    if meant != request.path and endpoint != UNKNOWN:
+        return current_app.view_functions[endpoint](**values)
+    allowed = sorted(method for method in METHODS if _found(adapter, meant, method)[0] != UNKNOWN)
+    if request.method == "OPTIONS":
+        return Response(headers={"Allow": ", ".join(allowed)})
     if allowed:
-        raise errors.MethodNotAllowed(headers={"Allow": ", ".join(sorted(allowed))})
+        raise errors.MethodNotAllowed(headers={"Allow": ", ".join(allowed)})
     raise errors.NotFound(f"There is nothing at {request.path[:200]}. The API's base address ends in /api/v1.")
 
 
-def _endpoint(adapter, method: str) -> str:
-    """The endpoint's name of the current address with another method; that of `unknown` ends in its path's rule."""
+def _found(adapter, path: str, method: str) -> tuple[str, dict]:
+    """The endpoint of an address and what its path holds for it."""
     try:
-        return adapter.match(method=method)[0]
+        return adapter.match(path, method=method)
     except HTTPException:
-        return "<none>"
+        return UNKNOWN, {}
 
 
 def _begin() -> None:

@@ -100,6 +100,29 @@ def test_addresses_and_methods_speak_the_callers_dialect(stage, wire):
 
 
 @every_wire
+def test_any_method_at_all_is_refused_in_the_callers_dialect(stage, wire):
+    alice, path = stage(), ASKS[wire][0]
+    for method in ("TRACE", "PROPFIND", "MADE-UP"):
+        assert_error(wire, alice.call(method, path), 405, "invalid_request_error", "method_not_allowed")
+        assert_error(wire, alice.call(method, path + "/nothing"), 404, "not_found_error", "unknown_url")
+    told = alice.call("OPTIONS", path, origin="https://example.org", access_control_request_headers="x-api-key")
+    assert (told.status, told.headers["allow"]) == (200, "POST")
+    assert told.headers["access-control-allow-headers"] == "x-api-key"
+
+
+def test_the_bare_beginnings_of_addresses_are_none(alice):
+    for path in ("/api", "/v1", "/api/v1", "/api/v1/"):
+        for method in ("GET", "POST", "DELETE"):
+            assert_error("chat", alice.call(method, path), 404, "not_found_error", "unknown_url")
+
+
+@every_wire
+def test_who_leaves_the_base_address_out_is_told_where_it_ends(alice, wire):
+    told = alice.post(ASKS[wire][0].removeprefix("/api/v1"), ASKS[wire][1])
+    assert "/api/v1" in assert_error(wire, told, 404, "not_found_error", "unknown_url")
+
+
+@every_wire
 def test_what_is_no_request_is_refused_in_the_callers_dialect(stage, fake, wire):
     alice = stage()
     twice = b'{"model": "test-model", "model": "x"}'
@@ -280,6 +303,21 @@ def test_messages_are_served_wherever_claude_code_may_look(alice, fake, prefix, 
     assert charged(alice) == COST
 
 
+@every_wire
+def test_a_base_address_that_was_pasted_untidily_is_understood(stage, fake, wire):
+    alice, vectors = stage(), {"data": [{"embedding": [0.5]}], "usage": {"prompt_tokens": 20}}
+    fake.always(answer(vectors) if wire == "embeddings" else Says("Sunny."))
+    path, body = ASKS[wire]
+    body = body | {"model": "vectors" if wire == "embeddings" else "test-model"}
+    tail = path.removeprefix("/api/v1")
+    untidy = (f"/api/v1/v1{tail}", f"/v1/v1{tail}", f"/api/v1/{tail}", f"/v1/{tail}", f"/v1{tail}/")
+    for each in untidy:
+        assert alice.post(each, body).status == 200, each
+        assert_error(wire, alice.call("PUT", each), 405, "invalid_request_error", "method_not_allowed")
+    assert len(fake.requests) == len(untidy)
+    assert alice.get("/v1//models/").json == alice.get("/api/v1/models").json
+
+
 @pytest.mark.parametrize("path", ["/api/hello", "/api/api/hello"])
 def test_claude_code_finds_somebody_at_home(relay, path):
     assert relay.client().call("HEAD", path).status == relay.client().get(path).status == 200
@@ -309,6 +347,40 @@ def test_models_are_listed_in_the_dialect_of_who_asks(alice):
         assert alice.get("/v1/models/test-model", **version).json["id"] == "test-model"
         assert_error("messages" if version else "chat", alice.get("/v1/models/nobody", **version), 404,
                      "not_found_error", "model_not_found")
+
+
+def test_anthropics_pages_of_models(stage):
+    alice = stage()
+
+    def page(query: str) -> tuple[list[str], bool]:
+        told = alice.get(f"/api/v1/models?{query}", anthropic_version="2023-06-01").json
+        ids = [each["id"] for each in told["data"]]
+        assert [told["first_id"], told["last_id"]] == (ids[:1] + ids[-1:] or [None, None])
+        return ids, told["has_more"]
+
+    assert page("") == page("limit=20") == (["test-model", "other-model", "vectors"], False)
+    assert page("limit=1") == (["test-model"], True)
+    assert page("limit=1&after_id=test-model") == (["other-model"], True)
+    assert page("limit=2&after_id=test-model") == (["other-model", "vectors"], False)
+    assert page("after_id=vectors") == ([], False)
+    assert page("limit=1&before_id=vectors") == (["other-model"], True)
+    assert page("before_id=other-model") == (["test-model"], False)
+    for query in ("limit=0", "limit=1001", "limit=many", "limit=", "after_id=nobody", "before_id=nobody"):
+        told = alice.get(f"/api/v1/models?{query}", anthropic_version="2023-06-01")
+        assert_error("messages", told, 400, "invalid_request_error")
+
+
+def test_the_input_of_a_response_is_counted_for_nothing(stage, fake):
+    alice = stage()
+    one = alice.relay.client(mint(alice, rpm=1))
+    counts = []
+    for asked in ({"input": "Hi"}, {"input": "Hi", "tools": [{"type": "function", "name": "f"}]}, {"input": []}):
+        told = one.post("/v1/responses/input_tokens", {"model": "test-model"} | asked)
+        counts.append(told.json.get("input_tokens"))
+    assert 0 < counts[0] < counts[1] and told.status == 400
+    assert set(one.post("/api/v1/responses/input_tokens", {"model": "test-model", "input": "Hi"}).json) == {
+        "object", "input_tokens"}
+    assert not fake.requests and not alice.relay.rows()
 
 
 def test_a_token_sees_the_models_that_it_may_use(stage):

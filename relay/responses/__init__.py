@@ -17,8 +17,9 @@ from relay.responses.native import as_events, clean, plain, signs, signs_of, usa
 from relay.responses.request import to_chat
 from relay.responses.stream import stream_from_chat
 
-__all__ = ["NAME", "PATH", "TEXTS", "WANTS", "DONE", "as_events", "clean", "error", "error_event", "from_chat",
-           "looks_like_responses", "plain", "read", "signs", "signs_of", "stream_from_chat", "to_chat", "usage"]
+__all__ = ["NAME", "PATH", "TEXTS", "WANTS", "DONE", "as_events", "clean", "count_tokens", "error", "error_event",
+           "from_chat", "looks_like_responses", "plain", "read", "signs", "signs_of", "stream_from_chat", "to_chat",
+           "usage"]
 
 NAME = "responses"
 PATH = "/responses"
@@ -34,6 +35,11 @@ def read(body: Body, key: bytes | str = b"") -> Ask:
     as_chat = to_chat(body, key)
     return Ask(model=as_chat["model"], body=body, stream=chat.flag(body, "stream"),
                output_tokens_max=as_chat.get("max_tokens"), input_tokens=estimate.chat(as_chat), chat=as_chat)
+
+
+def count_tokens(body: dict, key: bytes | str = b"") -> dict:
+    """The estimated input tokens of a request, as OpenAI's /responses/input_tokens tells them. Raises BadRequest."""
+    return {"object": "response.input_tokens", "input_tokens": estimate.chat(to_chat(body, key))}
 
 
 def error_event(err: RelayError, request_id: str) -> bytes:
