@@ -115,15 +115,17 @@ class Line:
 
 
 class Watcher:
-    """Looks, four times a second, whether the callers of open lines are still there."""
+    """Looks, four times a second while lines are open, whether their callers are still there."""
 
     def __init__(self):
         self._lines: dict[Line, Callable[[], bool]] = {}
+        self._busy = threading.Event()
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
 
     def watch(self, line: Line, gone: Callable[[], bool]) -> None:
         self._lines[line] = gone
+        self._busy.set()
         if self._thread is None:
             with self._lock:
                 if self._thread is None:
@@ -134,8 +136,9 @@ class Watcher:
         self._lines.pop(line, None)
 
     def _run(self) -> None:
-        while True:
+        while self._busy.wait():
             time.sleep(WATCH_S)
+            self._busy.clear()
             now = time.monotonic()
             for line, gone in list(self._lines.items()):
                 if not line.left and gone():
@@ -143,6 +146,8 @@ class Watcher:
                 if line.left and now >= line.cut_at:
                     self.forget(line)
                     line.cut()
+            if self._lines:
+                self._busy.set()
 
 
 class _Tracked:

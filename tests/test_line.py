@@ -3,13 +3,17 @@
 import ipaddress
 import socket
 import threading
+import time
+from types import SimpleNamespace
 
 import pytest
 from fake_upstream import Gate, answer, end, head
 from requests import PreparedRequest
+from stage import wait_until
 
+import relay.line
 from relay.catalog import Upstream
-from relay.line import Adapter, Line, PrivateAddress, calling, check_public
+from relay.line import Adapter, Line, PrivateAddress, Watcher, calling, check_public
 
 PRIVATE = ["10.0.0.1", "172.16.3.4", "192.168.1.1", "169.254.169.254", "0.0.0.0", "100.64.0.1", "224.0.0.1", "::",
            "fe80::1%eth0", "fc00::1", "fec0::1", "::ffff:10.0.0.1", "::7f00:1", "64:ff9b::7f00:1", "64:ff9b:1::7f00:1",
@@ -110,3 +114,21 @@ def test_a_large_request_may_take_as_long_to_send_as_an_answer_to_come(kept):
             line.wait_at_most(0.05)            # as for the end of a stream
             line = Line(allow_private=True)
         assert read(sent(adapter, line, url, body, connect_s=0.1)) == b"ok" and line.fresh is not kept
+
+
+# Who watches for callers that leave
+
+
+def test_the_watcher_rests_while_no_line_is_open_and_wakes_for_the_next(monkeypatch):
+    looks, cut = threading.Semaphore(0), threading.Event()
+    clock = SimpleNamespace(monotonic=time.monotonic, sleep=lambda seconds: looks.release())
+    monkeypatch.setattr(relay.line, "time", clock)
+    watcher, first, second = Watcher(), Line(allow_private=True), Line(allow_private=True)
+    watcher.watch(first, lambda: False)
+    for _ in range(3):
+        assert looks.acquire(timeout=30)
+    watcher.forget(first)
+    wait_until(lambda: not looks.acquire(timeout=0.1), 30)
+    second.on_cut(cut.set)
+    watcher.watch(second, lambda: True)
+    assert cut.wait(30) and second.left
