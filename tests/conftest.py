@@ -5,18 +5,66 @@ relay then gets a copy of; money is given by the ledger's own functions. `relay`
 of this process; `relay_process` is `python app.py`, for tests that kill it.
 """
 
+import functools
+import os
 import shutil
 import sys
 from contextlib import closing
 from pathlib import Path
 
+import jinja2
 import pytest
+from flask import Flask
+from werkzeug.routing import Rule
 
 sys.path[:0] = [str(Path(__file__).resolve().parent.parent), str(Path(__file__).parent)]
 
 import browser_stage  # noqa: E402
 from fake_upstream import FakeUpstream  # noqa: E402
 from stage import PEOPLE, Person, Relay, configuration, free_port, in_process, in_thread, write_config  # noqa: E402
+
+
+def pytest_configure(config):
+    """Let tests keep their files in memory where there is room: a synced write to a slow disk costs milliseconds."""
+    memory, needed = Path("/dev/shm"), 2 << 30
+    if memory.is_dir() and os.access(memory, os.W_OK):
+        room = os.statvfs(memory)
+        if room.f_bavail * room.f_frsize > needed and not room.f_flag & os.ST_NOEXEC:
+            os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(memory))
+
+
+class CompiledTemplates(jinja2.BytecodeCache):
+    """The code of templates, kept for the next app."""
+
+    def __init__(self):
+        self._kept = {}
+
+    def load_bytecode(self, bucket):
+        bucket.code = self._kept.get((bucket.key, bucket.checksum))
+
+    def dump_bytecode(self, bucket):
+        self._kept[bucket.key, bucket.checksum] = bucket.code
+
+
+@pytest.fixture(scope="session", autouse=True)
+def computed_once():
+    """What takes long and is the same in every test: hashes of passwords, and the code of routes and templates."""
+    import accounts
+
+    code, compile_builder = {}, Rule._compile_builder
+
+    def remembered(rule, append_unknown=True):
+        key = (rule.rule, *rule._trace, repr(rule.defaults), append_unknown)
+        if key not in code:
+            code[key] = compile_builder(rule, append_unknown)
+        return code[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Rule, "_compile_builder", remembered)
+        patch.setattr(Flask, "jinja_options", {"bytecode_cache": CompiledTemplates()})
+        for name in ("generate_password_hash", "check_password_hash"):
+            patch.setattr(accounts, name, functools.cache(getattr(accounts, name)))
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -27,12 +75,11 @@ def people_file(tmp_path_factory):
     from relay import tokens
 
     folder, people = tmp_path_factory.mktemp("people"), {}
-    with closing(Database(folder / "draft.db", writer=False)) as database:
+    with closing(Database(folder / "people.db", writer=False)) as database:
         for name, role in PEOPLE.items():
             member = accounts.add(database, name, f"{name} has a long password", role=role)
             _, token = tokens.mint(database, member.id, "test")
             people[name] = (member.id, token)
-        database.backup(folder / "people.db")
     return folder / "people.db", people
 
 

@@ -73,7 +73,7 @@ def model_config(name: str = "test-model", upstreams=("fake",), **changes) -> di
 def configuration(folder: Path, url: str, changes: dict) -> dict:
     """The usual configuration of a test; `changes` are laid over it."""
     usual = {
-        "server": {"host": "127.0.0.1", "port": 0, "threads": 80, "drain_s": 1},
+        "server": {"host": "127.0.0.1", "port": 0, "threads": 32, "drain_s": 1},
         "database": {"path": str(folder / "relay.db")},
         "plans": {"free": {"requests_per_minute": 60_000, "input_tokens_max": 1_000_000}},
         "upstreams": [upstream_config(url)],

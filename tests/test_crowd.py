@@ -11,6 +11,11 @@ COUNTS = usage(20, 10)
 COST = 20 * 2_000 + 10 * 8_000
 
 
+@pytest.fixture
+def relay(start_relay):
+    return start_relay(server={"threads": 80})
+
+
 @pytest.mark.parametrize("attempt", range(3))
 def test_fifty_callers_with_money_for_one_make_one_upstream_call(person, relay, fake, attempt):
     alice = person("alice", relay).given(wallet="0.000150")
