@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import pytest
 from client import CHAT, ask, assert_openai_error
 from fake_upstream import FakeUpstream, Gate, answer, cut, end, event, head, reset, silence, stream
+from msgspec.structs import replace
 from providers import ERRORS_INSIDE_200, TEXT, chunk, error, openai_stream, plain, usage, usage_chunk, words
 from stage import (
     Person,
@@ -28,7 +29,7 @@ from stage import (
 
 COUNTS = usage(20, 10)
 COST = 20 * 2_000 + 10 * 8_000
-PATIENCE_S = 0.25                          # of the relay with its upstreams, in the matrix
+SOON_S = 0.25                              # the relay's patience where an upstream is silent; else it is long
 
 WIRES = {
     "chat": (CHAT, {"messages": [{"role": "user", "content": "Hello?"}]}),
@@ -54,6 +55,12 @@ class Matrix:
         path, body = WIRES[wire]
         return self.alice.open("POST", path, body | {"model": model, "stream": streamed})
 
+    def lose_patience(self, name: str, **patience: float) -> None:
+        """With this upstream, until the end of the test."""
+        inside = self.relay.app.extensions["relay"]
+        inside.configure(replace(inside.settings, upstreams=tuple(
+            replace(each, **patience) if each.name == name else each for each in inside.settings.upstreams)))
+
     def health(self, name: str) -> dict:
         return next(each for each in self.relay.app.extensions["relay"].upstream_report() if each["name"] == name)
 
@@ -67,8 +74,7 @@ def running(tmp_path_factory, people_file):
         routes = {"alone": ["one"], "first": ["one", "two"], "gone alone": ["gone"], "gone first": ["gone", "two"],
                   "gone all": ["gone", "lost"]}
         config = configuration(folder, one.url, {
-            "upstreams": [upstream_config(url, name, api_key=f"sk-of-{name}-012345", first_byte_s=PATIENCE_S,
-                                          idle_s=PATIENCE_S, connect_s=2) for name, url in urls.items()],
+            "upstreams": [upstream_config(url, name, api_key=f"sk-of-{name}-012345") for name, url in urls.items()],
             "models": [model_config(name, upstreams=names) for name, names in routes.items()]})
         shutil.copyfile(people_file[0], config["database"]["path"])
         relay = in_thread(write_config(folder, config), folder / "relay.db")
@@ -83,7 +89,9 @@ def matrix(running):
     running.two.requests.clear()
     running.relay.app.extensions["relay"].sender.health.wake()
     running.before = running.alice.balance().wallet
+    settings = running.relay.app.extensions["relay"].settings
     yield running
+    running.relay.app.extensions["relay"].configure(settings)
     assert running.alice.held().wallet == 0 and running.relay.ledger_is_right()
 
 
@@ -205,6 +213,8 @@ def assert_charged(matrix, row, outcome: str, cost: int) -> None:
 def test_with_one_upstream_the_caller_is_told_and_charged_nothing(matrix, moment, name, wire, streamed):
     fault = fault_of(moment, name)
     matrix.one.always(fault.stream if streamed else fault.plain)
+    if name == "silence":
+        matrix.lose_patience("one", first_byte_s=SOON_S)
     told = matrix.call(wire, "alone", streamed)
     assert_refused(told, wire, fault)
     row = matrix.relay.closed_row(told.request_id)
@@ -220,6 +230,8 @@ def test_with_one_upstream_the_caller_is_told_and_charged_nothing(matrix, moment
 def test_with_two_upstreams_the_caller_sees_one_clean_answer(matrix, moment, name, wire, streamed):
     fault = fault_of(moment, name)
     matrix.one.always(fault.stream if streamed else fault.plain)
+    if name == "silence":
+        matrix.lose_patience("one", first_byte_s=SOON_S)
     matrix.two.always(good)
     told = matrix.call(wire, "first", streamed)
     assert_said(told, wire, streamed)
@@ -237,6 +249,8 @@ def test_when_all_fail_the_caller_is_told_what_the_last_one_said(matrix, moment,
     fault = fault_of(moment, name)
     matrix.one.always(error("openai 500"))
     matrix.two.always(fault.stream)
+    if name == "silence":
+        matrix.lose_patience("two", first_byte_s=SOON_S)
     told = matrix.call(wire, "first", True)
     assert_refused(told, wire, fault)
     row = matrix.relay.closed_row(told.request_id)
@@ -269,6 +283,8 @@ def test_a_refused_connection_is_a_failure_like_others(matrix, wire, streamed):
 def test_in_mid_stream_the_caller_is_told_and_nobody_else_is_asked(matrix, name, model, wire):
     steps, code = IN_MIDSTREAM[name]
     matrix.one.always([EVENTS, *map(event, words()[:2]), *steps])
+    if name == "silence":
+        matrix.lose_patience("one", idle_s=SOON_S)
     told = matrix.call(wire, model, True)
     body = told.read()
     assert told.status == 200 and b"Hello" in body
@@ -378,10 +394,9 @@ def test_no_more_targets_are_tried_than_the_settings_say(start, fake):
 
 def test_no_further_target_is_tried_after_so_long(start, fake):
     fake.always([silence])
-    alice = start(**several(6 * [fake], first_byte_s=0.2), failover={"attempts_max": 6, "total_s": 0.3})
-    started = time.monotonic()
+    alice = start(**several(6 * [fake], first_byte_s=0.2), failover={"attempts_max": 6, "total_s": 0.1})
     assert_openai_error(alice.chat(), 504, "upstream_timeout")
-    assert time.monotonic() - started < 3 and len(fake.requests) == 2
+    assert len(fake.requests) == 1
 
 
 def babbling(line):
@@ -394,9 +409,8 @@ def babbling(line):
 def test_an_upstream_that_only_says_that_it_is_alive_is_given_up(start, fake):
     fake.always([EVENTS, babbling])
     alice = start(upstreams=[upstream_config(fake.url, first_byte_s=0.3)])
-    started = time.monotonic()
     assert_openai_error(alice.chat(stream=True), 504, "upstream_timeout")
-    assert time.monotonic() - started < 3 and fake.wait_for().gone.wait(2)
+    assert fake.wait_for().gone.wait(5)
 
 
 def test_a_plain_answer_that_only_drips_is_given_up(start, fake, monkeypatch):
