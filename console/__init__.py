@@ -62,13 +62,28 @@ def theme() -> str:
 
 
 def here(**changes) -> str:
-    """This page's address with other GET parameters (None takes one out); the front page if this one takes no GET."""
+    """This page's address with other GET parameters (None takes one out).
+
+    An address that only takes forms stands for the page above it: /console/wallet/redeem for /console/wallet.
+    """
     rule = request.url_rule
     if rule is None or "GET" not in rule.methods:
-        return url_for("public.front", **{k: v for k, v in changes.items() if v is not None})
+        endpoint, above = _page_above(request.path)
+        return url_for(endpoint, **above, **{k: v for k, v in changes.items() if v is not None})
     values = {k: request.args.getlist(k) for k in request.args if k not in ("lang", "theme")}
     values.update(request.view_args or {}, **changes)
     return url_for(request.endpoint, **{k: v for k, v in values.items() if v is not None})
+
+
+def _page_above(path: str) -> tuple[str, dict]:
+    """The nearest page above an address: its endpoint and what its address holds. The front page above all."""
+    addresses = current_app.url_map.bind("")
+    while path := path.rpartition("/")[0]:
+        try:
+            return addresses.match(path, "GET")
+        except HTTPException:
+            continue
+    return "public.front", {}
 
 
 @cache

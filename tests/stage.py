@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -228,6 +229,15 @@ def flask(config: Path, *words: str, **options) -> subprocess.CompletedProcess:
 def write_config(folder: Path, config: dict) -> Path:
     path = folder / "config.toml"
     path.write_text("".join(f"{name} = {toml(value)}\n" for name, value in config.items()))
+    return path
+
+
+def shown_config(folder: Path, port: int = 0) -> Path:
+    """config.example.toml with a port and a database of its own, and without keys: a relay in demo mode."""
+    shown = (ROOT / "config.example.toml").read_text(encoding="utf-8")
+    shown = shown.replace("port = 8000 ", f"port = {port} ").replace("data/relay.db", f"{folder}/relay.db")
+    path = folder / "config.toml"
+    path.write_text(re.sub(r'"\$\w+"', '""', shown), encoding="utf-8")
     return path
 
 

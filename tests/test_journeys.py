@@ -1,6 +1,5 @@
 """What people come for, from the first click to the last, in real Chromium on the real server."""
 
-import os
 import re
 
 import pytest
@@ -8,7 +7,7 @@ from browser_stage import Visitors, fits, sign_in
 from fake_upstream import FakeUpstream, Gate, answer, stream
 from providers import chunk, usage, usage_chunk
 from scripted_model import Says
-from stage import ROOT, configuration, free_port, in_process, in_thread, model_config, write_config
+from stage import configuration, free_port, in_process, in_thread, model_config, shown_config, write_config
 
 import accounts
 import billing
@@ -107,13 +106,10 @@ def told(page, words: str) -> str:
     return page.locator(f"{ANSWER} .state").inner_text()
 
 
-def test_from_the_first_start_to_the_first_paid_answer(chromium, tmp_path, monkeypatch):
-    for name in [name for name in os.environ if name.endswith("_API_KEY")]:
-        monkeypatch.delenv(name)
-    port, config = free_port(), tmp_path / "config.toml"
-    shown = (ROOT / "config.example.toml").read_text(encoding="utf-8")
-    config.write_text(shown.replace("port = 8000 ", f"port = {port} ").replace("data/relay.db", f"{tmp_path}/relay.db"))
-    relay = in_process(config, {"database": {"path": tmp_path / "relay.db"}, "server": {"port": port}})
+def test_from_the_first_start_to_the_first_paid_answer(chromium, tmp_path):
+    port = free_port()
+    relay = in_process(shown_config(tmp_path, port), {"database": {"path": tmp_path / "relay.db"},
+                                                      "server": {"port": port}})
     try:
         with Visitors(chromium, relay.url) as visit:
             address = re.search(r"http://\S+/setup\?key=\S+", relay.log.read_text())[0]
