@@ -6,7 +6,7 @@ IN     := $(VENV)/bin/python
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint translations clients bench clean
+.PHONY: help run test lint translations clients screenshots bench clean
 
 help:                       ## show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -25,6 +25,9 @@ translations: $(VENV)/ready ## compile the translations and name what is untrans
 
 clients: $(VENV)/ready      ## install real agents in .clients/ and run them and the documented samples against the relay
 	$(IN) -m clients
+
+screenshots: $(VENV)/ready-to-test ## photograph every page into screenshots/ (Chromium must be there)
+	$(IN) tests/screenshots.py
 
 bench: $(VENV)/ready        ## measure the relay, beside LiteLLM where `python -m bench --install-peer` was run
 	$(IN) -m bench
