@@ -13,7 +13,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-TIMEOUT_S = 15
+TIMEOUT_S = 60  # only a broken relay takes so long; a busy machine takes much longer than an idle one
 CHAT = "/api/v1/chat/completions"
 
 

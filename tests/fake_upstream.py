@@ -24,7 +24,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-PATIENCE_S = 30  # no script waits longer than this, so that a broken test ends
+PATIENCE_S = 120  # no script waits longer than this, so that a broken test ends
 
 DONE = b"data: [DONE]\n\n"
 
@@ -242,7 +242,7 @@ class FakeUpstream:
         self._always = script
         return self
 
-    def wait_for(self, count: int = 1, timeout_s: float = 10) -> Request:
+    def wait_for(self, count: int = 1, timeout_s: float = 60) -> Request:
         """The `count`-th request, as soon as it has arrived; AssertionError if it does not."""
         with self._arrived:
             if not self._arrived.wait_for(lambda: len(self.requests) >= count, timeout_s):

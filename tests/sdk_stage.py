@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import anthropic
 import openai
 import pytest
+from stage import wait_until
 
 COST = 20 * 2000 + 10 * 8000       # nano-yuan, of providers.usage() at the prices of stage.model_config()
 PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
@@ -54,7 +55,7 @@ def mint(person, **limits) -> str:
 
 def charged(person) -> int:
     """What the calls of a person with 10 yuan have cost, in nano-yuan: all are closed, and the ledger holds."""
-    assert all(row["closed_at"] for row in person.relay.rows())
+    wait_until(lambda: all(row["closed_at"] for row in person.relay.rows()))
     assert person.relay.ledger_is_right()
     return 10_000_000_000 - person.balance().wallet
 

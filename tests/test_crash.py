@@ -17,7 +17,7 @@ import pytest
 from client import assert_openai_error
 from fake_upstream import DONE, Gate, stream
 from providers import openai_stream, plain, usage, words
-from stage import ROOT, wait_until, write_config
+from stage import LIMIT_S, ROOT, wait_until, write_config
 
 KILLS = 20
 CALLERS = 8
@@ -43,7 +43,7 @@ class Load:
     def __exit__(self, *_):
         self._over.set()
         for thread in self._threads:
-            thread.join(30)
+            thread.join(LIMIT_S)
 
     def _call(self, number: int) -> None:
         while not self._over.is_set():
@@ -73,10 +73,10 @@ def test_twenty_kills_lose_nothing_and_charge_nothing_twice(start_relay, person,
     acknowledged, starts_s = [], []
     for _ in range(KILLS):
         with Load(alice) as load:
-            wait_until(lambda load=load: load.acknowledged, 10)
+            wait_until(lambda load=load: load.acknowledged)
             threading.Event().wait(chance.uniform(0.0, 0.3))
             relay.process.kill()
-            relay.process.wait(10)
+            relay.process.wait(LIMIT_S)
         assert load.odd == []
         acknowledged += load.acknowledged
         relay.start_again()
@@ -141,8 +141,8 @@ def assert_nothing_is_relayed(alice, fake):
 
 
 def assert_it_recovers(alice):
-    """Without a restart, within five seconds."""
-    wait_until(lambda: alice.chat().status == 200, 5)
+    """Without a restart."""
+    wait_until(lambda: alice.chat().status == 200)
     assert alice.relay.client().get("/readyz").status == 200
     wait_until(lambda: alice.held().wallet == 0)
     assert alice.relay.ledger_is_right()
@@ -168,9 +168,9 @@ def test_a_call_that_ends_on_a_full_disk_is_charged_later(relay_process, person,
     fake.wait_for()
     let_files_grow(relay_process.process, 4096)
     gate.open()
-    caller.join(15)
+    caller.join(LIMIT_S)
     let_files_grow(relay_process.process, resource.RLIM_INFINITY)
-    row = relay_process.closed_row(timeout_s=10)
+    row = relay_process.closed_row()
     assert (row["outcome"], row["charged_wallet"]) == ("complete", COST)
     assert statuses == [200]
     assert alice.balance().wallet == 10 * 10**9 - COST and alice.held().wallet == 0
@@ -196,7 +196,7 @@ def test_a_full_disk_stops_calls_and_nothing_else(start_relay, person, fake, sma
     assert alice.chat().status == 200
     ballast = small_disk / "ballast"
     fill(ballast)
-    wait_until(lambda: alice.chat().status == 503, 20)  # what the log had preallocated is used up first
+    wait_until(lambda: alice.chat().status == 503)  # what the log had preallocated is used up first
     assert_nothing_is_relayed(alice, fake)
     ballast.unlink()
     assert_it_recovers(alice)
@@ -264,4 +264,4 @@ def serve(config: Path, before: list[str] | tuple = ()) -> subprocess.CompletedP
     """`python app.py` with a configuration that should not serve."""
     return subprocess.run(
         [*before, sys.executable, "app.py"], cwd=ROOT, env=os.environ | {"RELAY_CONFIG": str(config)},
-        capture_output=True, text=True, timeout=20)
+        capture_output=True, text=True, timeout=LIMIT_S)
