@@ -23,11 +23,12 @@ from pricing import AMOUNT_MAX, NANO, NOTHING, Pockets, Price, Usage, nano, spli
 from proof import verify
 
 __all__ = ["AMOUNT_MAX", "NANO", "Call", "Ending", "KeyReused", "LedgerError", "NotCovered", "Pockets", "Price",
-           "Unknown", "Usage", "available", "balances", "close", "credit", "first_id", "forget_requests", "hold",
-           "nano", "now_ms", "once", "post", "refuse", "release_orphans", "requests", "split", "statement",
+           "Unknown", "Usage", "available", "balances", "close", "credit", "credit_all", "first_id", "forget_requests",
+           "hold", "nano", "now_ms", "once", "post", "refuse", "release_orphans", "requests", "split", "statement",
            "verify", "yuan"]
 
 COUNT_MAX = 10**9                  # LLM tokens of one kind in one call; no price makes more of it than SQLite holds
+KEY_LENGTH_MAX = 255
 CREDIT_KINDS = ("reward", "top_up", "refund", "adjust")
 
 
@@ -245,6 +246,8 @@ def post(conn, user_id: int, pocket: str, kind: str, amount: int, *, now: int, n
     if before is None:
         raise Unknown("there is no such member")
     after = before[0] + amount
+    if abs(after) > max(AMOUNT_MAX, abs(before[0])):
+        raise LedgerError("the balance would be absurdly large")
     done = conn.execute(POST, (user_id, pocket, kind, amount, after, request_id, subscription_id, note, by, now))
     return {"entry": done.lastrowid, "balance": after}
 
@@ -256,24 +259,34 @@ def credit(db: Database, user_id: int, pocket: str, amount: int, kind: str = "to
     Sent twice with the same `key` it happens once. Raises ValueError for what is no credit, NotCovered if the grant
     does not hold what is taken out, Unknown, KeyReused.
     """
-    if pocket not in ("grant", "wallet") or kind not in CREDIT_KINDS:
-        raise ValueError(f"there is no credit of kind {kind!r} into {pocket!r}")
-    if amount == 0 or abs(amount) > AMOUNT_MAX:
-        raise ValueError("the amount is zero or absurdly large")
+    return credit_all(db, user_id, {pocket: amount}, kind, note, by, now, key)[pocket]
+
+
+def credit_all(db: Database, user_id: int, amounts: dict[str, int], kind: str | None = None, note: str | None = None,
+               by: int | None = None, now: int | None = None, key: str | None = None) -> dict[str, dict]:
+    """The same for several pockets, all or none; `kind` None: top_up for what is put in, adjust for what is taken."""
+    for pocket, amount in amounts.items():
+        if pocket not in ("grant", "wallet") or kind not in (None, *CREDIT_KINDS):
+            raise ValueError(f"there is no credit of kind {kind!r} into {pocket!r}")
+        if amount == 0 or abs(amount) > AMOUNT_MAX:
+            raise ValueError("the amount is zero or absurdly large")
 
     def act(conn, now: int) -> dict:
         has = available(conn, user_id, now)
-        if pocket == "grant" and has.grant + amount < 0:
-            raise NotCovered(has, Pockets(-amount, 0, 0))
-        return post(conn, user_id, pocket, kind, amount, now=now, note=(note or None) and note[:500], by=by)
+        if has.grant + amounts.get("grant", 0) < 0:
+            raise NotCovered(has, Pockets(-amounts["grant"], 0, 0))
+        return {pocket: post(conn, user_id, pocket, kind or ("top_up" if amount > 0 else "adjust"), amount, now=now,
+                             note=(note or None) and note[:500], by=by) for pocket, amount in amounts.items()}
 
-    return db.write(once, user_id, key, ["credit", pocket, amount, kind, note], act, now or now_ms())
+    return db.write(once, user_id, key, ["credit", amounts, kind, note], act, now or now_ms())
 
 
 def once(conn, user_id: int, key: str | None, request: list, act: Callable, now: int) -> dict:
     """Run `act(conn, now)`, or give back what came of it when this key of this member was first used."""
     if key is None:
         return act(conn, now)
+    if not 1 <= len(key) <= KEY_LENGTH_MAX:
+        raise ValueError(f"a key has 1 to {KEY_LENGTH_MAX} characters")
     wanted = json.dumps(request, ensure_ascii=False)
     done = conn.execute("SELECT request, result FROM operations WHERE user_id = ? AND key = ?",
                         (user_id, key)).fetchone()

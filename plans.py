@@ -110,17 +110,23 @@ def give_plan(db: Database, user_id: int, plan: str, *, quota: int, days: int, r
 
 def end_plan(db: Database, subscription_id: int, *, by: int | None = None, now: int | None = None) -> bool:
     """End a subscription before its time; what is left of its quota expires. False if it is not active."""
-    return db.write(_end_plan, subscription_id, by, now or now_ms())
+    return bool(db.write(_end, "id", subscription_id, by, now or now_ms()))
 
 
-def _end_plan(conn, subscription_id: int, by: int | None, now: int) -> bool:
-    ended = conn.execute("UPDATE subscriptions SET ends_at = max(?1, starts_at + 1), renew = 0"
-                         " WHERE id = ?2 AND ends_at > ?1 RETURNING user_id, plan", (now, subscription_id)).fetchone()
-    if ended is None:
-        return False
-    accounts.audit(conn, by, "plan.end", ended["user_id"], {"plan": ended["plan"]}, now=now)
-    _expire_due(conn, now)
-    return True
+def end_all(db: Database, user_id: int, *, by: int | None = None, now: int | None = None) -> int:
+    """End all subscriptions of a member, an allowance that waits for its next period too; returns how many."""
+    return db.write(_end, "user_id", user_id, by, now or now_ms())
+
+
+def _end(conn, column: str, key: int, by: int | None, now: int) -> int:
+    ended = conn.execute(f"""
+        UPDATE subscriptions SET ends_at = min(ends_at, max(?1, starts_at + 1)), renew = 0
+         WHERE {column} = ?2 AND (ends_at > ?1 OR renew = 1) RETURNING user_id, plan""", (now, key)).fetchall()
+    for each in ended:
+        accounts.audit(conn, by, "plan.end", each["user_id"], {"plan": each["plan"]}, now=now)
+    if ended:
+        _expire_due(conn, now)
+    return len(ended)
 
 
 def stop_renewal(db: Database, subscription_id: int, *, by: int | None = None, now: int | None = None) -> bool:

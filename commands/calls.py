@@ -11,6 +11,7 @@ from commands import given, shown
 PAGE = 1000
 TABLE_ROWS = 50
 
+OUTCOMES = ("complete", "refused", "failed", "client_left", "upstream_cut", "interrupted")
 COLUMNS = ("id", "created_at", "user", "token", "wire", "model", "upstream", "outcome", "status", "stream",
            "input_tokens", "cached_tokens", "output_tokens", "usage_source", "cost", "charged", "first_byte_ms",
            "duration_ms", "attempts")
@@ -25,7 +26,7 @@ NARROW = ("created_at", "user", "token", "model", "upstream", "outcome", "status
 @click.option("--since", type=given.PAST, help="24h, or the first day: 2026-11-01.")
 @click.option("--until", type=given.PAST, help="The same; calls from then on are left out.")
 @click.option("--model", help="Only calls of this model.")
-@click.option("--outcome", help="Only calls that ended so: complete, refused, failed, client_left, upstream_cut.")
+@click.option("--outcome", type=click.Choice(OUTCOMES), help="Only calls that ended so.")
 @click.option("--limit", type=click.IntRange(1), metavar="N",
               help=f"No more than so many; else {TABLE_ROWS} in a table, all as JSON or CSV.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")

@@ -24,6 +24,7 @@ from settings import SettingsError
 
 ID = click.IntRange(1, 2**63 - 1)
 COUNT = click.IntRange(1, 10**9)
+FAR_MS = 36_500 * 86_400_000       # nothing ends later than in a hundred years
 UNITS_MS = {"m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
 
 _span = re.compile(r"(\d{1,6})([mhdw])", re.ASCII).fullmatch
@@ -145,6 +146,12 @@ class MomentType(Type):
         self.sign = sign
 
     def read(self, value, relay, param, ctx):
+        moment = self.moment(value, relay, param, ctx)
+        if moment > billing.now_ms() + FAR_MS:
+            return self.fail("that is more than a hundred years off", param, ctx)
+        return moment
+
+    def moment(self, value, relay, param, ctx):
         if span := _span(value):
             return billing.now_ms() + self.sign * int(span[1]) * UNITS_MS[span[2]]
         try:

@@ -21,9 +21,7 @@ def credit(member: accounts.Member, wallet: int | None, grant: int | None, note:
     amounts = {pocket: amount for pocket, amount in (("wallet", wallet), ("grant", grant)) if amount is not None}
     if not amounts:
         raise click.UsageError("give --wallet or --grant")
-    for pocket, amount in amounts.items():
-        billing.credit(given.relay().db, member.id, pocket, amount, "top_up" if amount > 0 else "adjust", note,
-                       key=key and f"{key} {pocket}")
+    billing.credit_all(given.relay().db, member.id, amounts, note=note, key=key)
     show_balance(member, as_json)
 
 

@@ -89,8 +89,7 @@ def plan(member: accounts.Member, plan: str, days: int | None, renew: bool, key:
     """Give NAME the plan PLAN without payment. `free` ends all plans that NAME has."""
     relay = given.relay()
     if plan == "free":
-        for each in plans.active(relay.db, member.id):
-            plans.end_plan(relay.db, each.id)
+        plans.end_all(relay.db, member.id)
         click.echo(f"{member.name} has the plan free.")
         return
     terms = relay.settings.plans.get(plan)

@@ -17,6 +17,7 @@ from stage import configuration, flask, wait_until, write_config
 
 import app as application
 import billing
+import plans
 import proof
 import settings
 from db import Database
@@ -116,6 +117,7 @@ def test_it_gives_no_sign_up_reward_to_who_is_added(operator):
     (["code", "add", "--plan", "gold"], "there are pro"),
     (["code", "add", "--plan", "free"], "no plan"),
     (["code", "revoke", "99"], "no code 99"),
+    (["credit", "alice", "--wallet", "1", "--key", "k" * 256], "key"),
 ])
 def test_it_refuses_in_one_line(operator, words, reason):
     assert reason in operator.refused(*words)
@@ -129,7 +131,10 @@ def test_it_refuses_in_one_line(operator, words, reason):
     ["token", "add", "alice", "dev", "--rpm", "0"], ["token", "add", "alice", "dev", "--expires", "soon"],
     ["token", "revoke", "9" * 30], ["code", "add"], ["code", "add", "--wallet", "1", "--grant", "1"],
     ["code", "add", "--wallet", "1", "--count", "0"], ["requests", "--since", "2026-13-01"],
-    ["requests", "--json", "--csv"], ["requests", "--since", "9" * 40 + "d"], ["restore", "nowhere.db"],
+    ["requests", "--outcome", "lost"], ["token", "add", "alice", "dev", "--expires", "999999w"],
+    ["token", "add", "alice", "dev", "--expires", "9999-12-31"],
+    ["code", "add", "--grant", "1", "--expires", "200000d"], ["requests", "--json", "--csv"],
+    ["requests", "--since", "9" * 40 + "d"], ["restore", "nowhere.db"],
 ])
 def test_what_is_typed_wrongly_ends_with_status_2(operator, words):
     assert operator.run(*words).exit_code == 2
@@ -169,6 +174,16 @@ def test_it_gives_a_plan_and_ends_it(operator):
     operator("user", "plan", "alice", "free")
     assert operator.json("balance", "alice")["quota"] == "0"
     assert operator.json("user", "list")[0]["plan"] == "free"
+
+
+def test_free_ends_an_allowance_that_waits_for_its_next_period_too(operator):
+    operator("user", "plan", "alice", "pro", "--days", "7", "--renew")
+    in_a_month = billing.now_ms() + 30 * 86_400_000
+    operator.db.write(lambda conn: conn.execute(
+        "UPDATE subscriptions SET starts_at = starts_at - 30 * 86400000, ends_at = ends_at - 30 * 86400000"))
+    operator("user", "plan", "alice", "free")
+    assert plans.expire_due(operator.db, in_a_month) == 0
+    assert operator.json("balance", "alice")["quota"] == "0" and proof.verify(operator.db) == []
 
 
 # ---- tokens --------------------------------------------------------------------------------------------------------
@@ -221,6 +236,21 @@ def test_a_credit_with_a_key_happens_once(operator):
     shown = operator.json("balance", "alice")
     assert (shown["wallet"], shown["grant"]) == ("5.00", 7)
     assert "key" in operator.refused("credit", "alice", "--wallet", "6", "--key", "order-17")
+
+
+def test_a_credit_into_two_pockets_happens_whole_or_not_at_all(operator):
+    before = operator.json("balance", "alice")
+    assert "holds 0" in operator.refused("credit", "alice", "--wallet", "10", "--grant", "-5")
+    assert "zero" in operator.refused("credit", "alice", "--grant", "5", "--wallet", "0")
+    assert operator.json("balance", "alice") == before
+
+
+def test_no_balance_grows_beyond_what_can_be_counted(operator):
+    operator("credit", "alice", "--wallet", "1000000000", "--grant", 10**18)
+    assert "absurdly" in operator.refused("credit", "alice", "--wallet", "0.01")
+    assert "absurdly" in operator.refused("credit", "alice", "--grant", "1")
+    operator("credit", "alice", "--wallet", "-1000000000")
+    assert operator.json("balance", "alice")["wallet"] == "0" and proof.verify(operator.db) == []
 
 
 def test_the_ledger_is_shown_newest_first(operator):
