@@ -17,7 +17,7 @@ import settings as configuration
 log = logging.getLogger("chores")
 
 WRONG_KEPT = 50
-RETRY_S, LOOK_S, COUNT_S, EXPIRE_S, FORGET_S, PROVE_S = 1, 2, 30, 30, 3600, 24 * 3600
+RETRY_S, EXPIRE_S, LOOK_S, COUNT_S, FORGET_S, PROVE_S = 1, 1, 2, 30, 3600, 24 * 3600
 AT_START = {"server": ("host", "port", "threads", "body_bytes_max", "trusted_proxy", "log", "drain_s"),
             "database": ("path",), "limits": ("storage_uri",)}     # what is read only then
 
@@ -28,6 +28,7 @@ def begin(app, server) -> None:
     orphans = billing.release_orphans(relay.db)
     if orphans:
         log.warning("%s calls were interrupted when the relay last ended; their holds went back", orphans)
+    plans.expire_due(relay.db)             # who has an allowance has it from the first call on
     _say_hello(relay, server.port)
     server.every(RETRY_S, relay.books.retry)
     server.every(EXPIRE_S, lambda: plans.expire_due(relay.db))

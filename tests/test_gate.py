@@ -1,7 +1,9 @@
 """Who may ask, for what, and how often: every limit of a token, a plan and an address, over real sockets."""
 
+import shutil
 import threading
 import time
+from contextlib import closing
 from datetime import datetime, timedelta
 from types import SimpleNamespace
 
@@ -11,7 +13,9 @@ from fake_upstream import Gate, stream
 from providers import chunk, error, error_frame, openai_stream, plain, usage, words
 from stage import model_config, upstream_config, wait_until
 
+import billing
 import plans
+from db import Database
 from relay import gate, tokens, windows
 
 COUNTS = usage(20, 10)
@@ -368,6 +372,18 @@ def test_of_several_plans_the_cheapest_is_in_force_and_one_that_is_no_more_does_
     for name in ("small", "gone", "pro"):
         plans.give_plan(relay.db, alice.id, name, quota=0, days=1)
     assert relay.closed_row(alice.chat().request_id)["cost"] == COST // 2
+
+
+def test_an_allowance_that_ended_while_the_relay_was_down_is_there_for_the_first_call(
+        start_relay, person, fake, people_file, tmp_path):
+    shutil.copyfile(people_file[0], tmp_path / "relay.db")
+    with closing(Database(tmp_path / "relay.db", writer=False)) as before:
+        long_ago = billing.now_ms() - 100 * 86_400_000
+        plans.give_plan(before, people_file[1]["alice"][0], "pro", quota=COST, days=30, renew=True, now=long_ago)
+    fake.always(plain(COUNTS))
+    relay = start_relay(plans=PLANS, billing={"hold_output_tokens": 10})
+    answered = person("alice", relay).chat()
+    assert (answered.status, relay.closed_row(answered.request_id)["charged_quota"]) == (200, COST // 2)
 
 
 # Failed authentication
