@@ -211,7 +211,10 @@ def _mended(model: str):
 
 
 def _complete(turn: Turn) -> None:
-    turn.meter.fate.complete = True
+    """The upstream has finished; if the caller had left before, its policy has the word."""
+    fate = turn.meter.fate
+    fate.left = turn.reply.line.left
+    fate.complete = not fate.left
     turn.meter.close()
 
 

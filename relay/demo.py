@@ -1,8 +1,7 @@
 """The built-in upstream `demo://`: a provider without a model, for trying the relay without any key.
 
 Owns how its answers travel: OpenAI's shapes, plain or streamed at a natural pace, read like a connection. What is
-said stands in `relay.demo_answers`. It knows nothing of the relay: it is an adapter of the requests library, and
-sees what a provider would see.
+said stands in `relay.demo_answers`. It knows nothing of the relay: it sees what a provider would see.
 """
 
 import base64
@@ -19,9 +18,6 @@ from itertools import zip_longest
 from zlib import crc32
 
 import msgspec
-from requests import Response
-from requests.adapters import BaseAdapter
-from requests.structures import CaseInsensitiveDict
 
 from relay import estimate, sse
 from relay.demo_answers import Answer, answer
@@ -37,79 +33,39 @@ _encode = msgspec.json.Encoder().encode
 _bits = re.compile("\\s*(?:[\u3400-\u9fff]{1,2}|[^\\s\u3400-\u9fff]{1,12})|\\s+").findall    # about an LLM token each
 
 
-class DemoAdapter(BaseAdapter):
-    """Answers requests for `demo://` addresses. Safe to use from many threads."""
+class Demo:
+    """Answers what is posted to `demo://` addresses. Safe to use from many threads."""
 
     def __init__(self, pace: float = 1.0):
         """`pace` 1 streams about as fast as a model, 2 takes twice the time, 0 does not wait at all."""
-        super().__init__()
         self._pause_s = pace / EVENTS_PER_S
 
-    def send(self, request, stream=False, timeout=None, verify=True, cert=None, proxies=None) -> Response:
-        """The answer to a prepared request. Errors are answers too; it raises nothing."""
+    def post(self, line, url: str, headers, body: bytes, connect_s: float, answer_s: float) -> "DemoAnswer":
+        """The answer to a request. Errors are answers too; it raises nothing."""
         try:
-            status, pieces = 200, _serve(request)
+            status, pieces = 200, _serve(url, body)
         except _Refused as err:
             status, pieces = err.status, [_encode({"error": {
                 "message": str(err), "type": "invalid_request_error", "param": err.param, "code": err.code}})]
+        answer = DemoAnswer(status, pieces, self._pause_s)
+        line.on_cut(answer.close)
+        return answer
+
+
+class DemoAnswer:
+    """An answer that arrives piece by piece, read like an `exchange.Answer`. A list of pieces does not wait."""
+
+    def __init__(self, status: int, pieces: Iterable[bytes], pause_s: float):
         streamed = not isinstance(pieces, list)
-        response = Response()
-        response.status_code, response.url = status, request.url
-        response.request, response.connection = request, self
-        response.headers = CaseInsensitiveDict(
-            {"content-type": "text/event-stream; charset=utf-8" if streamed else "application/json"})
-        response.raw = Raw(pieces, response.headers, self._pause_s if streamed else 0)
-        return response
-
-    def close(self) -> None:
-        """Nothing is kept open."""
-
-
-class Raw:
-    """An answer that arrives piece by piece, read like urllib3's response."""
-
-    def __init__(self, pieces: Iterable[bytes], headers: CaseInsensitiveDict, pause_s: float):
-        self.headers = headers
+        self.status = status
+        self.headers = {"content-type": "text/event-stream; charset=utf-8" if streamed else "application/json"}
         self._pieces = iter(pieces)
-        self._pause_s = pause_s
+        self._pause_s = pause_s if streamed else 0
         self._due = time.monotonic()
-        self._left = b""
         self._over = threading.Event()
 
-    @property
-    def closed(self) -> bool:
-        """True once everything was read, or nothing will be any more."""
-        return self._over.is_set()
-
-    def read1(self, size: int = -1) -> bytes:
-        """The next bytes as soon as there are any, at most `size`; b"" at the end and after `shutdown`."""
-        if not self._left:
-            self._left = self._next()
-        size = len(self._left) if size is None or size < 0 else size
-        data, self._left = self._left[:size], self._left[size:]
-        return data
-
-    def read(self, size: int | None = None) -> bytes:
-        """`size` bytes, or all of them; fewer only at the end."""
-        wanted = float("inf") if size is None or size < 0 else size
-        pieces = []
-        while wanted > 0 and (piece := self.read1(-1 if size is None or size < 0 else int(wanted))):
-            pieces.append(piece)
-            wanted -= len(piece)
-        return b"".join(pieces)
-
-    def shutdown(self) -> None:
-        """End the answer now. Callable from another thread: a read that waits returns b""."""
-        self._over.set()
-
-    def close(self) -> None:
-        self._over.set()
-        self._left = b""
-
-    def release_conn(self) -> None:
-        """There is no connection to give back."""
-
-    def _next(self) -> bytes:
+    def read(self) -> bytes:
+        """The next piece when its time has come; b"" at the end and after `close`."""
         self._due += self._pause_s
         if self._over.wait(max(0.0, self._due - time.monotonic())):
             return b""
@@ -117,6 +73,18 @@ class Raw:
         if not piece:
             self._over.set()
         return piece
+
+    def silent(self, seconds: float) -> bool:
+        """It is never silent for long."""
+        return False
+
+    def at_end(self, seconds: float) -> bool:
+        """Whether everything was read."""
+        return self._over.is_set()
+
+    def close(self) -> None:
+        """End the answer now. Callable from another thread: a read that waits returns b""."""
+        self._over.set()
 
 
 class _Refused(Exception):
@@ -127,17 +95,15 @@ class _Refused(Exception):
         self.param, self.status, self.code = param, status, code
 
 
-def _serve(request) -> list[bytes] | Iterator[bytes]:
+def _serve(url: str, data: bytes) -> list[bytes] | Iterator[bytes]:
     """A whole document as a list of one piece, or a stream's events one by one."""
-    path = (request.url or "").partition("?")[0]
+    path = url.partition("?")[0]
     serve = next((each for end, each in (("/chat/completions", _chat), ("/embeddings", _embeddings))
                   if path.endswith(end)), None)
     if serve is None:
         raise _Refused("Unknown address.", status=404, code="unknown_url")
-    if request.method != "POST":
-        raise _Refused("Send a POST request.", status=405)
     try:
-        body = json.loads(request.body or b"")
+        body = json.loads(data)
     except (ValueError, RecursionError, TypeError):
         raise _Refused("The body is not valid JSON.") from None
     if not isinstance(body, dict):

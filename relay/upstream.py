@@ -3,8 +3,7 @@
 Owns attempts, timeouts and the reading of answers; connections are `relay.line`'s. It knows no money, no members and
 no HTTP server; what an answer says it learns from the wires.
 
-Nothing of the outside leaks in: no redirects, cookies, netrc or proxy variables, and headers by allow-list. The
-requests library is used below its sessions for that reason, and because a session costs more than all the rest.
+Nothing of the outside leaks in: no redirects, cookies, netrc or proxy variables, and headers by allow-list.
 """
 
 import itertools
@@ -15,25 +14,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
-import urllib3
-from requests import PreparedRequest, Response
-from requests.exceptions import ConnectionError as RequestsConnectionError
-from requests.exceptions import ConnectTimeout, ReadTimeout, RequestException
-from requests.structures import CaseInsensitiveDict
-from urllib3.exceptions import ReadTimeoutError
 
 from relay import errors, faults, routing, sse
 from relay.body import Ask
 from relay.chat import Signs
-from relay.demo import DemoAdapter
+from relay.demo import Demo
+from relay.exchange import Connections
 from relay.health import Health
-from relay.line import Adapter, Line, Watcher, calling
+from relay.line import Line, Watcher
 
 log = logging.getLogger("relay.upstream")
 
-READ_BYTES = 65536
 ERROR_BYTES_MAX, ERROR_S = 65536, 5.0      # of an error's body
-STALE_S = 1.0                      # a kept connection that ends sooner was closed before it was used
 WHOLE_S = 900.0                    # for a plain answer whose provider says by blank lines that it is still at work
 END_S = 0.05                       # for the end of a stream after its last event
 HELD_BYTES_MAX = 1 << 20           # bytes of a stream's events before its first content
@@ -53,10 +45,10 @@ class CallerLeft(Exception):
 class Reply:
     """A target's answer that has begun: a whole document, or a stream whose first content has arrived."""
 
-    def __init__(self, target, key: str, line: Line, response: Response, watcher: Watcher):
+    def __init__(self, target, key: str, line: Line, answer, watcher: Watcher):
         self.target, self.key = target, key
         self.on_close: Callable[[], None] = lambda: None
-        self.status = response.status_code
+        self.status = answer.status
         self.line = line
         self.doc: dict | None = None           # plain: the answer, parsed, and as it came
         self.data = b""
@@ -64,7 +56,7 @@ class Reply:
         self.held: list[bytes] = []            # streamed: whole events read while waiting for content
         self.pending = 0                       # events that have come with the one that is looked at, and wait
         self.problem: errors.UpstreamError | None = None    # why the stream broke off
-        self._response = response
+        self._answer = answer
         self._watcher = watcher
         self._bytes = 0
         self._closed = self._broken = False
@@ -75,15 +67,10 @@ class Reply:
         Raises CallerLeft when the watcher cut the line, UpstreamTimeout and UpstreamError when the upstream failed.
         """
         try:
-            chunk = self._response.raw.read1(READ_BYTES)
-        except (TimeoutError, ReadTimeoutError) as err:
+            chunk = self._answer.read()
+        except OSError as err:
             self._broken = True
-            raise errors.UpstreamTimeout() from err
-        except (urllib3.exceptions.HTTPError, OSError, ValueError, AttributeError) as err:
-            self._broken = True
-            if self.line.left:
-                raise CallerLeft() from None
-            raise errors.UpstreamError() from err
+            raise _failure(err, self.line)
         if not chunk and self.line.left:
             raise CallerLeft()
         self._bytes += len(chunk)
@@ -97,8 +84,7 @@ class Reply:
         The upstream's idle_s still holds: when it is nearly over, the read waits for the rest of it.
         """
         left_s = self.target.upstream.idle_s
-        fp = getattr(getattr(self._response.raw, "_fp", None), "fp", None)
-        while fp is not None and left_s > SILENCE_S and self.line.silent(lambda: fp.peek(1), SILENCE_S):
+        while left_s > SILENCE_S and self._answer.silent(SILENCE_S):
             left_s -= SILENCE_S
             yield
         if left_s < self.target.upstream.idle_s:
@@ -125,22 +111,15 @@ class Reply:
         self._closed = True
         self.on_close()
         self._watcher.forget(self.line)
-        raw = self._response.raw
         if not self._at_end():
             self.line.cut()
-        raw.close()
-        release = getattr(raw, "release_conn", None)
-        if release:
-            release()
+        self._answer.close()
 
     def _at_end(self) -> bool:
         """Whether the connection can serve again. The end of a chunked body often comes with the last event."""
-        if self._broken or self.line.left:
-            return False
-        self.line.wait_at_most(END_S)
         try:
-            return not self._response.raw.read1(READ_BYTES)
-        except (urllib3.exceptions.HTTPError, OSError, ValueError, AttributeError):
+            return not self._broken and not self.line.left and self._answer.at_end(END_S)
+        except OSError:
             return False
 
 
@@ -173,8 +152,8 @@ class Sender:
     """Sends asks to targets. One for the process: it holds the pools of connections, and what health is known."""
 
     def __init__(self, connections: int = 128):
-        web = Adapter(pool_connections=32, pool_maxsize=connections)
-        self._adapters = {"http": web, "https": web, "demo": DemoAdapter()}
+        web = Connections(connections)
+        self._doors = {"http": web, "https": web, "demo": Demo()}
         self._watcher = Watcher()
         self._turns = itertools.count()
         self.health = Health()
@@ -201,13 +180,13 @@ class Sender:
 
     def notify(self, url: str, body: bytes) -> None:
         """POST a notice to an operator's webhook, which may be in the own network. Raises on anything but a 2xx."""
-        request = PreparedRequest()
-        request.method, request.url, request.body = "POST", url, body
-        request.headers = CaseInsensitiveDict({"Content-Type": "application/json", "Content-Length": str(len(body)),
-                                               "User-Agent": "relay"})
-        with calling(Line(allow_private=True)):
-            response = self._adapters[url.partition(":")[0]].send(request, stream=True, timeout=(10, 10))
-        response.raw.close()
+        import requests  # needed by who has a webhook only, and not small
+
+        with requests.Session() as session:
+            session.trust_env = False
+            response = session.post(url, body, headers={"Content-Type": "application/json"}, timeout=10,
+                                    allow_redirects=False, stream=True)
+            response.close()
         if not 200 <= response.status_code < 300:
             raise errors.UpstreamError(f"the webhook answered {response.status_code}")
 
@@ -260,17 +239,17 @@ class Sender:
 
     def _attempt(self, errand: Errand, target, key: str) -> Reply:
         wire, payload = errand.spoken(target)
-        line = Line(target.upstream.allow_private, target.upstream.on_this_machine, target.upstream.first_byte_s)
+        line = Line(target.upstream.allow_private, target.upstream.on_this_machine)
         self._watcher.watch(line, errand.gone)
         stream, reply = errand.ask.stream, None
         end_at = time.monotonic() + target.upstream.first_byte_s
         try:
             headers = _headers(wire, key, stream, len(payload)) | _passed(wire, errand.headers)
-            response = self._post(target, headers, payload, line)
-            reply = Reply(target, key, line, response, self._watcher)
-            if response.status_code >= 300:
-                raise self._refusal(reply, response)
-            if stream and "json" not in response.headers.get("content-type", ""):
+            answer = self._post(target, headers, payload, line)
+            reply = Reply(target, key, line, answer, self._watcher)
+            if answer.status >= 300:
+                raise self._refusal(reply, answer)
+            if stream and "json" not in answer.headers.get("content-type", ""):
                 _await_content(reply, wire, end_at)
             else:
                 _read_whole(reply, wire)
@@ -285,31 +264,15 @@ class Sender:
             self._watcher.forget(line)
             raise
 
-    def _post(self, target, headers: dict[str, str], payload: bytes, line: Line) -> Response:
-        upstream = target.upstream
-        request = PreparedRequest()
-        request.method, request.url = "POST", upstream.url(target.wire)
-        request.headers = CaseInsensitiveDict(headers)
-        request.body = payload
-        adapter, started = self._adapters[request.url.partition(":")[0]], time.monotonic()
+    def _post(self, target, headers: dict[str, str], payload: bytes, line: Line):
+        upstream, url = target.upstream, target.upstream.url(target.wire)
         try:
-            with calling(line):
-                try:
-                    response = adapter.send(request, stream=True, timeout=(upstream.connect_s, upstream.first_byte_s))
-                except RequestsConnectionError:
-                    if line.fresh or line.left or time.monotonic() - started > STALE_S:
-                        raise
-                    # A kept connection that the provider closed in this very moment: it has read nothing of this.
-                    response = adapter.send(request, stream=True, timeout=(upstream.connect_s, upstream.first_byte_s))
-        except (ConnectTimeout, ReadTimeout) as err:
-            raise CallerLeft() if line.left else errors.UpstreamTimeout() from err
-        except (RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as err:
-            raise CallerLeft() if line.left else errors.UpstreamError() from err
-        if line.socket is None:                # demo:// has no socket
-            line.on_cut(response.raw.shutdown)
-        return response
+            return self._doors[url.partition(":")[0]].post(line, url, headers, payload, upstream.connect_s,
+                                                           upstream.first_byte_s)
+        except (OSError, ValueError) as err:
+            raise _failure(err, line)
 
-    def _refusal(self, reply: Reply, response: Response) -> errors.RelayError:
+    def _refusal(self, reply: Reply, answer) -> errors.RelayError:
         body, end_at = b"", time.monotonic() + ERROR_S
         reply.line.wait_at_most(ERROR_S)
         try:
@@ -317,7 +280,14 @@ class Sender:
                 body += chunk
         except errors.UpstreamError:
             pass                               # the status alone must do
-        return faults.of_status(response.status_code, body, response.headers, key=reply.key)
+        return faults.of_status(answer.status, body, answer.headers, key=reply.key)
+
+
+def _failure(err: Exception, line: Line) -> Exception:
+    """What an error of a line stands for, to be raised: the caller's leaving if that is why it was cut."""
+    if line.left:
+        return CallerLeft()
+    return errors.UpstreamTimeout() if isinstance(err, TimeoutError) else errors.UpstreamError()
 
 
 def _headers(wire, key: str, stream: bool, length: int) -> dict[str, str]:

@@ -25,18 +25,18 @@ LAYERS = """
 1  relay.catalog relay.chat relay.completions relay.cursor relay.embeddings relay.messages relay.responses
 1  relay.demo relay.demo_answers relay.demo_schema relay.faults relay.tokens notices
 0  accounts billing db facts logs plans pricing proof settings tables writer
-0  relay.body relay.errors relay.estimate relay.health relay.line relay.lookups relay.metrics relay.quirks
-0  relay.routing relay.sse relay.windows
+0  relay.body relay.errors relay.estimate relay.exchange relay.health relay.line relay.lookups relay.metrics
+0  relay.quirks relay.routing relay.sse relay.windows
 """
 LAYER = {name: int(level) for level, *names in map(str.split, LAYERS.strip().splitlines()) for name in names}
 
 # Finer than the layers: these know only those.
 KNOWS_ONLY = {
     "relay.sse": set(), "relay.errors": set(), "relay.estimate": set(), "relay.quirks": set(), "relay.metrics": set(),
-    "relay.windows": set(), "relay.routing": set(), "relay.line": set(), "pricing": set(), "logs": set(),
-    "tables": set(), "settings": {"tables"}, "db": {"writer"}, "relay.body": {"relay.errors"},
-    "relay.health": {"relay.errors"}, "relay.faults": {"relay.errors"}, "relay.lookups": {"billing"},
-    "relay.catalog": {"billing", "relay.errors"},
+    "relay.windows": set(), "relay.routing": set(), "relay.line": set(), "relay.exchange": {"relay.line"},
+    "pricing": set(), "logs": set(), "tables": set(), "settings": {"tables"}, "db": {"writer"},
+    "relay.body": {"relay.errors"}, "relay.health": {"relay.errors"}, "relay.faults": {"relay.errors"},
+    "relay.lookups": {"billing"}, "relay.catalog": {"billing", "relay.errors"},
     "billing": {"db", "pricing", "proof"}, "proof": {"db", "pricing"}, "writer": set(),
 }
 WIRES = ("chat", "completions", "cursor", "embeddings", "messages", "responses")
@@ -50,8 +50,9 @@ DOORS = {                                  # what comes from outside, and who ma
     "flask_wtf": {"console"},
     "limits": {"console.throttle", "relay.gate", "relay.windows"},
     "prometheus_client": {"relay.metrics"},
-    "requests": {"relay.demo", "relay.line", "relay.upstream"},
-    "urllib3": {"relay.line", "relay.upstream"},
+    "httptools": {"relay.exchange"},
+    "requests": {"relay.upstream"},
+    "socket": {"relay.exchange", "relay.line", "server"},
     "sqlite3": {"db"},
     "pysqlite3": {"db"},
     "sqlite_utils": {"db"},

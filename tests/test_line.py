@@ -8,12 +8,11 @@ from types import SimpleNamespace
 
 import pytest
 from fake_upstream import Gate, answer, end, head
-from requests import PreparedRequest
-from stage import wait_until
 
 import relay.line
 from relay.catalog import Upstream
-from relay.line import Adapter, Line, PrivateAddress, Watcher, calling, check_public
+from relay.exchange import Connections
+from relay.line import Line, PrivateAddress, Watcher, check_public
 
 PRIVATE = ["10.0.0.1", "172.16.3.4", "192.168.1.1", "169.254.169.254", "0.0.0.0", "100.64.0.1", "224.0.0.1", "::",
            "fe80::1%eth0", "fc00::1", "fec0::1", "::ffff:10.0.0.1", "::7f00:1", "64:ff9b::7f00:1", "64:ff9b:1::7f00:1",
@@ -54,46 +53,33 @@ def test_only_who_writes_this_machines_address_outright_reaches_it(url, outright
 # Whose a connection is
 
 
-def sent(adapter, line: Line, url: str, body: bytes = b"{}", connect_s: float = 5):
-    request = PreparedRequest()
-    request.prepare("POST", url, data=body)
-    with calling(line):
-        return adapter.send(request, stream=True, timeout=(connect_s, 5))
+def sent(connections, line, url, body=b"{}", connect_s=5.0):
+    return connections.post(line, url, {"Content-Length": str(len(body))}, body, connect_s, 30)
 
 
-def read(response) -> bytes:
-    pieces = []
-    while piece := response.raw.read1(65536):
-        pieces.append(piece)
-    return b"".join(pieces)
+def read(found) -> bytes:
+    data = b"".join(iter(found.read, b""))
+    found.close()
+    return data
 
 
 @pytest.mark.parametrize("late", [Line.cut, lambda line: line.wait_at_most(0.01)], ids=["cut", "short of patience"])
 def test_who_had_a_connection_before_can_no_longer_touch_it(fake, late):
     gate, before, now = Gate(), Line(allow_private=True), Line(allow_private=True)
     fake.next(answer(b"one"), [head(), b"two", gate, b"three", end])
-    adapter = Adapter()
-    assert read(sent(adapter, before, fake.url)) == b"one"      # read to its end, it goes back to the pool by itself
-    response = sent(adapter, now, fake.url)
-    assert not now.fresh and response.raw.read1(65536) == b"two"
+    connections = Connections(4)
+    assert read(sent(connections, before, fake.url)) == b"one"
+    found = sent(connections, now, fake.url)
+    assert not now.fresh and found.read() == b"two"
     late(before)
     threading.Timer(0.1, gate.open).start()
-    assert read(response) == b"three"
-
-
-def test_what_was_cut_before_it_is_used_again_is_not_used(fake):
-    before, now = Line(allow_private=True), Line(allow_private=True)
-    fake.always(answer(b"one"))
-    adapter = Adapter()
-    assert read(sent(adapter, before, fake.url)) == b"one"
-    before.cut()
-    assert read(sent(adapter, now, fake.url)) == b"one" and now.fresh
+    assert read(found) == b"three"
 
 
 @pytest.mark.parametrize("kept", [False, True])
 def test_a_large_request_may_take_as_long_to_send_as_an_answer_to_come(kept):
     """The provider takes its first bytes and then, for a while, no more."""
-    body, adapter, line = b"x" * (16 << 20), Adapter(), Line(allow_private=True)
+    body, connections, line = b"x" * (16 << 20), Connections(4), Line(allow_private=True)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}/"
 
@@ -110,25 +96,34 @@ def test_a_large_request_may_take_as_long_to_send_as_an_answer_to_come(kept):
 
         threading.Thread(target=serve, daemon=True).start()
         if kept:
-            assert read(sent(adapter, line, url)) == b"ok"
+            assert read(sent(connections, line, url)) == b"ok"
             line.wait_at_most(0.05)            # as for the end of a stream
             line = Line(allow_private=True)
-        assert read(sent(adapter, line, url, body, connect_s=0.1)) == b"ok" and line.fresh is not kept
+        assert read(sent(connections, line, url, body, connect_s=0.1)) == b"ok" and line.fresh is not kept
 
 
 # Who watches for callers that leave
 
 
 def test_the_watcher_rests_while_no_line_is_open_and_wakes_for_the_next(monkeypatch):
-    looks, cut = threading.Semaphore(0), threading.Event()
-    clock = SimpleNamespace(monotonic=time.monotonic, sleep=lambda seconds: looks.release())
-    monkeypatch.setattr(relay.line, "time", clock)
+    looks, time_passes, cut = threading.Semaphore(0), threading.Semaphore(0), threading.Event()
+
+    def sleep(seconds):
+        looks.release()
+        assert time_passes.acquire(timeout=30)
+
+    monkeypatch.setattr(relay.line, "time", SimpleNamespace(monotonic=time.monotonic, sleep=sleep))
     watcher, first, second = Watcher(), Line(allow_private=True), Line(allow_private=True)
     watcher.watch(first, lambda: False)
     for _ in range(3):
         assert looks.acquire(timeout=30)
+        time_passes.release()
+    assert looks.acquire(timeout=30)
     watcher.forget(first)
-    wait_until(lambda: not looks.acquire(timeout=0.1), 30)
+    time_passes.release()
+    assert not looks.acquire(timeout=0.2), "nobody is there to look at"
     second.on_cut(cut.set)
     watcher.watch(second, lambda: True)
+    assert looks.acquire(timeout=30)
+    time_passes.release()
     assert cut.wait(30) and second.left
