@@ -4,7 +4,6 @@ Everything that writes goes through `Database.write` (how, is writer.py's). This
 mean: where a copy must be judged by the ledger, the judge is handed in.
 """
 
-import fcntl
 import logging
 import os
 import shutil
@@ -22,6 +21,8 @@ try:
 except ImportError:                                # no wheel for this machine: the standard library's
     import sqlite3
 
+import serving
+from serving import serving_pid
 from writer import DatabaseError, DirectWriter, GroupWriter, StorageError, Unusable, is_damage
 
 __all__ = ["Database", "DatabaseError", "Error", "IntegrityError", "Row", "StorageError", "Unusable", "restore",
@@ -36,7 +37,6 @@ SAFE_SQLITE = (3, 51, 3)                           # older ones can lose a commi
 BUSY_MS = 15_000                                   # patience with another process that writes
 BUSY_PAUSE_S = 0.01                                # between two tries where SQLite does not wait by itself
 SHARED_READERS = 4                                 # connections for reads of one row
-LOCK_TRIES = 5
 LOOK_S = 0.5                                       # how long a look at the free space counts
 RESERVE_BYTES_MAX = 32 << 20                       # kept free for the ends of calls that have begun, or 5 % if less
 NEARLY_FULL = "the disk is nearly full"
@@ -107,13 +107,16 @@ class Database:
         return self._writer.write(fn, args)
 
     def write_admitting(self, fn: Callable, *args):
-        """`write` for what begins something: refused while the disk is so full that its end might not fit."""
+        """`write` for what begins something: refused while the disk is so full that its end might not fit.
+
+        It is not synced by itself: what has begun ends with the process, and so with the machine. Its end is.
+        """
         now = time.monotonic()
         if now - self._looked_at > LOOK_S:
             if not self._has_room():
                 raise StorageError(NEARLY_FULL)
             self._looked_at = now
-        return self._writer.write(fn, args)
+        return self._writer.write(fn, args, synced=False)
 
     def tables(self):
         """This thread's reading connection with the conveniences of sqlite-utils, loaded only when asked for."""
@@ -133,7 +136,7 @@ class Database:
 
     def serve_lock(self) -> None:
         """Be the one server of this file until `close`. Raises Unusable if another is."""
-        self._lock_file = lock_for_serving(self.path)
+        self._lock_file = serving.lock(self.path)
         os.pwrite(self._lock_file, str(os.getpid()).encode(), 0)
 
     def backup(self, target: str | Path) -> None:
@@ -286,7 +289,7 @@ def _replace_pages(path: Path, draft: Path, kept: Path) -> Path:
 
 def _replace_file(path: Path, draft: Path, kept: Path) -> Path | None:
     """Put the file itself in place of one that is missing or cannot be opened."""
-    lock = lock_for_serving(path)
+    lock = serving.lock(path)
     try:
         existed = path.exists()
         for end in ("", "-wal", "-shm"):
@@ -297,38 +300,6 @@ def _replace_file(path: Path, draft: Path, kept: Path) -> Path | None:
     finally:
         os.close(lock)
     return kept if existed else None
-
-
-def lock_for_serving(path: Path) -> int:
-    """The descriptor of the held lock; closing it, or the process's end, lets go. Raises Unusable."""
-    file = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT, 0o600)
-    for _ in range(LOCK_TRIES):                    # `serving_pid` holds it for a moment when it looks
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            time.sleep(0.02)
-        else:
-            os.truncate(file, 0)
-            return file
-    os.close(file)
-    raise Unusable(f"another relay serves {path}; stop it first")
-
-
-def serving_pid(path: str | Path) -> int | None:
-    """The process of the server that serves this file, or None if none does."""
-    path = Path(path)
-    try:
-        file = os.open(path.with_name(path.name + ".lock"), os.O_RDONLY)
-    except OSError:
-        return None
-    try:
-        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        return None
-    except BlockingIOError:
-        told = os.pread(file, 20, 0)
-        return int(told) if told.isdigit() else None
-    finally:
-        os.close(file)
 
 
 def make_file(path: Path, empty: bool = True) -> None:

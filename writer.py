@@ -40,20 +40,24 @@ class GroupWriter:
     A job may be run twice before it counts, so it does nothing but write. A caller is released only after the commit.
     If the disk refuses, every job of the batch hears so, and the thread goes on with a new connection; while there is
     a problem it probes the disk once a second.
+
+    A commit is synced, unless every job in it has said that it need not be: it then holds through a crash of the
+    process, and through a loss of power from the next synced commit on.
     """
 
     def __init__(self, conn, reconnect: Callable):
         self.problem: str | None = None
         self._conn, self._reconnect = conn, reconnect
+        self._mode: tuple = (None, True)
         self._queue: queue.SimpleQueue = queue.SimpleQueue()
         self._door, self._closed = threading.Lock(), False
         self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
         self._thread.start()
 
-    def write(self, fn: Callable, args: tuple):
+    def write(self, fn: Callable, args: tuple, synced: bool = True):
         if self._queue.qsize() >= WAITING_MAX:
             raise StorageError("too many writes are waiting")
-        job = _Job(fn, args)
+        job = _Job(fn, args, synced)
         with self._door:
             if self._closed:
                 raise StorageError("the database is closed")
@@ -95,6 +99,7 @@ class GroupWriter:
         try:
             conn = self._conn = self._conn or self._reconnect()
             before = conn.total_changes
+            self._sync(conn, any(job.synced for job in jobs))
             if not _together(conn, jobs):
                 _apart(conn, jobs)
             changed = conn.total_changes != before or jobs[0].fn is _probe
@@ -106,6 +111,12 @@ class GroupWriter:
             self._give_up_connection()             # a new one, next time: who knows what this one remembers
         if refused or changed:
             self._note(refused)                    # else nothing was written, and nothing is known of the disk
+
+    def _sync(self, conn, synced: bool) -> None:
+        """Make this connection's commits synced or not."""
+        if (conn, synced) != self._mode:
+            conn.execute(f"PRAGMA synchronous = {'FULL' if synced else 'NORMAL'}")
+            self._mode = conn, synced
 
     def _note(self, refused: Exception | None) -> None:
         problem = str(refused) if refused else None
@@ -131,7 +142,7 @@ class DirectWriter:
         self.problem: str | None = None
         self._conn, self._turn = conn, threading.Lock()
 
-    def write(self, fn: Callable, args: tuple):
+    def write(self, fn: Callable, args: tuple, synced: bool = True):
         with self._turn:
             try:
                 self._conn.execute("BEGIN IMMEDIATE")
@@ -150,10 +161,10 @@ class DirectWriter:
 
 
 class _Job:
-    __slots__ = ("fn", "args", "done", "result", "error")
+    __slots__ = ("fn", "args", "synced", "done", "result", "error")
 
-    def __init__(self, fn: Callable, args: tuple):
-        self.fn, self.args = fn, args
+    def __init__(self, fn: Callable, args: tuple, synced: bool = True):
+        self.fn, self.args, self.synced = fn, args, synced
         self.done = threading.Lock()
         self.done.acquire()
         self.result = self.error = None

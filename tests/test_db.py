@@ -9,12 +9,15 @@ import threading
 from contextlib import closing, contextmanager
 
 import pytest
+from stage import wait_until
 
 import billing
 import db
 from billing import Usage
 from db import Database, IntegrityError, StorageError, Unusable
 from tests.books import ALICE, PRICE, open_book
+
+NORMAL, FULL = 1, 2                # of PRAGMA synchronous
 
 
 @pytest.fixture
@@ -231,6 +234,40 @@ def test_the_files_are_for_their_owner_only(tmp_path):
         assert modes == {"relay.db": "0o600", "relay.db-wal": "0o600", "relay.db-shm": "0o600"}
         assert oct((tmp_path / "data").stat().st_mode & 0o777) == "0o700"
         assert oct((tmp_path / "copy.db").stat().st_mode & 0o777) == "0o600"
+
+
+def test_only_what_begins_a_call_may_be_committed_without_a_sync(tmp_path):
+    def synchronous(conn) -> int:
+        return conn.execute("PRAGMA synchronous").fetchone()[0]
+
+    with closing(Database(tmp_path / "x.db")) as database:
+        assert [database.write(synchronous), database.write_admitting(synchronous), database.write(synchronous)] == \
+            [FULL, NORMAL, FULL]
+
+
+def test_who_must_be_synced_has_it_for_all_that_commit_together(tmp_path):
+    entered, go, found = threading.Event(), threading.Event(), {}
+
+    def wait(conn) -> None:
+        entered.set()
+        assert go.wait(30)
+
+    def look(conn, who: str) -> None:
+        found[who] = conn.execute("PRAGMA synchronous").fetchone()[0]
+
+    with closing(Database(tmp_path / "x.db")) as database:
+        threads = [threading.Thread(target=database.write, args=(wait,))]
+        threads[0].start()
+        assert entered.wait(30)
+        threads += [threading.Thread(target=database.write_admitting, args=(look, "hold")),
+                    threading.Thread(target=database.write, args=(look, "charge"))]
+        for thread in threads[1:]:
+            thread.start()
+        wait_until(lambda: database._writer._queue.qsize() == 2)
+        go.set()
+        for thread in threads:
+            thread.join(30)
+    assert found == {"hold": FULL, "charge": FULL}
 
 
 def test_many_may_open_a_new_file_at_once(tmp_path):

@@ -24,7 +24,7 @@ LAYERS = """
 2  relay.gate relay.meter relay.upstream relay.answer relay.payload
 1  relay.catalog relay.chat relay.completions relay.cursor relay.embeddings relay.messages relay.responses
 1  relay.demo relay.demo_answers relay.demo_schema relay.faults relay.tokens notices
-0  accounts billing db facts logs plans pricing proof settings tables writer
+0  accounts billing db facts logs plans pricing proof serving settings tables writer
 0  relay.body relay.errors relay.estimate relay.exchange relay.health relay.line relay.lookups relay.metrics
 0  relay.quirks relay.routing relay.sse relay.windows
 """
@@ -34,7 +34,8 @@ LAYER = {name: int(level) for level, *names in map(str.split, LAYERS.strip().spl
 KNOWS_ONLY = {
     "relay.sse": set(), "relay.errors": set(), "relay.estimate": set(), "relay.quirks": set(), "relay.metrics": set(),
     "relay.windows": set(), "relay.routing": set(), "relay.line": set(), "relay.exchange": {"relay.line"},
-    "pricing": set(), "logs": set(), "tables": set(), "settings": {"tables"}, "db": {"writer"},
+    "pricing": set(), "logs": set(), "tables": set(), "settings": {"tables"},
+    "db": {"serving", "writer"}, "serving": {"writer"},
     "relay.body": {"relay.errors"}, "relay.health": {"relay.errors"}, "relay.faults": {"relay.errors"},
     "relay.lookups": {"billing"}, "relay.catalog": {"billing", "relay.errors"},
     "billing": {"db", "pricing", "proof"}, "proof": {"db", "pricing"}, "writer": set(),
