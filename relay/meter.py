@@ -26,7 +26,8 @@ log = logging.getLogger("relay.meter")
 
 HOLD_MARGIN = 1.15                 # input is estimated; the hold covers the estimate's usual error
 INPUT_EXTRA_MAX = 4096             # LLM tokens that a provider's template and tool preamble may add
-IMAGE_INPUT_MAX = 16384            # LLM tokens that one image by address may count
+MEDIA = ('"image', '"video', '"input_audio', '"file', '"document')    # what may stand elsewhere, by address
+MEDIA_INPUT_MAX = 16384            # LLM tokens that one of these may count
 COUNT_MAX = 2**31 - 1              # LLM tokens, where a model states no limit
 CALLER_LEFT = 499                  # nginx's word for it: nobody read a status
 UNREAD_BYTES_MAX = 32768           # delivered bytes kept until their text is estimated
@@ -257,9 +258,10 @@ class Meter:
 
     def _most(self) -> Usage:
         ask, model = self._ask, self._model
-        input_most = ask.body.size + INPUT_EXTRA_MAX + IMAGE_INPUT_MAX * ask.body.mentions('"image')
+        media = sum(map(ask.body.mentions, MEDIA))
+        input_most = ask.body.size + INPUT_EXTRA_MAX + MEDIA_INPUT_MAX * media
         return Usage(min(input_most, model.context or input_most), 0,
-                     (model.output_max or COUNT_MAX) * ask.choices)
+                     (model.output_max or model.context or COUNT_MAX) * ask.choices)
 
     def _read_texts(self) -> None:
         """Count the text of the delivered bytes and let them go."""

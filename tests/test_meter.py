@@ -1,6 +1,8 @@
 """How a call can end and what is charged then: the table of endings, and whose counts are believed."""
 
 import pytest
+from providers import plain, usage
+from stage import model_config
 
 from billing import Usage
 from relay import errors
@@ -58,6 +60,27 @@ GUESS, MOST = Usage(11, 0, 6), Usage(1000, 0, 100)
 ])
 def test_absurd_usage_is_not_believed(said, believed, source, note):
     assert trusted(said, lambda: GUESS, MOST) == (believed, source, note)
+
+
+@pytest.mark.parametrize("limits, most", [
+    ({"output_max": 500, "context": 9_000}, 500), ({"output_max": None, "context": 9_000}, 9_000)])
+def test_no_output_is_longer_than_the_model_can_make(start_relay, person, fake, limits, most):
+    model = {name: value for name, value in model_config(**limits).items() if value is not None}
+    relay = start_relay(models=[model])
+    fake.always(plain(usage(20, 10**18)))
+    row = relay.closed_row(person("alice", relay).given(wallet="10").chat().request_id)
+    assert (row["output_tokens"], row["usage_note"]) == (most, "output_tokens clamped")
+
+
+@pytest.mark.parametrize("part", [
+    {"type": "image_url", "image_url": {"url": "https://example.com/cat.png"}},
+    {"type": "video_url", "video_url": {"url": "https://example.com/cat.mp4"}},
+    {"type": "input_audio", "input_audio": {"data": "https://example.com/cat.mp3"}},
+    {"type": "file", "file": {"file_id": "file-1"}}])
+def test_what_stands_elsewhere_may_be_long(alice, relay, fake, part):
+    fake.always(plain(usage(16_000, 10)))
+    row = relay.closed_row(alice.chat([part]).request_id)
+    assert (row["input_tokens"], row["usage_note"]) == (16_000, None)
 
 
 def test_the_text_of_a_stream_is_found_without_parsing_it():
