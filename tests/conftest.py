@@ -12,6 +12,7 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
+import hypothesis
 import jinja2
 import pytest
 from flask import Flask
@@ -31,6 +32,12 @@ def pytest_configure(config):
         room = os.statvfs(memory)
         if room.f_bavail * room.f_frsize > needed and not room.f_flag & os.ST_NOEXEC:
             os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(memory))
+
+
+# The same examples each time, however long they take; `--hypothesis-profile=default` looks for others.
+hypothesis.settings.register_profile("suite", deadline=None, derandomize=True, database=None,
+                                     suppress_health_check=list(hypothesis.HealthCheck))
+hypothesis.settings.load_profile("suite")
 
 
 class CompiledTemplates(jinja2.BytecodeCache):

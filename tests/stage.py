@@ -177,8 +177,15 @@ def wait_until(found, timeout_s: float = LIMIT_S):
 
 
 def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return probe.getsockname()[1]
+    """A port that nobody listens at, kept: the system gives it to nobody who does not ask for it by number."""
+    keeper = socket.socket()
+    keeper.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    keeper.bind(("127.0.0.1", 0))
+    _keepers.append(keeper)
+    return keeper.getsockname()[1]
+
+
+_keepers: list[socket.socket] = []     # till the end of the process: few tests need one
 
 
 @dataclass

@@ -21,18 +21,20 @@ from providers import (
     usage_chunk,
     words,
 )
-from stage import upstream_config
+from stage import LIMIT_S, upstream_config
 
-PATIENCE_S = 0.4  # of the relay with its upstream, in these tests
+PATIENCE_S = 0.3  # of the relay with an upstream that is silent
 COUNTS = usage(input_tokens=20, cached_tokens=4, output_tokens=10)
 COST = 16 * 2_000 + 4 * 500 + 10 * 8_000  # nano-yuan
 BOTH = pytest.mark.parametrize("streamed", [False, True], ids=["plain", "stream"])
 
 
 @pytest.fixture
-def relay(start_relay, fake):
-    """A relay that does not wait long."""
-    return start_relay(upstreams=[upstream_config(fake.url, first_byte_s=PATIENCE_S, idle_s=PATIENCE_S)])
+def relay(start_relay, fake, request):
+    """A relay that does not wait long for the moment that the test's name calls silent, and long for all others."""
+    first_byte_s = PATIENCE_S if "silence before" in request.node.name else LIMIT_S
+    idle_s = PATIENCE_S if "silence]" in request.node.name else LIMIT_S
+    return start_relay(upstreams=[upstream_config(fake.url, first_byte_s=first_byte_s, idle_s=idle_s)])
 
 
 # Before the first content: (script, status for the caller, code)
@@ -246,7 +248,7 @@ def test_usage_that_is_no_object_counts_as_none(alice, fake, relay, counts, stre
 def test_a_stream_that_breaks_off_ends_with_an_error_and_is_charged_as_delivered(
     alice, fake, relay, events, end_of_it
 ):
-    fake.always(stream(*words()[:events], done=False, then=end_of_it))
+    fake.always(stream(b"".join(map(event, words()[:events])), done=False, then=end_of_it))
     streamed = alice.chat_stream()
     *said, last = streamed.documents()
     assert [each["choices"][0]["delta"]["content"] for each in said] == list(TEXT[:events])
@@ -256,7 +258,7 @@ def test_a_stream_that_breaks_off_ends_with_an_error_and_is_charged_as_delivered
     assert (row["outcome"], row["usage_source"]) == ("upstream_cut", "estimated")
     assert 1 <= row["output_tokens"] <= 4
     assert_wallet_lost(alice, row["cost"])
-    assert fake.wait_for().gone.wait(1)
+    assert fake.wait_for().gone.wait(LIMIT_S)
 
 
 @pytest.mark.parametrize("name", [None, "error"], ids=["data", "event: error"])

