@@ -134,7 +134,12 @@ def redacted(message: str, key: str | None = None) -> str:
 
 
 def cause(err: BaseException, key: str) -> str:
-    """What lies under an error, for the log, on one line: the innermost reason."""
+    """What lies under an error, for the log, on one line: the innermost reason.
+
+    What a provider says of a request may quote it, so of that only the status and the code are told.
+    """
+    if isinstance(err, UpstreamRefused):
+        return redacted(" ".join(f"({err.status} {err.code or ''}".split()) + ")", key)
     while err.__cause__ is not None or err.__context__ is not None:
         err = err.__cause__ or err.__context__
     return redacted(" ".join(f"({type(err).__name__}: {err})".split()), key)

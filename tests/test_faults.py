@@ -156,3 +156,9 @@ def test_the_cause_of_an_error_is_its_innermost_reason_without_the_key():
             raise errors.UpstreamError() from err
     except errors.UpstreamError as err:
         assert faults.cause(err, KEY) == "(OSError: nobody at ***)"
+
+
+def test_the_cause_of_a_refusal_is_told_without_the_providers_words_which_may_quote_a_prompt():
+    err = faults.of_status(400, b'{"error": {"message": "Invalid content: my secret plan", "code": "bad_one"}}', {})
+    assert "my secret plan" in err.message and faults.cause(err, KEY) == "(400 bad_one)"
+    assert faults.cause(faults.of_status(422, b"my secret plan", {}), KEY) == "(422)"
