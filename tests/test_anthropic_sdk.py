@@ -67,6 +67,19 @@ def test_two_parallel_tool_calls_and_their_results(fake, sdk, ask):
     assert messages[1]["reasoning_content"] == "Two cities." and messages[1]["content"] == "Let me look."
 
 
+def test_the_sdks_tool_runner_sends_all_again_where_no_thread_is_kept(fake, alice, sdk):
+    @anthropic.beta_tool
+    def get_weather(city: str) -> str:
+        """Tells it."""
+        return f"Hail in {city}."
+
+    fake.next(Says(calls=CALLS[:1]), Says("Take a hat."))
+    *_, last = sdk.beta.messages.tool_runner(**ASK, tools=[get_weather])
+    assert last.content[0].text == "Take a hat."
+    assert [message["role"] for message in fake.requests[1].json["messages"]] == ["user", "assistant", "tool"]
+    assert sdk.statuses == [400, 200, 200] and charged(alice) == 2 * COST
+
+
 @BOTH
 def test_an_image_is_seen_and_structured_output_is_asked_for(fake, sdk, ask):
     fake.always(Says('{"city": "Paris", "degrees": 21}'))

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from billing import Usage
 from relay import body, errors, messages, sse
-from relay.messages.request import chat_name, own_id
+from relay.messages.names import chat_name, own_id
 
 GOLDEN = Path(__file__).parent / "golden" / "messages"
 EVENT = pydantic.TypeAdapter(RawMessageStreamEvent)

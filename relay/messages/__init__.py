@@ -1,7 +1,8 @@
 """The wire `messages`: Anthropic's Messages API around the chat hub.
 
 Owns what the spine asks of a wire. The parts: `request` turns a request into chat, `answer` turns chat's answer back,
-`native` reads upstreams that speak Messages themselves. None of them knows of upstreams, members or money.
+`names` has what both call differently, `native` reads upstreams that speak Messages themselves. None of them knows of
+upstreams, members or money.
 """
 
 from collections.abc import Iterable, Mapping

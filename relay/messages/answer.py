@@ -18,7 +18,8 @@ from billing import Usage
 from relay import chat, estimate, sse
 from relay.errors import RelayError, UpstreamError, UpstreamOverloaded, UpstreamRefused
 from relay.messages.calls import in_order
-from relay.messages.request import call_ids, own_names, thinks
+from relay.messages.names import own_names
+from relay.messages.request import NO_THREADS, call_ids, thinks
 
 STOP_REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use", "function_call": "tool_use",
                 "content_filter": "refusal", "sensitive": "refusal",
@@ -89,7 +90,10 @@ def error(err: RelayError, request_id: str) -> dict:
     message = err.message
     if isinstance(err, UpstreamRefused) and _too_long(message) and TOO_LONG not in message.lower():
         message = f"{TOO_LONG}: {message}"
-    return {"type": "error", "error": {"type": err.anthropic_type, "message": message}, "request_id": request_id}
+    told = {"type": err.anthropic_type, "message": message}
+    if err.code == NO_THREADS:
+        told["details"] = {"error_code": err.code}
+    return {"type": "error", "error": told, "request_id": request_id}
 
 
 def error_event(err: RelayError, request_id: str) -> bytes:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import count
 
 from relay.errors import UpstreamError
-from relay.messages.request import own_id
+from relay.messages.names import own_id
 
 BLANKS_MAX = 4096                      # whitespace on end in tool arguments: some models never stop
 

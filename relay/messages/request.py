@@ -1,14 +1,12 @@
 """An Anthropic Messages request as a chat request.
 
-Owns `to_chat` and the two translations that must be undone on the way back: tool names that chat does not allow, and
-tool ids that Anthropic does not. It knows no upstream: what a provider cannot take is its quirks' business.
+Owns `to_chat`. It knows no upstream: what a provider cannot take is its quirks' business.
 
 Chat is stricter about turns than Messages is. A turn here is a run of messages of one side; each becomes one chat
 message, and an assistant's tool calls are followed at once by exactly one tool message each. Members and blocks that
 are not known are left out without a word, because betas come and go; wrong types are refused with their path.
 """
 
-import base64
 import hashlib
 import json
 import re
@@ -17,23 +15,24 @@ from itertools import chain, groupby
 
 from relay.chat import count, flag
 from relay.errors import BadRequest
+from relay.messages.names import chat_id, chat_name
 
 Block = tuple[str, dict]               # a content block, behind its path in the request
 EFFORTS = ("minimal", "low", "medium", "high", "xhigh", "max")
-NAME_MAX = 64                          # characters of a chat function's name
-ODD_ID = "toolu_as_"                   # before ids that Anthropic's alphabet cannot spell
+NO_THREADS = "thread_unsupported_request"      # where Anthropic's SDK reads it, it sends all again by itself
 
 _KINDS = {dict: "an object", list: "a list", str: "a string", bool: "true or false", int: "a number",
           (int, float): "a number"}
 _billing_line = re.compile(r"\s*x-anthropic-billing-header:[^\n]*\n?").match
-_allowed_id = re.compile(r"[a-zA-Z0-9_-]+").fullmatch
-_odd_character = re.compile(r"[^a-zA-Z0-9_-]")
 
 
 def to_chat(body: dict) -> dict:
     """The chat request that asks for the same. Raises BadRequest, whose `param` is a path such as
     `messages.0.content`, and nothing else. `max_tokens` may be missing here: counting needs none.
     """
+    if body.get("thread") is not None:
+        raise BadRequest("Threads are not stored here; send all messages, and no 'thread'.", param="thread",
+                         code=NO_THREADS)
     tools = _tools(body)
     stream = flag(body, "stream")
     request = {
@@ -61,46 +60,11 @@ def thinks(body: dict) -> bool:
     return isinstance(thinking, dict) and thinking.get("type") not in (None, "disabled")
 
 
-def chat_name(name: str) -> str:
-    """A tool's name as chat allows it: MCP tools in particular have names beyond 64 characters."""
-    if len(name) <= NAME_MAX and _allowed_id(name):
-        return name
-    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:8]
-    return f"{_odd_character.sub('_', name)[:NAME_MAX - 9]}_{digest}"
-
-
-def own_names(body: dict) -> dict[str, str]:
-    """The caller's own names of the tools that `chat_name` renamed."""
-    names = [tool["name"] for tool in body.get("tools") or () if isinstance(tool.get("name"), str)]
-    return {chat_name(name): name for name in names if chat_name(name) != name}
-
-
 def call_ids(body: dict) -> set[str]:
     """The ids of the tool calls in the conversation so far, of a request that `to_chat` has taken."""
     contents = (message["content"] for message in body["messages"] if message["role"] == "assistant")
     return {block["id"] for content in contents if isinstance(content, list) for block in content
             if block["type"] == "tool_use"}
-
-
-def own_id(call_id: str) -> str:
-    """A chat tool call's id in Anthropic's alphabet. Kimi's `functions.get_weather:0` must come back to it as it was,
-    so the id is spelled otherwise rather than cleaned; `chat_id` undoes it.
-    """
-    if _allowed_id(call_id) and not call_id.startswith(ODD_ID):
-        return call_id
-    data = call_id.encode("utf-8", "surrogatepass")
-    return ODD_ID + base64.urlsafe_b64encode(data).decode().rstrip("=")
-
-
-def chat_id(tool_use_id: str) -> str:
-    """The upstream's own id behind one that `own_id` made; any other is returned as it is."""
-    if not tool_use_id.startswith(ODD_ID):
-        return tool_use_id
-    spelled = tool_use_id.removeprefix(ODD_ID)
-    try:
-        return base64.urlsafe_b64decode(spelled + "=" * (-len(spelled) % 4)).decode() or tool_use_id
-    except ValueError:
-        return tool_use_id
 
 
 # The conversation
