@@ -25,6 +25,7 @@ log = logging.getLogger("relay.health")
 FAILURES_TO_REST = 5               # in a row; below that other calls of the moment may be luckier
 PAUSE_S, PAUSE_MAX_S = 1.0, 60.0
 REFUSED_S, REFUSED_MAX_S = 60.0, 1800.0
+PROBE_S = 15.0                     # a probe that takes longer keeps nobody else from probing
 TELL_AGAIN_S = 600.0               # between two notices of the same trouble: what comes and goes is told once
 LATENCY_WEIGHT = 0.1               # of the newest call in the moving average
 
@@ -39,7 +40,7 @@ class State:
     open_end: bool = False         # busy, and its provider has not said for how long
     rests: int = 0                 # in a row, for growing pauses
     failures: int = 0              # in a row
-    probing: bool = False
+    probed_until: float = 0.0      # monotonic; a call has been let through to see how it is
     running: int = 0
     calls: int = 0
     failed: int = 0
@@ -90,8 +91,8 @@ class Health:
             for offset in range(len(keys)):
                 key = keys[(wish + offset) % len(keys)]
                 if key not in tried and self._may_try(self._key(upstream.name, key), now, pressed):
-                    self._probe(state)
-                    self._probe(self._key(upstream.name, key))
+                    self._probe(state, now)
+                    self._probe(self._key(upstream.name, key), now)
                     state.running += 1
                     return key
         return None
@@ -107,7 +108,7 @@ class Health:
         with self._lock:
             upstream, state = self._upstream(upstream_name), self._key(upstream_name, key)
             upstream.calls += 1
-            upstream.probing = state.probing = False
+            upstream.probed_until = state.probed_until = 0.0
             if error is None or isinstance(error, errors.UpstreamRefused) or getattr(error, "of_model", False):
                 self._answers(upstream, state, took_ms, now)
             elif isinstance(error, errors.UpstreamError):
@@ -140,12 +141,13 @@ class Health:
         """What to say when none of these may be tried: to wait if one is only busy, else that they are broken."""
         now = self.clock()
         with self._lock:
-            states = [state for each in upstreams for state in self._states(each)]
-            resting = [state for state in states if now < state.resting_until or state.probing]
-        if not resting:
-            return errors.UpstreamBusy("The model's providers have all the calls that they take at once.",
-                                       retry_after=1)
-        wait_s = max(1, math.ceil(min(state.resting_until for state in resting) - now))
+            groups = [self._states(each) for each in upstreams]
+            if any(self._may_try(own, now) and any(self._may_try(key, now) for key in keys) for own, *keys in groups):
+                return errors.UpstreamBusy("The model's providers have all the calls that they take at once.",
+                                           retry_after=1)
+            resting = [state for states in groups for state in states if not self._may_try(state, now)]
+            free_at = min(max(own.resting_until, min(key.resting_until for key in keys)) for own, *keys in groups)
+        wait_s = max(1, math.ceil(free_at - now))
         if any(state.why == "busy" for state in resting):
             return errors.UpstreamBusy(retry_after=wait_s)
         if all(state.why == "refused" for state in resting):
@@ -214,14 +216,14 @@ class Health:
         self.notice(message)
         return True
 
-    def _may_try(self, state: State, now: float, pressed: bool) -> bool:
-        if state.why is None or (now >= state.resting_until and not state.probing):
+    def _may_try(self, state: State, now: float, pressed: bool = False) -> bool:
+        if state.why is None or now >= max(state.resting_until, state.probed_until):
             return True
         return pressed and state.why == "busy" and state.open_end
 
-    def _probe(self, state: State) -> None:
+    def _probe(self, state: State, now: float) -> None:
         if state.why is not None and state.why != "busy":
-            state.probing = True
+            state.probed_until = now + PROBE_S
 
     def _upstream(self, name: str) -> State:
         state = self._upstreams.get(name)

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from relay import errors
-from relay.health import FAILURES_TO_REST, REFUSED_S, TELL_AGAIN_S, Health
+from relay.health import FAILURES_TO_REST, PROBE_S, REFUSED_S, TELL_AGAIN_S, Health
 
 
 class Clock:
@@ -227,6 +227,33 @@ def test_no_more_calls_at_once_than_the_upstream_takes(health):
     assert health.exhausted([small]).status == 429
     health.end("a")
     assert health.begin(small, 0, set()) == "k1"
+
+
+def test_one_that_is_full_is_busy_though_another_of_its_keys_is_refused(health):
+    small = upstream(keys=("k1", "k2"), calls_at_once=1)
+    assert attempt(health, small, errors.UpstreamAccount()) == "k1"
+    assert health.begin(small, 0, set()) == "k2"
+    assert health.begin(small, 0, set()) is None
+    told = health.exhausted([small, upstream("b")])
+    assert (told.status, told.retry_after) == (429, 1)
+
+
+def test_who_waits_is_told_when_an_upstream_and_a_key_of_it_are_free(health, clock):
+    for _ in range(FAILURES_TO_REST):
+        attempt(health, upstream(), errors.UpstreamError())
+    health.learn("a", "k1", errors.UpstreamOverloaded(retry_after=20), 10)
+    assert health.exhausted([upstream()]).retry_after == 20
+    assert health.exhausted([upstream(keys=("k1", "k2"))]).retry_after == 1
+
+
+def test_a_probe_that_hangs_does_not_keep_others_from_probing_for_ever(health, clock):
+    attempt(health, upstream(), errors.UpstreamAccount())
+    clock.now += REFUSED_S
+    assert health.begin(upstream(), 0, set()) == "k1", "a long answer, or none"
+    clock.now += PROBE_S - 1
+    assert health.begin(upstream(), 0, set()) is None
+    clock.now += 1
+    assert attempt(health, upstream()) == "k1" and health.report([upstream()])[0]["state"] == "ok"
 
 
 def test_the_picture_shows_the_last_error_and_no_key(health):
