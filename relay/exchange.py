@@ -157,8 +157,12 @@ class Answer:
 
     def read(self) -> bytes:
         """The next bytes of the body, as soon as there are any; b"" at its end. Raises OSError."""
+        waits_since = 0.0                      # since then only framing has come
         while not self._pieces and not self._ended:
-            self._feed()
+            if self._feed() and not self._pieces:
+                waits_since = waits_since or time.monotonic()
+                if time.monotonic() - waits_since > self._line.patience_s:
+                    raise TimeoutError("nothing but framing came")
         data = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
         self._pieces.clear()
         return data

@@ -35,14 +35,14 @@ class Line:
         self.drain_s = 0                       # how long the answer may still be read then
         self.cut_at: float | None = None
         self.socket: socket.socket | None = None
-        self._patience_s: float | None = None
+        self.patience_s: float | None = None   # what a single read may take
         self._cut = False
         self._shutdown: Callable[[], None] | None = None
         self._lock = threading.Lock()
 
     def attach(self, sock: socket.socket) -> None:
         """This socket is what a cut shuts down."""
-        self.socket, self._patience_s = sock, sock.gettimeout()
+        self.socket, self.patience_s = sock, sock.gettimeout()
         self.on_cut(lambda: socket.socket.shutdown(sock, socket.SHUT_RDWR))     # not TLS's own: another thread reads
 
     def on_cut(self, shutdown: Callable[[], None]) -> None:
@@ -65,12 +65,12 @@ class Line:
 
     def wait_at_most(self, seconds: float) -> None:
         """How long a read may take from now on."""
-        if self.socket is not None and seconds != self._patience_s:
+        if self.socket is not None and seconds != self.patience_s:
             try:
                 self.socket.settimeout(seconds)
             except OSError:
                 return             # closed already: the next read says so
-            self._patience_s = seconds
+            self.patience_s = seconds
 
     def silent(self, seconds: float) -> bool:
         """Whether nothing comes within this time; False if the line is no socket, or is closed."""

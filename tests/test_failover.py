@@ -419,6 +419,39 @@ def test_an_upstream_that_only_says_that_it_is_alive_is_given_up(start, fake):
     assert fake.wait_for().gone.wait(LIMIT_S)
 
 
+def dripping(start: bytes, drop: bytes):
+    """Something that begins well and then comes byte by byte, without end."""
+    def step(line):
+        line.raw(start)
+        while True:
+            line.raw(drop)
+            line.wait_for(None, 0.02)
+    return step
+
+
+@pytest.mark.parametrize("step", [dripping(b"HTTP/1.1 200 ", b"O"), dripping(b"HTTP/1.1 200 OK\r\nserver: ", b"x")],
+                         ids=["status", "header"])
+@each_way
+def test_headers_that_only_drip_are_given_up(start, fake, step, streamed):
+    fake.always([step])
+    alice = start(upstreams=[upstream_config(fake.url, connect_s=0.1, first_byte_s=0.1)])
+    assert_openai_error(alice.chat(stream=streamed), 504, "upstream_timeout")
+    assert fake.wait_for().gone.wait(5)
+
+
+@each_way
+def test_a_chunk_that_only_drips_is_given_up(start, fake, streamed):
+    fake.always([EVENTS if streamed else head(), dripping(b"", b"0")])
+    alice = start(upstreams=[upstream_config(fake.url, first_byte_s=0.3)])
+    assert_openai_error(alice.chat(stream=streamed), 504, "upstream_timeout")
+
+
+def test_a_chunk_that_only_drips_in_mid_stream_is_silence(start, fake):
+    fake.always([EVENTS, *map(event, words()[:2]), dripping(b"", b"0")])
+    told = start(upstreams=[upstream_config(fake.url, idle_s=0.3)]).chat_stream()
+    assert list(told.documents())[-1]["error"]["code"] == "upstream_timeout"
+
+
 def test_a_plain_answer_that_only_drips_is_given_up(start, fake, monkeypatch):
     monkeypatch.setattr("relay.upstream.WHOLE_S", 0.3)
     fake.always([head(), babbling])
