@@ -811,13 +811,13 @@ def test_a_proof_that_takes_long_is_waited_for_elsewhere(home, desk, monkeypatch
     from console.admin import system
     opened = threading.Event()
     monkeypatch.setattr(system, "PATIENCE_S", 0.01)
-    monkeypatch.setattr(system.chores, "prove", lambda db: opened.wait(10))
+    monkeypatch.setattr(system.chores, "prove", lambda db: opened.wait(60))
     desk.send("/admin/system/verify")
     assert "It is being computed now." in desk.read("/admin/system")
     desk.send("/admin/system/verify")                        # no second one beside it
     assert len(trail(home, "ledger.verify")) == 1
     opened.set()
-    until = time.monotonic() + 10
+    until = time.monotonic() + 60
     while "It is being computed now." in desk.read("/admin/system") and time.monotonic() < until:
         pass
     assert "It is being computed now." not in desk.read("/admin/system")

@@ -152,7 +152,7 @@ def test_a_read_only_file_is_noticed_and_its_end_too_without_a_call(tmp_path, mo
     healthy = threading.Event()
     monkeypatch.setattr(database._writer, "_note", noticing(database._writer._note, healthy))
     monkeypatch.setitem(db.PRAGMAS, "rw", usual)
-    assert healthy.wait(10) and database.healthy
+    assert healthy.wait(60) and database.healthy
     database.write(note, "one")
     database.close()
 
@@ -197,9 +197,9 @@ def one_batch(database, writes):
         except Exception as err:
             errors.append(err)
 
-    threads = [threading.Thread(target=database.write, args=(lambda conn: (busy.set(), free.wait(10)),))]
+    threads = [threading.Thread(target=database.write, args=(lambda conn: (busy.set(), free.wait(60)),))]
     threads[0].start()
-    busy.wait(10)
+    busy.wait(60)
     threads += [threading.Thread(target=run, args=(write,)) for write in writes]
     for thread in threads[1:]:
         thread.start()

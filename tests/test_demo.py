@@ -411,6 +411,6 @@ def test_ending_it_from_another_thread_wakes_who_reads():
     reader = threading.Thread(target=lambda: read.append(told.read()))
     reader.start()
     told.close()
-    reader.join(10)
+    reader.join(60)
     assert not reader.is_alive()
     assert read == [b""] and told.read() == b"" and told.at_end(0)

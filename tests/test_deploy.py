@@ -79,7 +79,7 @@ def nginx(tmp_path, relay):
         yield port
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(60)
 
 
 def _listens(port: int, process) -> bool:
@@ -92,7 +92,7 @@ def through(port: int, request: bytes) -> ssl.SSLSocket:
     """A request through nginx, sent; the answer is still to be read."""
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    line = context.wrap_socket(socket.create_connection(("127.0.0.1", port), 10))
+    line = context.wrap_socket(socket.create_connection(("127.0.0.1", port), 60))
     line.sendall(request)
     return line
 
@@ -108,19 +108,23 @@ def read_until(line: ssl.SSLSocket, mark: bytes) -> bytes:
 
 @pytest.mark.skipif(not NGINX, reason="nginx is not installed")
 def test_events_pass_nginx_when_they_come(nginx, alice, fake):
-    gate = Gate()
+    """At the best of several times: it would be a second later at all times if nginx gathered them."""
     word = {"choices": [{"index": 0, "delta": {"content": "first"}}]}
-    fake.always(stream(word, gate, {"choices": [{"index": 0, "delta": {"content": "second"}}]}))
     body = b'{"model":"test-model","stream":true,"messages":[{"role":"user","content":"Hi"}]}'
-    line = through(nginx, b"POST /api/v1/chat/completions HTTP/1.1\r\nHost: relay.example.com\r\nContent-Type: "
-                   b"application/json\r\nAuthorization: Bearer %s\r\nContent-Length: %d\r\n\r\n%s"
-                   % (alice.token.encode(), len(body), body))
-    began = time.monotonic()
-    assert b"second" not in read_until(line, b"first")
-    assert time.monotonic() - began < 1
-    gate.open()
-    read_until(line, b"[DONE]")
-    line.close()
+    took = []
+    while min(took, default=1) >= 1 and len(took) < 10:
+        gate = Gate()
+        fake.always(stream(word, gate, {"choices": [{"index": 0, "delta": {"content": "second"}}]}))
+        line = through(nginx, b"POST /api/v1/chat/completions HTTP/1.1\r\nHost: relay.example.com\r\nContent-Type: "
+                       b"application/json\r\nAuthorization: Bearer %s\r\nContent-Length: %d\r\n\r\n%s"
+                       % (alice.token.encode(), len(body), body))
+        began = time.monotonic()
+        assert b"second" not in read_until(line, b"first")
+        took.append(time.monotonic() - began)
+        gate.open()
+        read_until(line, b"[DONE]")
+        line.close()
+    assert min(took) < 1
 
 
 @pytest.mark.skipif(not NGINX, reason="nginx is not installed")

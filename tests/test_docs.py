@@ -44,7 +44,7 @@ def parse(source: str, written: str, folder: Path):
     command = {"sh": ["bash", "-n"], "mjs": ["node", "--check"], "java": ["javac", "-d", str(folder)]}[kind]
     if not shutil.which(command[0]):
         pytest.skip(f"{command[0]} is not installed")
-    done = subprocess.run([*command, str(path)], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([*command, str(path)], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     return None
 
@@ -191,7 +191,7 @@ def test_a_program_of_the_documentation_runs(snippet, start_relay, person, fake,
     named = "vectors" if snippet is snippets.EMBEDDINGS else "test-model"
     program = tmp_path / snippet.source
     program.write_text(snippets.render(snippet, snippets.Place(relay.url, "Test", named, token=alice.token)))
-    done = subprocess.run([*command, str(program)], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([*command, str(program)], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     expected = ["0.25"] if snippet is snippets.EMBEDDINGS else providers.TEXT
     assert all(word in done.stdout for word in expected)

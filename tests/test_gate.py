@@ -11,7 +11,7 @@ import pytest
 from client import CHAT, Client, ask, assert_openai_error
 from fake_upstream import Gate, stream
 from providers import chunk, error, error_frame, openai_stream, plain, usage, words
-from stage import model_config, upstream_config, wait_until
+from stage import LIMIT_S, model_config, upstream_config, wait_until
 
 import billing
 import plans
@@ -111,14 +111,14 @@ def together(count, call) -> list:
     found, start = [], threading.Barrier(count)
 
     def run():
-        start.wait(10)
+        start.wait(LIMIT_S)
         found.append(call())
 
     threads = [threading.Thread(target=run) for _ in range(count)]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(20)
+        thread.join(LIMIT_S)
     return found
 
 

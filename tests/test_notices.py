@@ -180,7 +180,7 @@ def test_a_webhook_that_is_lost_loses_one_notice_and_not_the_next(relay, hook, m
 def test_many_notices_do_not_pile_up_without_end(told, monkeypatch):
     monkeypatch.setattr(notices, "WAITING_MAX", 3)
     over = threading.Event()
-    busy = Notices(rules(webhook="http://127.0.0.1:9/"), post=lambda url, body: over.wait(10))
+    busy = Notices(rules(webhook="http://127.0.0.1:9/"), post=lambda url, body: over.wait(60))
     for number in range(10):
         busy.tell("upstream", str(number))
     over.set()

@@ -50,7 +50,7 @@ def shell(script: str, demo, **environment) -> subprocess.CompletedProcess:
     url, config = demo
     script = script.replace(HERE, url).replace(". .venv/bin/activate\n", "")
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    return subprocess.run(["bash", "-euc", script], cwd=ROOT, capture_output=True, text=True, timeout=60,
+    return subprocess.run(["bash", "-euc", script], cwd=ROOT, capture_output=True, text=True, timeout=300,
                           env=os.environ | {"PATH": path, "RELAY_CONFIG": str(config)} | environment)
 
 
@@ -79,7 +79,7 @@ def test_the_program_works_as_it_is_shown(demo):
     token = shell("flask token add dave laptop", demo).stdout.strip()
     [program] = blocks(READMES[0], "python")
     done = subprocess.run([sys.executable, "-c", program.replace(HERE, url).replace("YOUR_API_TOKEN", token)],
-                          capture_output=True, text=True, timeout=60)
+                          capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert "demo" in done.stdout
 

@@ -9,7 +9,7 @@ import pytest
 from client import assert_openai_error
 from fake_upstream import DONE, Gate, stream
 from providers import TEXT, chunk, error, openai_stream, plain, usage, usage_chunk, words
-from stage import configuration, model_config, upstream_config, wait_until, write_config
+from stage import LIMIT_S, configuration, model_config, upstream_config, wait_until, write_config
 
 import chores
 import db
@@ -144,7 +144,7 @@ def test_no_call_notices_a_reload(alice, fake, relay, reload):
                       models=[model_config(upstreams=[name])]) == []
     over.set()
     for caller in callers:
-        caller.join(20)
+        caller.join(LIMIT_S)
     assert statuses and set(statuses) == {200}
     assert alice.held().wallet == 0 and relay.ledger_is_right()
 

@@ -10,7 +10,7 @@ from fake_upstream import Gate, answer, cut, silence, stream
 from providers import ERRORS, ERRORS_INSIDE_200, chunk, openai_stream, words
 from scripted_model import CALLS, Says
 from sdk_stage import COST, charged, mint
-from stage import model_config, upstream_config
+from stage import LIMIT_S, model_config, upstream_config
 
 from relay import upstream
 
@@ -248,7 +248,7 @@ def test_silence_is_filled_and_content_is_not_held_back(stage, fake, wire):
     alive = next(events)
     while not (alive.startswith(b":") or b'"ping"' in alive):
         alive = next(events)
-    assert gate.reached.wait(5), "the caller has read all of this while the upstream still waits"
+    assert gate.reached.wait(LIMIT_S), "the caller has read all of this while the upstream still waits"
     gate.open()
     told.read()
     assert alice.relay.closed_row(told.request_id)["outcome"] == "complete"
