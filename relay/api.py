@@ -222,7 +222,10 @@ def _refused(err: errors.RelayError) -> tuple:
     """The error in the shape of the address's wire."""
     if isinstance(err, errors.NotAuthenticated | errors.RateLimited):
         metrics.turned_away.labels(err.code).inc()
-    return _wire_of_path().error(err, g.request_id), err.status, headers_of(err)
+    told = _wire_of_path().error(err, g.request_id)
+    if isinstance(err, errors.OverPlan) and request.headers.get("originator", "").startswith("codex"):
+        told["error"]["code"] = None           # at this code Codex says, in place of our sentence, to start anew
+    return told, err.status, headers_of(err)
 
 
 def _refused_by_flask(err: HTTPException) -> tuple:

@@ -6,7 +6,8 @@ Anthropic's, and the sentence a person reads. It does not know which wire the ca
 
 RelayError                       500  ours; no details leave the house
 ├── BadRequest                   400  the request itself is wrong; `param` names the place
-│   └── ContextTooLong           400  more input than the plan or the model takes
+│   └── ContextTooLong           400  more input than the model takes
+│       └── OverPlan             400  more input than the plan takes
 ├── NotAuthenticated             401  no, unknown, expired or revoked token; disabled member
 ├── NotCovered                   402  the pockets do not cover the call
 │   └── CapReached               402  the token has spent what it may in this day or month
@@ -70,10 +71,14 @@ class BadRequest(RelayError):
 
 
 class ContextTooLong(BadRequest):
-    """More input than the plan or the model takes."""
+    """More input than the model takes."""
 
     code = "context_length_exceeded"
     sentence = "The input is longer than the context limit."
+
+
+class OverPlan(ContextTooLong):
+    """More input than the plan takes. A shorter conversation may not help: agents begin with more."""
 
 
 class NotAuthenticated(RelayError):

@@ -193,13 +193,13 @@ class Gate:
         return self._db.one(SPENT_SINCE, (token_id, day))[0]
 
     def admit(self, caller: Caller, ask: Ask, model) -> None:
-        """Refuse what this caller may not ask: ModelNotAllowed, or ContextTooLong by the plan's or model's limit."""
+        """Refuse what this caller may not ask: ModelNotAllowed, or OverPlan or ContextTooLong."""
         if caller.models is not None and model.id not in caller.models:
             raise errors.ModelNotAllowed(
                 f"This token may not use '{model.id}'. It may use: {', '.join(sorted(caller.models))}.",
                 param="model")
         if caller.input_tokens_max is not None and ask.input_tokens > caller.input_tokens_max:
-            raise errors.ContextTooLong(
+            raise errors.OverPlan(
                 f"The input has about {ask.input_tokens} tokens; the plan '{caller.plan}' takes at most "
                 f"{caller.input_tokens_max}. A subscription lifts this limit.", param="messages")
         if model.context and ask.input_tokens > model.context * 1.25:   # the estimate errs; the provider knows

@@ -155,6 +155,14 @@ def test_money_models_and_context_in_the_callers_dialect(stage, person, fake, wi
     assert {row["outcome"] for row in alice.relay.rows()} == {"refused"}
 
 
+def test_codex_shows_what_the_plan_takes_and_not_its_own_words_for_a_full_context(stage):
+    alice = stage(plans={"free": {"requests_per_minute": 60, "input_tokens_max": 50}})
+    ask = {"model": "test-model", "input": "word " * 200}
+    refused = alice.post("/api/v1/responses", ask, originator="codex_exec")
+    assert "the plan 'free' takes at most 50" in assert_openai_error(refused, 400, None, "messages")["message"]
+    assert alice.relay.row_of(refused.request_id)["error"] == "context_length_exceeded"
+
+
 @pytest.mark.parametrize(("name", "status", "kind", "code"), [
     ("openai 500", 502, "api_error", "upstream_error"),
     ("dashscope key", 502, "api_error", "upstream_account"),
