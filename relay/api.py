@@ -8,7 +8,7 @@ import re
 
 from flask import Blueprint, Response, current_app, g, request
 from werkzeug.exceptions import HTTPException
-from werkzeug.routing import Rule
+from werkzeug.routing import BaseConverter, Rule
 
 import billing
 from relay import (
@@ -67,13 +67,22 @@ def blueprint() -> Blueprint:
     return api
 
 
+class _Anything(BaseConverter):
+    """The rest of an address: `path`, but it may be empty or begin with slashes too."""
+
+    regex = ".*?"
+    part_isolating = False
+    weight = 300
+
+
 def _add_unknown(app) -> None:
     """Everywhere under the API's prefixes, and where a wire's address would be without one, an answer in JSON.
 
     Flask's own way of adding an address cannot say "any method at all".
     """
     app.view_functions[UNKNOWN] = unknown
-    under = ("/api", "/v1", "/api/<path:rest>", "/v1/<path:rest>", "/api//<path:rest>", "/v1//<path:rest>")
+    app.url_map.converters["anything"] = _Anything
+    under = ("/api", "/v1", "/api/<anything:rest>", "/v1/<anything:rest>")
     for path in (*under, *(wire.PATH for wire in WIRES.values())):
         app.url_map.add(Rule(path, endpoint=UNKNOWN, merge_slashes=False))
 

@@ -111,7 +111,7 @@ def test_any_method_at_all_is_refused_in_the_callers_dialect(stage, wire):
 
 
 def test_the_bare_beginnings_of_addresses_are_none(alice):
-    for path in ("/api", "/v1", "/api/v1", "/api/v1/"):
+    for path in ("/api", "/v1", "/api/", "/v1/", "/v1//", "/v1///x", "/api/v1", "/api/v1/", "/api/v1//"):
         for method in ("GET", "POST", "DELETE"):
             assert_error("chat", alice.call(method, path), 404, "not_found_error", "unknown_url")
 
