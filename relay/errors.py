@@ -88,7 +88,7 @@ class NotAuthenticated(RelayError):
     type = "invalid_request_error"
     code = "invalid_api_key"
     anthropic_type = "authentication_error"
-    sentence = ("The API token is missing or not valid. "
+    sentence = ("Incorrect API key provided: the API token is missing or not valid. "       # the first words are known
                 "Send it as 'Authorization: Bearer sk-...'; tokens are made in the console.")
 
 

@@ -204,8 +204,8 @@ class Gate:
                 f"{caller.input_tokens_max}. A subscription lifts this limit.", param="messages")
         if model.context and ask.input_tokens > model.context * 1.25:   # the estimate errs; the provider knows
             raise errors.ContextTooLong(
-                f"prompt is too long: {ask.input_tokens} tokens > {model.context} maximum",    # agents know these words
-                param="messages")
+                f"prompt is too long: {ask.input_tokens} tokens > {model.context} maximum. "     # agents know these
+                f"This model's maximum context length is {model.context} tokens.", param="messages")      # words
 
     def _find(self, sql: str, key: bytes | int, address: str | None = None) -> Caller | None:
         row = self._db.one(sql, {"key": key, "now": time.time_ns() // 1_000_000})

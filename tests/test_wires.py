@@ -78,6 +78,17 @@ def test_a_bad_token_is_turned_away_in_the_callers_dialect(stage, wire):
     assert alice.relay.rows() == []
 
 
+def test_programs_find_the_words_by_which_they_tell_errors_apart(stage):
+    """litellm, and so aider and others, goes by OpenAI's sentences; Claude Code by Anthropic's."""
+    alice = stage(models=[model_config(context=10)])
+    assert call(alice, "chat", "sk-" + "x" * 43).json["error"]["message"].startswith("Incorrect API key provided")
+    for wire in ("chat", "messages", "responses"):
+        long = {"input": "word " * 50} if wire == "responses" else {
+            "messages": [{"role": "user", "content": "word " * 50}]}
+        message = call(alice, wire, **long).json["error"]["message"]
+        assert message.startswith("prompt is too long: ") and "This model's maximum context length is 10 tok" in message
+
+
 @every_wire
 def test_the_limiter_speaks_the_callers_dialect(stage, fake, wire):
     alice = stage()
