@@ -239,10 +239,9 @@ class Gate:
 
 
 def presented(authorization: str | None, api_key: str | None) -> str | None:
-    """The token that a request's headers present, or None. A joined or odd header presents none."""
+    """The token that a request's headers present, or None. A joined or odd header, and another house's key, is none."""
     match = _bearer(authorization.strip()) if authorization else None
-    raw = match[1] if match else (api_key or "").strip()
-    return raw if SHAPE(raw) else None
+    return next((raw for raw in (match[1] if match else "", (api_key or "").strip()) if SHAPE(raw)), None)
 
 
 def duration(seconds: float) -> str:

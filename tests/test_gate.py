@@ -449,6 +449,8 @@ GOOD = {
     "large": {"authorization": "BEARER {token}"}, "spaces": {"authorization": "  Bearer   {token}  "},
     "a key": {"x_api_key": "{token}"}, "a key with spaces": {"x_api_key": " {token} "},
     "a key beside nonsense": {"authorization": "Bearer", "x_api_key": "{token}"},
+    "a key beside another house's": {"authorization": "Bearer sk-ant-oat01-elsewhere", "x_api_key": "{token}"},
+    "another house's key beside it": {"authorization": "Bearer {token}", "x_api_key": "sk-ant-api03-elsewhere"},
     "both": {"authorization": "Bearer {token}", "x_api_key": "{token}"},
 }
 
