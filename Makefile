@@ -6,7 +6,7 @@ IN     := $(VENV)/bin/python
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint translations clients screenshots bench clean
+.PHONY: help run test lint translations clients screenshots soak bench clean
 
 help:                       ## show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -28,6 +28,9 @@ clients: $(VENV)/ready      ## install real agents in .clients/ and run them and
 
 screenshots: $(VENV)/ready-to-test ## photograph every page into screenshots/ (Chromium must be there)
 	$(IN) tests/screenshots.py
+
+soak: $(VENV)/ready         ## ten minutes of random faults: nothing may grow, and every charge must be right
+	$(IN) -m bench.soak
 
 bench: $(VENV)/ready        ## measure the relay, beside LiteLLM where `python -m bench --install-peer` was run
 	$(IN) -m bench
