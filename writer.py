@@ -1,4 +1,4 @@
-"""Who writes, and in what order: the server's one writer thread, and a command's direct way.
+"""Who writes, and in what order: the server's group commit, and a command's direct way.
 
 Owns transactions: when they begin, what shares one, who is told of a failure. It is handed connections and functions
 to run on them, and refuses to know the file, the schema, or SQLite itself beyond its error codes.
@@ -8,9 +8,11 @@ to run on them, and refuses to know the file, the schema, or SQLite itself beyon
      └─ Unusable               this file will not do: damaged, newer than this program, not ours, or in use
 """
 
+import contextlib
 import logging
-import queue
 import threading
+import time
+from collections import deque
 from collections.abc import Callable
 
 log = logging.getLogger("db")
@@ -35,11 +37,13 @@ class Unusable(DatabaseError):
 
 
 class GroupWriter:
-    """The one thread that writes: it runs all jobs that wait in one transaction, and none takes another down.
+    """One writes at a time, and for all that wait: whoever comes when nobody is writing, runs all waiting jobs in one
+    transaction, and none takes another down. Then the first of those that came meanwhile does the same.
 
-    A job may be run twice before it counts, so it does nothing but write. A caller is released only after the commit.
-    If the disk refuses, every job of the batch hears so, and the thread goes on with a new connection; while there is
-    a problem it probes the disk once a second.
+    That is group commit without a thread of its own: handing each write to another thread, and the answer back, would
+    cost more than the write. A job may be run twice before it counts, and in any thread, so it does nothing but write.
+    A caller goes on only after the commit. If the disk refuses, every job of the batch hears so, and the next one gets
+    a new connection; while there is a problem the disk is probed once a second.
 
     A commit is synced, unless every job in it has said that it need not be: it then holds through a crash of the
     process, and through a loss of power from the next synced commit on.
@@ -48,51 +52,51 @@ class GroupWriter:
     def __init__(self, conn, reconnect: Callable):
         self.problem: str | None = None
         self._conn, self._reconnect = conn, reconnect
-        self._mode: tuple = (None, True)
-        self._queue: queue.SimpleQueue = queue.SimpleQueue()
-        self._door, self._closed = threading.Lock(), False
-        self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
-        self._thread.start()
+        self._mode: tuple = (None, True)           # a connection, and whether its commits are synced
+        self._waiting: deque[_Job] = deque()       # the first of them writes, or will
+        self._door, self._closed, self._writing = threading.Lock(), False, False
+        self._free = threading.Condition(self._door)
 
     def write(self, fn: Callable, args: tuple, synced: bool = True):
-        if self._queue.qsize() >= WAITING_MAX:
-            raise StorageError("too many writes are waiting")
         job = _Job(fn, args, synced)
         with self._door:
             if self._closed:
                 raise StorageError("the database is closed")
-            self._queue.put(job)
-        job.done.acquire()
+            if len(self._waiting) >= WAITING_MAX:
+                raise StorageError("too many writes are waiting")
+            self._waiting.append(job)
+            mine, self._writing = not self._writing, True
+        if not mine:
+            job.turn.acquire()                     # until it is done, or this thread's turn to write
+        if not job.done:
+            self._write_for_all()
         if job.error is not None:
             raise job.error
         return job.result
 
     def close(self) -> None:
+        with self._free:
+            self._closed = True
+            self._free.wait_for(lambda: not self._writing)
+            conn, self._conn = self._conn, None
+        if conn is not None:
+            conn.close()
+
+    def _write_for_all(self) -> None:
         with self._door:
-            if not self._closed:
-                self._closed = True
-                self._queue.put(None)
-        self._thread.join()
-
-    def _run(self) -> None:
-        while (jobs := self._gather()) is not None:
-            self._commit(jobs)
-            for job in jobs:
-                job.done.release()
-        if self._conn is not None:
-            self._conn.close()
-
-    def _gather(self) -> list | None:
-        """What waits, at least one job; after a problem a probe, if none comes for a second; None at the end."""
+            jobs = [self._waiting.popleft() for _ in range(min(len(self._waiting), BATCH_MAX))]
         try:
-            jobs = [self._queue.get(timeout=PROBE_S if self.problem else None)]
-        except queue.Empty:
-            return [_Job(_probe, ())]
-        while jobs[-1] is not None and len(jobs) < BATCH_MAX and not self._queue.empty():
-            jobs.append(self._queue.get_nowait())
-        if jobs[-1] is None and len(jobs) > 1:
-            self._queue.put(jobs.pop())            # the end is for the next turn; nothing comes after it
-        return jobs if jobs[-1] is not None else None
+            self._commit(jobs)
+        finally:
+            with self._door:
+                following = self._waiting[0] if self._waiting else None
+                self._writing = following is not None
+                self._free.notify_all()
+            if following:
+                following.turn.release()
+            for job in jobs:
+                job.done = True
+                job.turn.release()
 
     def _commit(self, jobs: list) -> None:
         changed = False
@@ -119,12 +123,19 @@ class GroupWriter:
             self._mode = conn, synced
 
     def _note(self, refused: Exception | None) -> None:
-        problem = str(refused) if refused else None
-        if problem and problem != self.problem:
-            log.error("a write was refused: %s", problem)
-        elif self.problem and not problem:
+        before, self.problem = self.problem, str(refused) if refused else None
+        if self.problem and self.problem != before:
+            log.error("a write was refused: %s", self.problem)
+        elif before and not self.problem:
             log.warning("the disk takes writes again")
-        self.problem = problem
+        if self.problem and not before:
+            threading.Thread(target=self._probe_until_well, name="prober", daemon=True).start()
+
+    def _probe_until_well(self) -> None:
+        while self.problem and not self._closed:
+            time.sleep(PROBE_S)
+            with contextlib.suppress(StorageError):
+                self.write(_probe, ())
 
     def _give_up_connection(self) -> None:
         conn, self._conn = self._conn, None
@@ -161,12 +172,12 @@ class DirectWriter:
 
 
 class _Job:
-    __slots__ = ("fn", "args", "synced", "done", "result", "error")
+    __slots__ = ("fn", "args", "synced", "turn", "done", "result", "error")
 
     def __init__(self, fn: Callable, args: tuple, synced: bool = True):
         self.fn, self.args, self.synced = fn, args, synced
-        self.done = threading.Lock()
-        self.done.acquire()
+        self.turn, self.done = threading.Lock(), False
+        self.turn.acquire()
         self.result = self.error = None
 
     def run(self, conn) -> bool:

@@ -89,6 +89,32 @@ def test_a_closed_database_refuses_to_write(tmp_path):
         database.write(note, "late")
 
 
+def test_what_waits_when_it_is_closed_is_still_written(tmp_path):
+    database, entered, go = Database(tmp_path / "x.db"), threading.Event(), threading.Event()
+    threads = [threading.Thread(target=database.write, args=(lambda conn: (entered.set(), go.wait(60)),))]
+    threads[0].start()
+    assert entered.wait(60)
+    threads += [threading.Thread(target=database.write, args=(note, f"{n}")) for n in range(5)]
+    for thread in threads[1:]:
+        thread.start()
+    assert wait_until(lambda: len(database._writer._waiting) == 5)
+    threads.append(threading.Thread(target=database.close))
+    threads[-1].start()
+    assert wait_until(lambda: database._writer._closed)
+    go.set()
+    for thread in threads:
+        thread.join(60)
+    with closing(Database(tmp_path / "x.db", writer=False)) as again:
+        assert noted(again) == {f"{n}" for n in range(5)}
+
+
+def test_more_than_one_transaction_holds_are_written_in_turn(book, monkeypatch):
+    monkeypatch.setattr("writer.BATCH_MAX", 3)
+    with one_batch(book.db, [lambda n=n: book.db.write(note, f"{n}") for n in range(10)]) as errors:
+        pass
+    assert errors == [] and noted(book.db) == {f"{n}" for n in range(10)}
+
+
 def test_too_many_that_wait_are_refused(book, monkeypatch):
     monkeypatch.setattr("writer.WAITING_MAX", 0)
     with pytest.raises(StorageError, match="waiting"):
@@ -203,8 +229,7 @@ def one_batch(database, writes):
     threads += [threading.Thread(target=run, args=(write,)) for write in writes]
     for thread in threads[1:]:
         thread.start()
-    while database._writer._queue.qsize() < len(writes):
-        threading.Event().wait(0.001)
+    assert wait_until(lambda: len(database._writer._waiting) == len(writes))
     yield errors
     free.set()
     for thread in threads:
@@ -263,7 +288,7 @@ def test_who_must_be_synced_has_it_for_all_that_commit_together(tmp_path):
                     threading.Thread(target=database.write, args=(look, "charge"))]
         for thread in threads[1:]:
             thread.start()
-        wait_until(lambda: database._writer._queue.qsize() == 2)
+        assert wait_until(lambda: len(database._writer._waiting) == 2)
         go.set()
         for thread in threads:
             thread.join(30)
