@@ -44,7 +44,8 @@ class Turn:
         for call in self.calls:
             waiting = outputs.get(call["id"])
             text, images = waiting.popleft() if waiting else ("(no result)", [])
-            told.append({"role": "tool", "tool_call_id": call["id"], "content": text or "(no output)"})
+            text = text or ("(the image follows)" if images else "(no output)")
+            told.append({"role": "tool", "tool_call_id": call["id"], "content": text})
             shown += images
         return told + ([{"role": "user", "content": shown}] if shown else [])
 
