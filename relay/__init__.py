@@ -35,7 +35,8 @@ TEXTS = {name: texts_of(wire.TEXTS) for name, wire in WIRES.items()}
 
 STREAM_HEADERS = {"Content-Type": "text/event-stream; charset=utf-8", "Cache-Control": "no-cache, no-transform",
                   "X-Accel-Buffering": "no"}       # the last for nginx, which else holds events back for a second
-CONVERSATION_HEADERS = ("session-id", "x-session-id", "x-session-affinity", "x-claude-code-session-id", "thread-id")
+CONVERSATION_HEADERS = ("HTTP_SESSION_ID", "HTTP_X_SESSION_ID", "HTTP_X_SESSION_AFFINITY",
+                        "HTTP_X_CLAUDE_CODE_SESSION_ID", "HTTP_THREAD_ID")         # as WSGI names them
 THREADS_KEPT = 16                  # threads that calls never take: the console and health checks stay reachable
 
 
@@ -135,9 +136,10 @@ def _errand(relay: Relay, wire, ask: body.Ask, meter: Meter) -> Errand:
 
 def conversation(ask: body.Ask, caller: gate.Caller) -> str | None:
     """What is the same for all calls of one conversation, if the client tells; never the same for two members."""
+    given = request.environ
     for name in CONVERSATION_HEADERS:
-        if request.headers.get(name):
-            return f"{caller.user_id}|{request.headers[name][:200]}"
+        if given.get(name):
+            return f"{caller.user_id}|{given[name][:200]}"
     metadata = ask.body.get("metadata")
     told = (ask.body.get("prompt_cache_key"), metadata.get("user_id") if isinstance(metadata, dict) else None,
             ask.body.get("user"))

@@ -32,6 +32,7 @@ log = logging.getLogger("relay")
 
 PREFIXES = ("/api/v1", "/v1")
 DOUBLED = ("/api/v1/v1", "/v1/v1")         # who gives the base address to a program that appends /v1 itself
+FOR_BROWSERS = {"Access-Control-Allow-Origin": "*", "Access-Control-Expose-Headers": "*"}
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 UNKNOWN = "api.unknown"
 
@@ -213,10 +214,7 @@ def _begin() -> None:
 def _dress(response: Response) -> Response:
     """The headers of every API answer: its id, what is left of the window, and leave for browsers to read it."""
     headers = response.headers
-    headers.update(g.headers)
-    headers["x-request-id"] = g.request_id
-    headers["Access-Control-Allow-Origin"] = "*"
-    headers["Access-Control-Expose-Headers"] = "*"
+    headers.extend({**g.headers, "x-request-id": g.request_id, **FOR_BROWSERS})
     if _wire_of_path() is messages:
         headers["request-id"] = g.request_id
     if request.method == "OPTIONS":

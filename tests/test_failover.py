@@ -480,7 +480,7 @@ def test_a_caller_who_leaves_while_one_is_silent_is_asked_for_nowhere_else(start
 
 def test_a_kept_connection_that_just_closed_is_no_failure(matrix, monkeypatch):
     """The provider closes an idle connection in the very moment in which it is used again."""
-    monkeypatch.setattr("relay.upstream.STALE_S", LIMIT_S)
+    monkeypatch.setattr("relay.exchange.STALE_S", LIMIT_S)
     matrix.one.next(plain(COUNTS), [reset]).always(plain(COUNTS))
     told = [matrix.alice.chat(model="alone") for _ in range(3)]
     assert [each.status for each in told] == 3 * [200]
