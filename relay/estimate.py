@@ -41,6 +41,7 @@ _ideographs = _table(c=bytes(range(0xE4, 0xEA)))                     # by their 
 _CONTINUATIONS = bytes(range(0x80, 0xC0))
 _ASCII_AND_IDEOGRAPHS = bytes((*range(0x80), *range(0xE4, 0xEA)))
 _HANGUL = bytes(range(0xEA, 0xEE))
+_INDIC = [bytes((0xE0, second)) for second in range(0xA4, 0xB8)]      # Devanagari to Sinhala
 
 
 def text(s: str) -> int:
@@ -80,9 +81,10 @@ def _count_foreign(data: bytes) -> float:
     kana = sum(map(data.count, (b"\xe3\x81", b"\xe3\x82", b"\xe3\x83")))
     hangul = len(others) - len(others.translate(None, _HANGUL))
     emoji = data.count(b"\xf0\x9f") + sum(data.count(bytes((0xE2, second))) for second in range(0x98, 0x9F))
-    rest = len(others) - marks - kana - hangul - emoji
+    indic = sum(map(data.count, _INDIC)) if b"\xe0" in data else 0
+    rest = len(others) - marks - kana - hangul - emoji - indic
     return (0.44 * len(b"".join(ideographs)) + 0.88 * len(ideographs)
-            + 0.88 * marks + 0.55 * kana + 0.87 * hangul + 3.2 * emoji + 0.43 * rest)
+            + 0.88 * marks + 0.55 * kana + 0.87 * hangul + 2.0 * emoji + 1.05 * indic + 0.43 * rest)
 
 
 def json_value(value: object) -> int:
