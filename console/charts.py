@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 720, 230, 0, 28, 26
 MARKS_MAX = 7
+MARK_ROOM = 17                     # half of what the text below the first bar takes
 
 
 @dataclass(frozen=True)
@@ -38,13 +39,14 @@ class Chart:
 
 
 def _ceiling(value: int | float) -> int | float:
-    """The next round number at or above a value: 1, 2, 4 or 6 times a power of ten."""
+    """The next round number at or above a value, whose half is round as well; whole for values from 1 on."""
     if value <= 0:
         return 1
     step = 10 ** (len(str(int(value))) - 1) if value >= 1 else 0.1
     while step > value:
         step /= 10
-    return next(n * step for n in (1, 2, 4, 6, 10) if n * step >= value)
+    rounds = (1, 2, 4, 6, 8, 10) if step < 10 else (1, 1.2, 1.6, 2, 3, 4, 6, 8, 10)
+    return next(top for top in (round(n * step) if step >= 1 else n * step for n in rounds) if top >= value)
 
 
 def _frame(label, series, points, top, write):
@@ -52,7 +54,8 @@ def _frame(label, series, points, top, write):
     grid = [(TOP + plot * (1 - half / 2), write(top * half // 2 if top >= 2 else top * half / 2)) for half in (0, 1, 2)]
     slot = (WIDTH - LEFT) / max(len(points), 1)
     every = -(-len(points) // MARKS_MAX) or 1
-    marks = [(round(LEFT + slot * (i + 0.5), 1), name) for i, (name, _) in enumerate(points) if i % every == 0]
+    marks = [(max(MARK_ROOM, round(LEFT + slot * (i + 0.5), 1)), name)
+             for i, (name, _) in enumerate(points) if i % every == 0]
     rows = [(name, [write(v) for v in values]) for name, values in points]
     return {"label": label, "series": series, "grid": grid, "marks": marks, "rows": rows}, slot, plot
 

@@ -10,7 +10,7 @@ from flask import Blueprint, Response, g, jsonify, render_template, request
 from werkzeug.exceptions import HTTPException
 
 import billing
-from console import holdings, public, tokens
+from console import format, holdings, public, tokens
 from console.current import member, state
 from console.i18n import gettext as _
 from console.i18n import lazy_gettext as _l
@@ -92,8 +92,22 @@ def _answered(caller: gate.Caller) -> Response:
 
 def _refused(err: errors.RelayError) -> Response:
     """The error in the wire's shape, with its sentence in the visitor's language for the page."""
-    response = jsonify(CHAT.error(err, g.request_id) | {"sentence": _(err.sentence)})
+    shape = CHAT.error(err, g.request_id)
+    response = jsonify(shape | {"sentence": _sentence(err, shape["error"]["message"])})
     response.status_code = err.status
     if err.retry_after is not None:
         response.headers["Retry-After"] = str(err.retry_after)
     return response
+
+
+def _sentence(err: errors.RelayError, message: str) -> str:
+    """What the page says of an error: its sentence, and what its message says besides."""
+    if err.code == errors.NotCovered.code:
+        has = holdings.of(member().id).available
+        return _("Your pockets do not cover this call. They hold %(grant)s LLM tokens, %(quota)s of quota and"
+                 " %(wallet)s in the wallet.", grant=format.count(has.grant), quota=format.money_short(has.quota),
+                 wallet=format.money_short(has.wallet))
+    said = _(err.sentence)
+    if message.startswith(err.sentence.rstrip(".")) and said == err.sentence:
+        return message                                  # it says the same in more words
+    return said if message in (said, err.sentence) else f"{said} {message}"

@@ -112,9 +112,9 @@ def page():
         "member/usage.html", asked=asked, found=asked.calls(until).page(conn, before, after), tokens=token_names(),
         outcomes=OUTCOMES, measures=MEASURES, measure=measure, per_model=per_model, total=sum_up(rows),
         chart=chart(rows, asked.span, measure, per_model), presets=presets(), choices={
-            "token": [("", _("All tokens")), *token_names().items()],
-            "model": [("", _("All models")), *((name, name) for name in known)],
-            "outcome": [("", _("All outcomes")), *((name, text) for name, (text, _kind) in OUTCOMES.items())]},
+            "token": [("", _("All")), *token_names().items()],
+            "model": [("", _("All")), *((name, name) for name in known)],
+            "outcome": [("", _("All")), *((name, text) for name, (text, _kind) in OUTCOMES.items())]},
         retention_days=state().settings.retention.requests_days)
 
 

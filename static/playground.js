@@ -55,8 +55,7 @@ async function refused(response) {
   if (response.redirected) return words.signedOut;
   try {
     const doc = await response.json();
-    const message = doc.error?.message ?? "";
-    return [doc.sentence, message].filter((one, i, all) => one && all.indexOf(one) === i).join(" ");
+    return doc.sentence ?? doc.error.message;
   } catch {
     return response.status === 400 ? words.signedOut : `${words.odd} (${response.status})`;
   }

@@ -21,6 +21,9 @@ from browser_stage import Visitors, sign_in  # noqa: E402
 from lived_in import PASSWORD  # noqa: E402
 from stage import free_port, in_thread, shown_config  # noqa: E402
 
+import accounts  # noqa: E402
+import billing  # noqa: E402
+
 FOLDER = ROOT / "screenshots"
 WIDTHS, THEMES, LANGUAGES = {"wide": 1280, "narrow": 390}, ("light", "dark"), {"en": "en-GB", "zh": "zh-CN"}
 
@@ -65,10 +68,10 @@ def new_password(page) -> None:
     page.wait_for_url("**/password#access")
 
 
+BY_ALICE = {"model-test-talk": conversation}
 BY_BOB = {
     "token-fresh": fresh_token,
     "token-mistaken": lambda page: submit(page, "/console/tokens/new", rpm="0"),
-    "model-test-talk": conversation,
     "wallet-code-wrong": lambda page: submit(page, "/console/wallet", code="AAAA-BBBB"),
     "account-mistaken": lambda page: submit(page, "/console/account", current="no", password="12345678", again="x"),
 }
@@ -106,9 +109,9 @@ def live_relay(folder: Path):
     """DeepSeek and Zhipu have keys here, and nobody listens where they should be."""
     config, nowhere = shown_config(folder), f"http://127.0.0.1:{free_port()}"
     text = config.read_text(encoding="utf-8")
-    for name in ("https://api.deepseek.com", "https://open.bigmodel.cn/api/paas/v4"):
-        text = text.replace(f'base_url = "{name}"', f'base_url = "{nowhere}"\nallow_private = true')
-    config.write_text(re.sub(r"wire_urls = .*", "", text), encoding="utf-8")
+    text = re.sub(r'^base_url = "(https://api.deepseek.com|https://open.bigmodel.cn/api/paas/v4)"',
+                  f'base_url = "{nowhere}"\nallow_private = true', text, flags=re.M)
+    config.write_text(re.sub(r"^wire_urls = .*", "", text, flags=re.M), encoding="utf-8")
     relay = in_thread(config, folder / "relay.db")
     month = lived_in.live(relay.app, busy=0.2)
     return relay, month
@@ -126,6 +129,7 @@ def photograph(browser, address: str, pages: dict, wanted: list[str], state=None
             page.expected = [""]                          # what pages complain of is the tests' business
             for name, what in pages.items():
                 page.goto(what) if isinstance(what, str) else what(page)
+                page.evaluate("scrollTo(0, 0)")
                 page.screenshot(path=FOLDER / f"{width}-{theme}-{language}" / f"{name}.png", full_page=True)
     return len(looks) * len(pages)
 
@@ -147,6 +151,7 @@ def main(wanted: list[str]) -> None:
             photograph(browser, relay.url, lived_in.public_pages() | BY_NOBODY, wanted),
             photograph(browser, relay.url, lived_in.member_pages(month), wanted, state["alice"]),
             photograph(browser, relay.url, lived_in.admin_pages(month), wanted, state["carol"]),
+            photograph(browser, relay.url, BY_ALICE, wanted, state["alice"]),
             photograph(browser, relay.url, BY_BOB, wanted, state["bob"]),
             photograph(browser, relay.url, BY_CAROL, wanted, state["carol"])))
 
@@ -160,13 +165,12 @@ def main(wanted: list[str]) -> None:
 
 def photograph_first_start(browser, folder: Path, stack: ExitStack, wanted: list[str]) -> int:
     """The set-up page, and the pages of whoever has done nothing yet."""
-    import accounts
-
     relay = empty_relay(folder)
     stack.callback(relay.stop)
     key = accounts.setup_key(relay.db)
     count = photograph(browser, relay.url, {"setup": f"/setup?key={key}"}, wanted)
-    accounts.set_up(relay.db, key, "carol", PASSWORD)
+    carol = accounts.set_up(relay.db, key, "carol", PASSWORD)
+    billing.credit(relay.db, carol.id, "grant", 100_000, "reward", "sign-up")
     return count + photograph(browser, relay.url, EMPTY, wanted, signed_in(browser, relay.url, "carol"))
 
 

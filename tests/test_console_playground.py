@@ -96,13 +96,21 @@ def test_what_the_token_may_not_is_refused_in_a_sentence(home, alice, browser, l
 def test_the_sentence_is_in_the_visitors_language(home, alice):
     browser = home.browser(alice, language="zh")
     answer = browser.send_json(f"/console/test/{home.token(alice, models=['other-2'])}", asked())
-    assert answer.get_json()["sentence"] == "该令牌不能使用此模型。"
+    assert answer.get_json()["sentence"].startswith("该令牌不能使用此模型。")
+
+
+def test_an_error_says_nothing_twice(home, alice, browser):
+    answer = browser.send_json(f"/console/test/{home.token(alice)}", asked() | {"messages": [
+        {"role": "user", "content": "word " * 8000}]}).get_json()
+    assert answer["sentence"].count("context limit") == 1 and "5,000" in answer["sentence"].replace("5000", "5,000")
 
 
 def test_empty_pockets_are_refused_before_any_model_is_asked(home):
     bob = home.member("bob")
     answer = home.browser(bob).send_json(f"/console/test/{home.token(bob)}", asked())
     assert answer.status_code == 402 and answer.get_json()["error"]["code"] == "insufficient_balance"
+    assert answer.get_json()["sentence"] == (
+        "Your pockets do not cover this call. They hold 0 LLM tokens, ¥0.00 of quota and ¥0.00 in the wallet.")
     free = home.browser(bob).send_json(f"/console/test/{home.token(bob)}", asked(model="gratis-3"))
     assert free.status_code == 200 and said(free)
     assert "Not charged" not in home.browser(bob).get(
