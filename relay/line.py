@@ -119,8 +119,7 @@ class Watcher:
                 if not line.left and gone():
                     line.left, line.cut_at = True, now + line.drain_s
                 if line.left and now >= line.cut_at:
-                    self.forget(line)
-                    line.cut()
+                    line.cut()         # again and again, until it is closed: it may only now be connecting
             if self._lines:
                 self._busy.set()
 
@@ -145,8 +144,9 @@ def connect(line: Line, host: str, port: int, secure: bool, connect_s: float) ->
             line.attach(sock)
             sock.connect(address)
             if secure:
-                sock = _trust().wrap_socket(sock, server_hostname=host)
+                sock = _trust().wrap_socket(sock, server_hostname=host, do_handshake_on_connect=False)
                 line.attach(sock)
+                sock.do_handshake()
             return sock
         except OSError as err:
             sock.close()

@@ -1,5 +1,6 @@
 """Connections lead to public addresses only, unless the operator says otherwise, and belong to one call at a time."""
 
+import contextlib
 import ipaddress
 import socket
 import threading
@@ -12,7 +13,7 @@ from fake_upstream import Gate, answer, end, head
 import relay.line
 from relay.catalog import Upstream
 from relay.exchange import Connections
-from relay.line import Line, PrivateAddress, Watcher, check_public
+from relay.line import Line, PrivateAddress, Watcher, check_public, connect
 
 PRIVATE = ["10.0.0.1", "172.16.3.4", "192.168.1.1", "169.254.169.254", "0.0.0.0", "100.64.0.1", "224.0.0.1", "::",
            "fe80::1%eth0", "fc00::1", "fec0::1", "::ffff:10.0.0.1", "::7f00:1", "64:ff9b::7f00:1", "64:ff9b:1::7f00:1",
@@ -100,6 +101,31 @@ def test_a_large_request_may_take_as_long_to_send_as_an_answer_to_come(kept):
             line.wait_at_most(0.05)            # as for the end of a stream
             line = Line(allow_private=True)
         assert read(sent(connections, line, url, body, connect_s=0.1)) == b"ok" and line.fresh is not kept
+
+
+@pytest.mark.parametrize("secure", [False, True], ids=["to connect", "to shake hands"])
+def test_who_waits_for_a_peer_that_does_not_answer_hears_that_the_caller_has_left(secure):
+    """The first peer's queue is full, so the kernel takes no further connection; the second takes it and is silent."""
+    line, ended, watcher = Line(allow_private=True), threading.Event(), Watcher()
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=8 if secure else 0))
+        for _ in range(0 if secure else 4):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(listener.getsockname())
+
+        def wait() -> None:
+            with contextlib.suppress(OSError):
+                connect(line, *listener.getsockname(), secure, 30).close()
+            ended.set()
+
+        threading.Thread(target=wait, daemon=True).start()
+        if secure:
+            peer, _ = listener.accept()
+            assert stack.enter_context(peer).recv(1) == b"\x16", "its hello"
+        watcher.watch(line, lambda: True)
+        assert ended.wait(10)
+        watcher.forget(line)
 
 
 # Who watches for callers that leave
