@@ -16,6 +16,7 @@ from db import Database
 
 NAME_LENGTH_MAX = 64
 COUNT_MAX = 1_000_000_000
+MAPPED_BITS = 96                   # of ::ffff:0:0/96 (RFC 4291, 2.5.5.2)
 SHAPE = re.compile(r"sk-[A-Za-z0-9_-]{43}", re.ASCII).fullmatch
 LIMITS = ("rpm", "tpm", "calls_at_once", "cap_day", "cap_month")
 
@@ -122,12 +123,21 @@ def _checked(name: str, *, models: list[str] | None = None, addresses: list[str]
     if expires_at is not None and expires_at <= _now():
         raise TokenError("The expiry lies in the past.", "expires_at")
     try:
-        networks = [str(ipaddress.ip_network(address.strip(), strict=False)) for address in addresses or ()]
+        networks = [str(_network(address.strip())) for address in addresses or ()]
     except ValueError as err:
         raise TokenError(f"{err}.", "addresses") from None
     return {"name": name, "models": json.dumps(sorted(set(models))) if models else None,
             "addresses": json.dumps(networks) if networks else None, "expires_at": expires_at,
             **{limit: limits.get(limit) for limit in LIMITS}}
+
+
+def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+    """The network that a text names; one of IPv4 addresses written as IPv6 (::ffff:10.0.0.1) is one of IPv4."""
+    network = ipaddress.ip_network(text, strict=False)
+    mapped = getattr(network.network_address, "ipv4_mapped", None)
+    if mapped is None or network.prefixlen < MAPPED_BITS:
+        return network
+    return ipaddress.IPv4Network((mapped, network.prefixlen - MAPPED_BITS))
 
 
 def _now() -> int:
