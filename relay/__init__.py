@@ -108,7 +108,7 @@ def serve(wire, caller: gate.Caller) -> Response:
         given = given_body()
         if wire is chat and cursor.recognises(given):
             wire = cursor                               # its row says chat: that is what it is asked and answered
-        ask = wire.read(given, **_wanted(wire, "key"))
+        ask = wire.read(given, **_wanted(wire, caller, "key"))
         meter.asked(ask)
         model, targets = relay.catalog.targets(ask.model, meter.wire)
         relay.gate.admit(caller, ask, model)
@@ -117,7 +117,8 @@ def serve(wire, caller: gate.Caller) -> Response:
         reply = relay.sender.send(_errand(relay, wire, ask, meter), targets)
         spoken = WIRES[reply.target.wire]
         meter.serve_from(reply.target, TEXTS[spoken.NAME])
-        turn = answer.Turn(wire, spoken, ask, reply, meter, _wanted(wire, "key", "created_at", "request_id"))
+        turn = answer.Turn(wire, spoken, ask, reply, meter,
+                           _wanted(wire, caller, "key", "created_at", "request_id"))
         if not ask.stream:
             return Response(answer.whole(turn), content_type="application/json")
     except BaseException as err:
@@ -161,9 +162,14 @@ def caller_gone():
     return request.environ.get("waitress.client_disconnected", lambda: False)
 
 
-def _wanted(wire, *names: str) -> dict:
+def seal_key(caller: gate.Caller) -> str:
+    """What seals the reasoning that a caller carries for us: what another member got is not believed."""
+    return f"{current_app.secret_key}|{caller.user_id}"
+
+
+def _wanted(wire, caller: gate.Caller, *names: str) -> dict:
     """Of what a wire may want to know beside its request, these that it does."""
     if not hasattr(wire, "WANTS"):
         return {}
-    known = {"key": current_app.secret_key, "created_at": int(time.time()), "request_id": g.request_id}
+    known = {"key": seal_key(caller), "created_at": int(time.time()), "request_id": g.request_id}
     return {name: known[name] for name in names if name in wire.WANTS}

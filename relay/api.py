@@ -22,6 +22,7 @@ from relay import (
     messages,
     metrics,
     responses,
+    seal_key,
     serve,
     tokens,
 )
@@ -147,8 +148,8 @@ def count_tokens() -> dict:
 
 def count_input_tokens() -> dict:
     """The same in OpenAI's words, for a Responses request."""
-    identify()
-    return responses.count_tokens(given_body(), current_app.secret_key)
+    caller = identify()
+    return responses.count_tokens(given_body(), seal_key(caller))
 
 
 def websocket(rest: str) -> Response:

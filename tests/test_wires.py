@@ -389,6 +389,23 @@ def test_anthropics_pages_of_models(stage):
         assert_error("messages", told, 400, "invalid_request_error")
 
 
+def test_sealed_reasoning_is_believed_by_who_it_was_given_to(stage, person, fake):
+    alice = stage()
+    bob = person("bob", alice.relay).given(wallet="10")
+    fake.always(Says("Sunny.", "Hm, a secret."))
+    asked = {"model": "test-model", "input": "How?", "include": ["reasoning.encrypted_content"]}
+    thought, said = alice.post("/v1/responses", asked).json["output"]
+    given = {"type": "reasoning", "summary": [{"type": "summary_text", "text": "In short."}],
+             "encrypted_content": thought["encrypted_content"]}
+    forged = given | {"encrypted_content": given["encrypted_content"][:-4] + "AAAA"}
+    seen = []
+    for who, item in ((alice, given), (bob, given), (alice, forged)):
+        more = asked | {"input": [item, said, {"role": "user", "content": "And?"}]}
+        assert who.post("/v1/responses", more).status == 200
+        seen.append(fake.requests[-1].json["messages"][0]["reasoning_content"])
+    assert seen == ["Hm, a secret.", "In short.", "In short."]
+
+
 def test_the_input_of_a_response_is_counted_for_nothing(stage, fake):
     alice = stage()
     one = alice.relay.client(mint(alice, rpm=1))
