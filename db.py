@@ -40,6 +40,8 @@ SHARED_READERS = 4                                 # connections for reads of on
 LOOK_S = 0.5                                       # how long a look at the free space counts
 RESERVE_BYTES_MAX = 32 << 20                       # kept free for the ends of calls that have begun, or 5 % if less
 NEARLY_FULL = "the disk is nearly full"
+MOVED = "the file was removed or replaced while it is in use: put it back, or restore a backup and start again"
+BESIDE = ("", "-wal", "-shm", "-journal", ".lock")         # what belongs to a database file, by the end of its name
 PRAGMAS = {
     "rw": ("synchronous = FULL", "foreign_keys = ON", "recursive_triggers = ON", "temp_store = MEMORY",
            "cache_size = -8000", "journal_size_limit = 67108864"),
@@ -65,6 +67,7 @@ class Database:
         self._looked_at = -LOOK_S
         with _said(f"{self.path} cannot be opened"):
             make_file(self.path)
+            self._identity = _identity(self.path)
             conn = connect(self.path)
             migrate(conn, self.path)
         if writer and sqlite3.sqlite_version_info < SAFE_SQLITE:
@@ -113,8 +116,8 @@ class Database:
         """
         now = time.monotonic()
         if now - self._looked_at > LOOK_S:
-            if not self._has_room():
-                raise StorageError(NEARLY_FULL)
+            if obstacle := self._obstacle():
+                raise StorageError(obstacle)
             self._looked_at = now
         return self._writer.write(fn, args, synced=False)
 
@@ -132,7 +135,7 @@ class Database:
     @property
     def problem(self) -> str | None:
         """Why the disk refused the last write, or would refuse one soon."""
-        return self._writer.problem or (None if self._has_room() else NEARLY_FULL)
+        return self._writer.problem or self._obstacle()
 
     def serve_lock(self) -> None:
         """Be the one server of this file until `close`. Raises Unusable if another is."""
@@ -142,7 +145,7 @@ class Database:
     def backup(self, target: str | Path) -> None:
         """Write a consistent, compact copy to `target`, whole or not at all, while others read and write."""
         target = Path(target)
-        if target.exists() and target.samefile(self.path):
+        if os.path.realpath(target) in {os.path.realpath(self.path) + end for end in BESIDE}:
             raise StorageError(f"{target} is the database itself")
         with _said(f"the backup {target} cannot be written"), _draft(target) as draft:
             vacuum_into(self.path, draft)
@@ -156,9 +159,15 @@ class Database:
             os.close(self._lock_file)
             self._lock_file = None
 
-    def _has_room(self) -> bool:
-        disk = os.statvfs(self.path.parent)
-        return disk.f_bavail * disk.f_frsize >= min(RESERVE_BYTES_MAX, disk.f_blocks * disk.f_frsize // 20)
+    def _obstacle(self) -> str | None:
+        """Why nothing should begin now."""
+        try:
+            moved = _identity(self.path) != self._identity
+            disk = os.statvfs(self.path.parent)
+        except OSError:
+            return MOVED
+        needed = min(RESERVE_BYTES_MAX, disk.f_blocks * disk.f_frsize // 20)
+        return MOVED if moved else NEARLY_FULL if disk.f_bavail * disk.f_frsize < needed else None
 
 
 class _Connection(sqlite3.Connection):
@@ -300,6 +309,12 @@ def _replace_file(path: Path, draft: Path, kept: Path) -> Path | None:
     finally:
         os.close(lock)
     return kept if existed else None
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    """What tells a file from another one that takes its name."""
+    found = os.stat(path)
+    return found.st_dev, found.st_ino
 
 
 def make_file(path: Path, empty: bool = True) -> None:

@@ -331,8 +331,9 @@ def check(given: dict, env: Mapping[str, str]) -> Settings:
     if wrong:
         raise SettingsError(wrong)
     replace = msgspec.structs.replace
+    file = os.path.realpath(HERE / settings.database.path)     # one file has one lock, whichever links lead to it
     return replace(
-        settings, database=DatabaseFile(path=str(HERE / settings.database.path)),
+        settings, database=DatabaseFile(path=file),
         upstreams=tuple(replace(each, keys=tuple(own)) for each, own in zip(settings.upstreams, keys, strict=True)))
 
 

@@ -249,6 +249,19 @@ def test_no_call_begins_on_a_disk_that_is_nearly_full_but_those_that_run_may_end
     assert book.close(call_id, Usage(1, 0, 0)).wallet == PRICE.input
 
 
+def test_no_call_begins_while_the_file_is_not_where_it_was(book, monkeypatch, tmp_path):
+    book.give(ALICE, wallet="1")
+    monkeypatch.setattr(db, "LOOK_S", -1)
+    os.rename(book.db.path, tmp_path / "elsewhere.db")
+    with pytest.raises(StorageError, match="removed or replaced"):
+        book.hold(ALICE, Usage(1, 0, 0))
+    assert "removed or replaced" in book.db.problem and not book.db.healthy
+    book.db.path.write_bytes(b"")
+    assert "removed or replaced" in book.db.problem
+    os.rename(tmp_path / "elsewhere.db", book.db.path)
+    assert book.db.healthy and book.hold(ALICE, Usage(1, 0, 0))
+
+
 # ---- the file ------------------------------------------------------------------------------------------------------
 
 def test_the_files_are_for_their_owner_only(tmp_path):
@@ -409,8 +422,12 @@ def test_a_backup_under_load_is_whole(book, tmp_path):
 def test_a_backup_goes_nowhere_or_whole(book, tmp_path):
     with pytest.raises(StorageError):
         book.db.backup(tmp_path / "no such folder" / "copy.db")
+    (tmp_path / "link.db").symlink_to(book.db.path)
+    for end in ("", "-wal", "-shm", ".lock"):
+        with pytest.raises(StorageError, match="itself"):
+            book.db.backup(f"{book.db.path}{end}")
     with pytest.raises(StorageError, match="itself"):
-        book.db.backup(book.db.path)
+        book.db.backup(tmp_path / "link.db")
     book.db.backup(tmp_path / "copy.db")
     book.db.write(note, "later")
     book.db.backup(tmp_path / "copy.db")

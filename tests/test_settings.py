@@ -158,8 +158,13 @@ def test_the_file_beside_the_code_is_read_if_there_is_one(tmp_path, monkeypatch)
 
 def test_a_database_path_does_not_depend_on_where_the_relay_is_started(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert settings.load(env={}).database.path == str(settings.HERE / "data/relay.db")
+    assert settings.load(env={}).database.path == str(settings.HERE.resolve() / "data/relay.db")
     assert check(database={"path": "/srv/relay.db"}).database.path == "/srv/relay.db"
+
+
+def test_a_database_behind_a_link_is_the_one_it_leads_to(tmp_path):
+    (tmp_path / "link.db").symlink_to(tmp_path / "relay.db")
+    assert check(database={"path": str(tmp_path / "link.db")}).database.path == str(tmp_path.resolve() / "relay.db")
 
 
 @pytest.mark.parametrize(("content", "said"), [
