@@ -63,7 +63,7 @@ class House:
     def called(self, who, token_id: int, *, at: int | None = None, model: str = "plain-1", usage=(1000, 200, 100),
                outcome: str | None = "complete", **facts) -> str:
         """Let a call have happened at a time (ms), charged by the ledger; its id. `outcome` None: it runs."""
-        at = at or billing.now_ms() - 60_000
+        at = at or billing.now_ms()
         call_id = f"{billing.first_id(at)}{secrets.token_hex(10)}"
         day = datetime.fromtimestamp(at / 1000, ZoneInfo(self.relay.settings.site.timezone)).date()
         call = billing.Call(call_id, who.id, token_id, "chat", model, True, at, str(day))

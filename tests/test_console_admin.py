@@ -127,7 +127,7 @@ def test_the_own_password_cannot_be_guessed_from_a_screen_left_alone(home, alice
 # ---- members -------------------------------------------------------------------------------------------------------
 
 def test_members_are_listed_with_what_they_have_and_used(home, alice, bob, desk):
-    home.called(alice, home.token(alice), usage=(1000, 0, 1000))
+    home.called(alice, home.token(alice), usage=(1000, 0, 1000), at=billing.now_ms() - 60_000)
     plans.give_plan(home.db, bob.id, "pro", quota=nano("40"), days=30)
     seen = desk.read("/admin/")
     assert re.search(r"alice since .{16} Free 0 ¥0.00 ¥49\.996 ¥0\.01 1 calls 1 minute ago", seen), seen
