@@ -140,7 +140,11 @@ class Server:
         _share_arenas()
         logging.getLogger("waitress.queue").setLevel(logging.ERROR)
         self._map: dict = {}
-        self._server = waitress.server.create_server(self._drain, self._map, **_options(settings.server))
+        try:
+            self._server = waitress.server.create_server(self._drain, self._map, **_options(settings.server))
+        except (OSError, ValueError) as err:       # the latter for a host whose name nobody knows
+            there = f"{settings.server.host}:{settings.server.port}"
+            raise OSError(f"{there} cannot be listened on: {getattr(err, 'strerror', None) or err}") from err
         for listener in self._listeners():
             listener.channel_class = Channel
 

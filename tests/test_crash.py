@@ -13,11 +13,14 @@ import sys
 import threading
 from pathlib import Path
 
+import msgspec
 import pytest
 from client import assert_openai_error
 from fake_upstream import DONE, Gate, stream
 from providers import openai_stream, plain, usage, words
 from stage import LIMIT_S, ROOT, wait_until, write_config
+
+from server import Server
 
 KILLS = 20
 CALLERS = 8
@@ -265,3 +268,12 @@ def serve(config: Path, before: list[str] | tuple = ()) -> subprocess.CompletedP
     return subprocess.run(
         [*before, sys.executable, "app.py"], cwd=ROOT, env=os.environ | {"RELAY_CONFIG": str(config)},
         capture_output=True, text=True, timeout=LIMIT_S)
+
+
+@pytest.mark.parametrize("host, said", [
+    ("127.0.0.1", "in use"), ("no.such.host.invalid", "host"), ("1.2.3.4", "assign")])
+def test_an_address_that_cannot_be_listened_on_is_named(relay, host, said):
+    settings = relay.app.extensions["relay"].settings
+    there = msgspec.structs.replace(settings.server, host=host, port=relay.port)
+    with pytest.raises(OSError, match=f"{host}:{relay.port} .*{said}"):
+        Server(relay.app, msgspec.structs.replace(settings, server=there))
