@@ -11,7 +11,7 @@ from pathlib import Path
 from flask import current_app, g, render_template, request, url_for
 from werkzeug.exceptions import HTTPException, ServiceUnavailable
 
-from console import charts, current, format, forms, i18n, session
+from console import charts, current, format, forms, i18n, incoming, session
 from console.i18n import lazy_gettext as _
 from db import StorageError
 
@@ -41,6 +41,7 @@ def register(app, settings) -> None:
     """Puts the console on an application. `settings` are those in force at the start (cookies, secret key)."""
     from console import account, admin, docs, invites, overview, playground, public, signin, tokens, usage, wallet
 
+    incoming.install(app)
     i18n.install(app)
     format.install(app)
     session.install(app, settings)

@@ -3,6 +3,7 @@
 WTForms' own sentences come from its own catalogues; ours win where both know a sentence.
 """
 
+from flask import request
 from flask_wtf import FlaskForm
 from wtforms import SelectChoice
 from wtforms.i18n import get_translations as wtforms_sentences
@@ -29,6 +30,10 @@ class Form(FlaskForm):
     """A form that shows its errors beside its fields. Only declared fields are read: no mass assignment."""
 
     class Meta(FlaskForm.Meta):
+        def wrap_formdata(self, form, formdata):
+            """What was typed. Files are not asked for anywhere, and one in place of a text is nothing."""
+            return request.form if form.is_submitted() else None
+
         def get_translations(self, form):
             return _Sentences()
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 SIZE = 30                          # rows on a page
 REACH = 10_000                     # rows that one page may look at
+KEY_MAX = 2**63 - 1                # the largest integer of SQLite: an address may hold any
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,8 @@ class List:
     def _span(self, start, older: bool) -> dict:
         """The keys to look at: one lower bound and one upper one, for of two an index uses but one."""
         span = {"low": self.low, "from": ">=", "high": self.high, "to": "<"}
+        if isinstance(start, int):
+            start = max(-KEY_MAX, min(start, KEY_MAX))
         if start is not None and older:
             span["high"] = start if self.high is None else min(start, self.high)
         elif start is not None and (self.low is None or start >= self.low):

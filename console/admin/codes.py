@@ -4,6 +4,7 @@ Owns these pages. The codes themselves are `plans`' business; they are in no fil
 saves from the page that shows them.
 """
 
+import re
 import secrets
 
 from flask import Response, flash, make_response, render_template, request, url_for
@@ -169,7 +170,7 @@ def codes_file():
 # ---- revoking ------------------------------------------------------------------------------------------------------
 
 def _ticked() -> list[int]:
-    return [int(each) for each in request.values.getlist("code") if each.isascii() and each.isdigit()][:COUNT_MAX]
+    return [int(each) for each in request.values.getlist("code") if re.fullmatch("[0-9]{1,18}", each)][:COUNT_MAX]
 
 
 @pages.get("/codes/revoke")
