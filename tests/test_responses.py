@@ -222,6 +222,26 @@ def test_it_reads_nothing_after_the_upstream_died():
         "code": "server_error", "message": errors.UpstreamTimeout.sentence}
 
 
+def test_a_call_whose_id_is_taken_gets_another():
+    """Some servers count each answer's calls from 0. Agents take an id that they know for the call that they ran."""
+    asked = ask(stream=True, tools=[{"type": "function", "name": "f"}], input=[
+        {"role": "user", "content": "Hi"},
+        {"type": "function_call", "call_id": "call_0", "name": "f", "arguments": "{}"},
+        {"type": "function_call_output", "call_id": "call_0", "output": "1"},
+        {"role": "assistant", "content": "", "tool_calls": [
+            {"id": "call_1", "function": {"name": "f", "arguments": "{}"}}]},
+        {"role": "user", "content": "Again"}])
+    calls = [{"index": at, "id": id, "type": "function", "function": {"name": "f", "arguments": "{}"}}
+             for at, id in enumerate(("call_0", "call_1", "call_2", "call_2"))]
+    made = [f"call_{ID.removeprefix('resp_')}_{at}" for at in (0, 1)] + ["call_2", f"call_{ID.removeprefix('resp_')}_3"]
+    whole = responses.from_chat({"choices": [{"message": {"tool_calls": calls}, "finish_reason": "tool_calls"}]},
+                                asked, id=ID, created_at=CREATED)
+    assert [item["call_id"] for item in whole["output"]] == made
+    pieces = [call | {"function": {"name": "f", "arguments": part}} for call in calls for part in ("{", "}")]
+    told = stream([*(chunk({"tool_calls": [piece]}) for piece in pieces), chunk({}, "tool_calls")], asked)
+    assert [item["call_id"] for item in final(read_stream(told))["output"]] == made
+
+
 def test_ids_are_its_own_where_none_are_given():
     def made() -> dict:
         return final(read_stream(list(responses.stream_from_chat([chunk({"content": "x"}, "stop")], ask()))))

@@ -192,6 +192,13 @@ def _call_id(item: dict, at: str) -> str:
     raise BadRequest("A call and its output need a call_id.", param=f"{at}.call_id")
 
 
+def call_ids(body: dict) -> set[str]:
+    """The ids of all calls in the conversation so far, of a request that `to_chat` has taken."""
+    items = _items(body)
+    return ({_call_id(item, at) for at, kind, item in items if kind in CALLS}
+            | {call["id"] for at, kind, item in items if kind == "assistant says" for call in _chat_calls(item, at)})
+
+
 # What came back
 
 

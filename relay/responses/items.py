@@ -45,7 +45,8 @@ class Making:
 
     stem: str                              # what their ids are made of
     box: tools.Toolbox
-    key: bytes | str                             # seals reasoning; empty: reasoning is not sealed
+    key: bytes | str                       # seals reasoning; empty: reasoning is not sealed
+    taken: set[str] = field(default_factory=set)   # ids of calls that the caller knows
 
 
 @dataclass(slots=True, eq=False)
@@ -54,7 +55,8 @@ class Item:
 
     kind: str
     slot: int | None = None
-    call_id: str = ""
+    call_id: str = ""                      # the provider's
+    own_call_id: str = ""                  # the caller's
     name: str = ""
     blanks: int = 0                        # white space at the end of the arguments so far
     index: int = -1                        # output_index
@@ -93,10 +95,13 @@ class Item:
             self.tool = making.box.tool(self.name)
 
     def open(self, index: int, making: Making) -> "Item":
+        """A call whose id is missing or taken gets another: some servers count the calls of each answer from 0."""
         self.know(making)
         self.index, self.key = index, making.key
         self.id = f"{PREFIXES[self.shape]}_{making.stem}_{index}"
-        self.call_id = self.call_id or f"call_{making.stem}_{index}"
+        known = not self.call_id or self.call_id in making.taken
+        self.own_call_id = f"call_{making.stem}_{index}" if known else self.call_id
+        making.taken.add(self.own_call_id)
         return self
 
     @property
@@ -125,7 +130,7 @@ class Item:
 
     def _call(self, text: str, status: str) -> dict:
         kind = self.tool.kind
-        told = {"id": self.id, "type": CALLS[kind], "status": status, "call_id": self.call_id}
+        told = {"id": self.id, "type": CALLS[kind], "status": status, "call_id": self.own_call_id}
         if kind == "local_shell":
             return told | {"action": _action(text)}
         told["name"] = self.tool.name
