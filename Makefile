@@ -32,7 +32,7 @@ screenshots: $(VENV)/ready-to-test ## photograph every page into screenshots/ (C
 soak: $(VENV)/ready         ## ten minutes of random faults: nothing may grow, and every charge must be right
 	$(IN) -m bench.soak
 
-bench: $(VENV)/ready        ## measure the relay, beside LiteLLM where `python -m bench --install-peer` was run
+bench: $(VENV)/ready        ## measure the relay, beside others where `python -m bench --install-peer` was run
 	$(IN) -m bench
 
 clean:                      ## remove the virtual environment and what tests leave behind

@@ -1,4 +1,4 @@
-"""`python -m bench`: starts the fake upstream, the relay and, where it is installed, the peer; prints a table."""
+"""`python -m bench`: starts the fake upstream, the relay and, where they are installed, its peers; prints a table."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def arguments() -> argparse.Namespace:
         "--only", metavar="NAME", action="append", help="one scenario: " + ", ".join(scenarios.all_of(False))
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--no-peer", action="store_true", help="leave the peer out even if it is installed")
-    parser.add_argument("--install-peer", action="store_true", help=f"install {peer.PACKAGE} and stop")
+    parser.add_argument("--no-peer", action="store_true", help="leave the peers out even if they are installed")
+    parser.add_argument("--install-peer", action="store_true", help="install the peers and stop")
     parser.add_argument("--folder", type=Path, help="where the files are kept (a temporary one, then removed)")
     return parser.parse_args()
 
@@ -57,8 +57,8 @@ def measure(options: argparse.Namespace, folder: Path) -> scenarios.Bench:
         raise SystemExit(f"no such scenario: {', '.join(sorted(unknown))}; there are {', '.join(chosen)}")
     with fake_upstream() as upstream:
         servers = [Relay(folder / "relay", upstream.port)]
-        if peer.installed() and not options.no_peer:
-            servers.append(peer.LiteLLM(folder / "peer", upstream.port))
+        if not options.no_peer:
+            servers += [each(folder / each.name, upstream.port) for each in peer.installed()]
         rounds = options.rounds or (1 if options.quick else 3)
         bench = scenarios.Bench(servers, upstream, folder, rounds, options.quick)
         try:
@@ -75,9 +75,10 @@ def measure(options: argparse.Namespace, folder: Path) -> scenarios.Bench:
 def about(options: argparse.Namespace) -> list[str]:
     """What the figures were measured on."""
     machine = f"{os.cpu_count()} cores, Python {platform.python_version()}, {platform.system()}"
-    compared = "peer not installed (python -m bench --install-peer)"
-    if peer.installed():
-        compared = "peer left out" if options.no_peer else f"peer: LiteLLM {peer.version()}, one worker"
+    compared = "no peer installed (python -m bench --install-peer)"
+    if found := peer.installed():
+        named = ", ".join(f"{each.name} {each.version()}" for each in found)
+        compared = "peers left out" if options.no_peer else f"peers, one process each: {named}"
     return [f"{machine}; upstream, load and servers share them; {compared}"]
 
 

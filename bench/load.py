@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from array import array
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 TAIL = 64  # bytes of a stream kept between two reads: a stamp or an end mark may be cut in two
 LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
@@ -51,6 +51,7 @@ class Job:
     events: int = 0  # per stream; 0: what `seconds` and `rate` make
     ramp_s: float = 1.0  # the streams start one after the other within this time
     wire: str = "chat"
+    headers: dict[str, str] = field(default_factory=dict)
     grace_s: float = 20.0  # streams that are still incomplete this long after their time have failed
 
 
@@ -60,10 +61,11 @@ def request(job: Job, content: str, stream: bool) -> bytes:
     if job.wire == "responses":
         asked = {"input": content, "max_output_tokens": 64}
     payload = json.dumps({"model": job.model, **asked} | ({"stream": True} if stream else {})).encode()
+    more = "".join(f"{name}: {value}\r\n" for name, value in job.headers.items())
     path = job.path.replace(WIRES["chat"].path, WIRES[job.wire].path)
     return (
         f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {job.token}\r\n"
-        f"Content-Type: application/json\r\nContent-Length: {len(payload)}\r\n\r\n"
+        f"Content-Type: application/json\r\n{more}Content-Length: {len(payload)}\r\n\r\n"
     ).encode() + payload
 
 

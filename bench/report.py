@@ -16,8 +16,13 @@ TARGETS = [  # (what, sentence, whether it is met by the medians {label: {target
     ("start to first answer, s", "at most 1.5 s", lambda row: row["relay"] <= 1.5),
     (
         "32 callers: calls/s",
-        "at least 8 x the peer",
+        "at least 8 x LiteLLM's",
         lambda row: row["relay"] >= 8 * row["litellm"] if "litellm" in row else None,
+    ),
+    (
+        "32 callers: calls/s",
+        "no less than a bare gateway's for Node",
+        lambda row: row["relay"] >= row["portkey"] if "portkey" in row else None,
     ),
 ]
 ROWS_LABEL = "call beside rows: p50 ms"
@@ -65,7 +70,7 @@ def number(value: float | None) -> str:
 
 def text(table: dict, about: list[str], failures: list[str]) -> str:
     """The table for people."""
-    names = [name for name in ("direct", "relay", "litellm") if any(name in row for row in table.values())]
+    names = [name for name in ("direct", "relay", "litellm", "portkey") if any(name in row for row in table.values())]
     rows = [label for label in table if label != ROWS_LABEL]
     beside = {f"call beside {name}: p50 ms": value for name, value in table.get(ROWS_LABEL, {}).items()}
     width = max(map(len, [*rows, *beside]), default=0) + 2

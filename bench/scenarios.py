@@ -50,7 +50,7 @@ class Bench:
 
     def run(self, target: Target, **wishes) -> dict:
         """Run a load against a target; what it reports. The first failure is kept for the report."""
-        job = Job(target.port, target.path, target.token, MODEL, **wishes)
+        job = Job(target.port, target.path, target.token, MODEL, headers=target.headers, **wishes)
         found = load.run(job)
         if found["failure"]:
             self.failures.append(f"{target.name}, {wishes}: {found['failure'][:200]}")

@@ -8,7 +8,7 @@ import os
 import socket
 import subprocess
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -25,6 +25,7 @@ class Target:
     path: str = "/v1/chat/completions"
     token: str = "sk-none"
     pid: int | None = None
+    headers: dict[str, str] = field(default_factory=dict)    # what a call must say besides the usual
 
     def rss_mib(self) -> float:
         """Resident memory of the process and all its descendants, in MiB."""
@@ -38,7 +39,7 @@ class Target:
         """Whether one plain call is answered with 200."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
         body = {"model": MODEL, "messages": [{"role": "user", "content": "hello"}], "max_tokens": 64}
-        headers = {"Authorization": f"Bearer {self.token}", "Content-Type": "application/json"}
+        headers = {"Authorization": f"Bearer {self.token}", "Content-Type": "application/json", **self.headers}
         try:
             connection.request("POST", self.path, json.dumps(body), headers)
             return connection.getresponse().status == 200
