@@ -85,10 +85,11 @@ def filled(chosen, at: snippets.Place) -> list[tuple[snippets.Snippet, str]]:
     return [(snippet, snippets.render(snippet, at)) for snippet in chosen]
 
 
-def ready(at: snippets.Place) -> list[tuple[snippets.Tool, list, list]]:
-    """Every tool that can be set up by copying or by a click, filled in: (tool, [(snippet, text)], [(name, link)])."""
-    return [(tool, filled(tool.snippets, at), filled_links(tool, at))
-            for tool in snippets.TOOLS if tool.snippets or tool.links]
+def ready(at: snippets.Place) -> list[tuple[snippets.Tool, list, list, list]]:
+    """Every tool, filled in: (tool, [(snippet, text)], [(name, link)], [(label, value)] where it has only a form)."""
+    asked = [("Base URL", at.base_url), ("API Key", at.token), ("Model", at.model)]
+    return [(tool, filled(tool.snippets, at), filled_links(tool, at), [] if tool.snippets or tool.links else asked)
+            for tool in snippets.TOOLS]
 
 
 def filled_links(tool: snippets.Tool, at: snippets.Place) -> list[tuple[str, str]]:
