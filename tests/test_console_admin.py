@@ -5,6 +5,7 @@ import io
 import pathlib
 import re
 import sqlite3
+import threading
 import time
 
 import pytest
@@ -770,6 +771,66 @@ def test_the_trail_is_read_filtered_and_saved(home, alice, bob, desk):
     assert lines[0][2:5] == ["carol", "ledger.top_up", "alice"]
 
 
+def acts(home, alice, bob, desk) -> dict:
+    """Every form of administrators: endpoint -> (path, fields, the action that the trail must have)."""
+    plans.give_plan(home.db, alice.id, "pro", quota=5, days=3, renew=True)
+    plans.make_codes(home.db, "wallet", 1, amount=5)
+    given, token = plans.active(home.db, alice.id)[0].id, home.token(alice)
+    code, of_alice = plans.codes(home.db)[0]["id"], f"/admin/members/{alice.id}"
+    return {
+        "new_member": ("/admin/members/new", {"name": "dora", "role": "member"}, "member.add"),
+        "credit": (f"{of_alice}/credit", {"credit-key": "k", "credit-pocket": "wallet", "credit-amount": "1",
+                                          "credit-kind": "refund", "credit-note": "x"}, "ledger.refund"),
+        "give_plan": (f"{of_alice}/plan", {"plan-key": "k", "plan-plan": "pro"}, "plan.give"),
+        "stop_renewal": (f"{of_alice}/plans/{given}/stop", {}, "plan.stop_renewal"),
+        "end_plan": (f"{of_alice}/plans/{given}/end", {}, "plan.end"),
+        "revoke_token": (f"{of_alice}/tokens/{token}/revoke", {}, "token.revoke"),
+        "end_sessions": (f"{of_alice}/sessions", {}, "member.end_sessions"),
+        "reset_password": (f"{of_alice}/password", {"password-password": ""}, "member.password"),
+        "set_role": (f"/admin/members/{bob.id}/role", {"role": "admin"}, "member.role"),
+        "disable": (f"{of_alice}/disable", {}, "member.disable"),
+        "enable": (f"{of_alice}/enable", {}, "member.enable"),
+        "new_codes": ("/admin/codes/new", {"key": "k", "kind": "grant", "amount": "5", "count": "1"}, "code.make"),
+        "revoke_codes": ("/admin/codes/revoke", {"code": code}, "code.revoke"),
+        "codes_file": ("/admin/codes/file", {"codes": "x"}, None),          # gives back what was sent, and does nothing
+        "test_upstream": ("/admin/upstreams/demo/test", {}, "upstream.test"),
+        "reload": ("/admin/models/reload", {}, "settings.reload"),
+        "verify": ("/admin/system/verify", {}, "ledger.verify"),
+        "backup": ("/admin/system/backup", {}, "database.backup"),
+    }
+
+
+def test_whatever_an_administrator_does_is_in_the_trail_by_name(home, alice, bob, desk, config):
+    """Walks the map of addresses: a new form is either here or forgotten."""
+    config()
+    forms = acts(home, alice, bob, desk)
+    assert set(forms) == {rule.endpoint.removeprefix("admin.") for rule in home.app.url_map.iter_rules()
+                          if rule.endpoint.startswith("admin.") and "POST" in rule.methods}
+    for path, fields, action in forms.values():
+        before = len(accounts.trail(home.db))
+        answer = desk.send(path, **fields)
+        assert answer.status_code in (200, 303), path
+        answer.close()
+        rows = accounts.trail(home.db)
+        new = rows[:len(rows) - before]
+        assert {row["by"] for row in new} == ({"carol"} if action else set()), path
+        assert action is None or action in {row["action"] for row in new}, path
+    assert "Audit trail" in desk.page("/admin/audit")
+
+
+@pytest.mark.parametrize("form", ["credit", "give_plan", "new_codes", "stop_renewal", "end_plan", "revoke_codes"])
+def test_a_form_that_moves_money_does_so_once_though_it_is_sent_by_two_hands_at_once(home, alice, bob, desk, form):
+    path, fields, action = acts(home, alice, bob, desk)[form]
+    browsers = [home.browser(accounts.named(home.db, "carol")) for _ in range(2)]
+    before = len(trail(home, action))
+    threads = [threading.Thread(target=browser.send, args=(path,), kwargs=fields) for browser in browsers]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    assert len(trail(home, action)) - before == 1 and proof.verify(home.db) == []
+
+
 def test_every_action_that_is_noted_has_a_name(home):
     """Walks the code: whatever is noted in the trail has a word in ACTIONS."""
     from console.admin.audit import ACTIONS
@@ -806,8 +867,6 @@ def test_every_page_reads_few_rows_however_many_there_are(home, alice, desk):
 
 
 def test_a_proof_that_takes_long_is_waited_for_elsewhere(home, desk, monkeypatch):
-    import threading
-
     from console.admin import system
     opened = threading.Event()
     monkeypatch.setattr(system, "PATIENCE_S", 0.01)
