@@ -4,6 +4,7 @@ Everything that writes goes through `Database.write` (how, is writer.py's). This
 mean: where a copy must be judged by the ledger, the judge is handed in.
 """
 
+import glob
 import logging
 import os
 import shutil
@@ -12,7 +13,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from urllib.parse import quote
 
@@ -37,6 +38,7 @@ SAFE_SQLITE = (3, 51, 3)                           # older ones can lose a commi
 BUSY_MS = 15_000                                   # patience with another process that writes
 BUSY_PAUSE_S = 0.01                                # between two tries where SQLite does not wait by itself
 SHARED_READERS = 4                                 # connections for reads of one row
+LEFT_S = 86_400                                    # a draft that nobody wrote to for so long is nobody's
 LOOK_S = 0.5                                       # how long a look at the free space counts
 RESERVE_BYTES_MAX = 32 << 20                       # kept free for the ends of calls that have begun, or 5 % if less
 NEARLY_FULL = "the disk is nearly full"
@@ -356,13 +358,17 @@ def _said(what: str) -> Iterator[None]:
 
 @contextmanager
 def _temporary(beside: Path) -> Iterator[Path]:
-    """An empty file, mode 600, that is gone afterwards unless it was moved."""
+    """An empty file, mode 600, that is gone afterwards unless it was moved; a killed process' go a day later."""
+    for left in beside.parent.glob(f"{glob.escape(beside.name)}.????????.tmp*"):
+        with suppress(OSError):                    # somebody else was quicker
+            if time.time() - left.stat().st_mtime > LEFT_S:
+                left.unlink()
     handle, name = tempfile.mkstemp(prefix=f"{beside.name}.", suffix=".tmp", dir=beside.parent)
     os.close(handle)
     try:
         yield Path(name)
     finally:
-        for end in ("", "-wal", "-shm"):
+        for end in BESIDE:
             Path(name + end).unlink(missing_ok=True)
 
 

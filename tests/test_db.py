@@ -435,6 +435,16 @@ def test_a_backup_goes_nowhere_or_whole(book, tmp_path):
         assert noted(copy) == {"later"}
 
 
+def test_what_a_killed_backup_left_is_cleared_away_by_a_later_one(book, tmp_path):
+    left, busy = tmp_path / "copy.db.abcdefgh.tmp", tmp_path / "copy.db.ijklmnop.tmp"
+    for path in (left, tmp_path / f"{left.name}-journal", busy, tmp_path / "copy.db.mine"):
+        path.write_bytes(b"half")
+        if path != busy:
+            os.utime(path, (1, 1))
+    book.db.backup(tmp_path / "copy.db")
+    assert {path.name for path in tmp_path.glob("copy.db*")} == {"copy.db", busy.name, "copy.db.mine"}
+
+
 @pytest.fixture
 def backup(book, tmp_path):
     """A backup with money and an open call, and a database that has gone on since."""
