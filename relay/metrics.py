@@ -32,9 +32,11 @@ def of(metric, *labels: str):
 
 
 def upstreams_are(report: list[dict]) -> None:
-    """Take over the picture of the upstreams' health."""
+    """Take over the picture of the upstreams' health. One without a key is not down: nobody asks it."""
+    upstream_up.clear()
     for each in report:
-        upstream_up.labels(each["name"]).set(each["state"] == "ok")
+        if each["state"] != "keyless":
+            upstream_up.labels(each["name"]).set(each["state"] == "ok")
 
 
 def text() -> bytes:

@@ -739,3 +739,11 @@ def test_the_state_of_upstreams_stands_in_readyz_and_metrics(matrix):
     assert 'relay_upstream_up{upstream="one"} 0.0' in text and 'relay_upstream_up{upstream="two"} 1.0' in text
     assert 'relay_upstream_attempts_total{result="upstream_account",upstream="one"}' in text
     assert "sk-of" not in text + ready.body.decode() and TEXT[0] not in text
+
+
+def test_an_upstream_without_a_key_gives_no_alarm(start_relay, fake):
+    keyless = upstream_config("https://api.example.com", "keyless", api_key="", allow_private=False)
+    relay = start_relay(upstreams=[upstream_config(fake.url), keyless])
+    seen = [line for line in relay.client().get("/metrics").body.decode().splitlines()
+            if line.startswith("relay_upstream_up{")]
+    assert seen == ['relay_upstream_up{upstream="fake"} 1.0']
