@@ -205,7 +205,7 @@ def test_a_bent_stream_never_makes_an_accident(alice, fake, case):
             assert not ended_well(told), "without a finish_reason it was cut"
 
     hundred(bent([CHUNKS], most=4), check)
-    assert all(row["outcome"] for row in alice.relay.rows()) and charged(alice) >= 0
+    assert charged(alice) >= 0 and all(row["outcome"] for row in alice.relay.rows())
 
 
 ANSWERS = {"embeddings": VECTORS, "native messages": MESSAGE, "native responses": RESPONSE,
@@ -226,4 +226,4 @@ def test_a_bent_answer_never_makes_an_accident(alice, fake, case):
             call(alice, wire, body)
 
     hundred(bent([ANSWERS.get(case) or STREAM.whole()], most=4), check)
-    assert all(row["outcome"] for row in alice.relay.rows()) and charged(alice) >= 0
+    assert charged(alice) >= 0 and all(row["outcome"] for row in alice.relay.rows())

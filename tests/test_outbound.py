@@ -10,7 +10,7 @@ import pytest
 from client import CHAT, ask, assert_openai_error
 from fake_upstream import FakeUpstream, answer, cut, head, stream
 from providers import ERRORS, chunk, error, openai_stream, plain, usage, words
-from stage import model_config, upstream_config, wait_until
+from stage import LIMIT_S, model_config, upstream_config, wait_until
 
 COUNTS = usage(20, 10)
 KEY = "0123456789abcdef.UpstreamSecret789"             # of Zhipu's shape: nothing tells that it is one
@@ -213,7 +213,7 @@ def test_a_plain_answer_that_is_too_large_is_given_up(start, fake, framing):
     fake.always([head(framing=framing), endless])
     alice = start(upstreams=[upstream_config(fake.url, answer_bytes_max=20_000)])
     assert_openai_error(alice.chat(), 502, "upstream_error")
-    assert fake.wait_for().gone.wait(5)
+    assert fake.wait_for().gone.wait(LIMIT_S)
 
 
 def test_a_stream_that_is_too_large_is_cut_and_charged_as_delivered(start, fake):
@@ -229,7 +229,7 @@ def test_a_stream_that_is_too_large_is_cut_and_charged_as_delivered(start, fake)
     assert last["error"]["code"] == "upstream_error" and 20 < len(said) < 500
     row = alice.relay.closed_row(streamed.request_id)
     assert (row["outcome"], row["usage_source"]) == ("upstream_cut", "estimated") and row["output_tokens"] > 20
-    assert fake.wait_for().gone.wait(5) and alice.held().wallet == 0 and alice.relay.ledger_is_right()
+    assert fake.wait_for().gone.wait(LIMIT_S) and alice.held().wallet == 0 and alice.relay.ledger_is_right()
 
 
 def test_an_endless_error_page_is_read_no_further_than_needed(start, fake):
@@ -239,7 +239,7 @@ def test_an_endless_error_page_is_read_no_further_than_needed(start, fake):
 
     fake.always([head(500), endless])
     assert_openai_error(start().chat(), 502, "upstream_error")
-    assert fake.wait_for().gone.wait(5)
+    assert fake.wait_for().gone.wait(LIMIT_S)
 
 
 # The provider's key
