@@ -58,8 +58,9 @@ def _codes():
 
 @code.command()
 @click.argument("code_id", metavar="ID", type=given.ID)
-def revoke(code_id: int) -> None:
+@shown.json_option
+def revoke(code_id: int, as_json: bool) -> None:
     """Make the unused code ID worthless."""
     if not plans.revoke_code(given.relay().db, code_id):
         raise click.ClickException(f"there is no code {code_id} that could still be used")
-    click.echo(f"Code {code_id} is worthless.")
+    shown.one(as_json, {"id": code_id}, f"Code {code_id} is worthless.")

@@ -38,10 +38,11 @@ def _row(upstream, seen: dict) -> dict:
 
 
 @given.command
-def reload() -> None:
+@shown.json_option
+def reload(as_json: bool) -> None:
     """Let the relay that serves read its settings again. Calls that run go on as they began."""
     pid = db.serving_pid(given.relay().settings.database.path)
     if pid is None:
         raise click.ClickException("no relay serves this database")
     os.kill(pid, signal.SIGHUP)                    # the settings were read by this command, so they have no mistake
-    click.echo("The relay reads its settings again.")
+    shown.one(as_json, {"pid": pid}, "The relay reads its settings again.")

@@ -46,8 +46,9 @@ def list_tokens(member: accounts.Member, as_json: bool) -> None:
 
 @token.command()
 @click.argument("token_id", metavar="ID", type=given.ID)
-def revoke(token_id: int) -> None:
+@shown.json_option
+def revoke(token_id: int, as_json: bool) -> None:
     """Revoke the token ID: the next request with it is refused."""
     if not tokens.revoke(given.relay().db, token_id):
         raise click.ClickException(f"there is no token {token_id} that is not revoked")
-    click.echo(f"Token {token_id} is revoked.")
+    shown.one(as_json, {"id": token_id}, f"Token {token_id} is revoked.")

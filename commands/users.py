@@ -47,36 +47,41 @@ def plan_of(member: accounts.Member) -> str:
 
 @user.command()
 @click.argument("member", metavar="NAME", type=given.MEMBER)
-def disable(member: accounts.Member) -> None:
+@shown.json_option
+def disable(member: accounts.Member, as_json: bool) -> None:
     """Shut NAME out, with all tokens and sessions."""
     accounts.disable(given.relay().db, member.id)
-    click.echo(f"{member.name} is shut out.")
+    shown.one(as_json, {"name": member.name, "disabled": True}, f"{member.name} is shut out.")
 
 
 @user.command()
 @click.argument("member", metavar="NAME", type=given.MEMBER)
-def enable(member: accounts.Member) -> None:
+@shown.json_option
+def enable(member: accounts.Member, as_json: bool) -> None:
     """Let NAME in again."""
     accounts.enable(given.relay().db, member.id)
-    click.echo(f"{member.name} is let in.")
+    shown.one(as_json, {"name": member.name, "disabled": False}, f"{member.name} is let in.")
 
 
 @user.command()
 @click.argument("member", metavar="NAME", type=given.MEMBER)
 @given.password_option
-def password(member: accounts.Member, password: str | None) -> None:
+@shown.json_option
+def password(member: accounts.Member, password: str | None, as_json: bool) -> None:
     """Give NAME another password; all sessions end."""
     accounts.set_password(given.relay().db, member.id, given.password(password))
-    click.echo(f"{member.name} has another password.")
+    shown.one(as_json, {"name": member.name}, f"{member.name} has another password.")
 
 
 @user.command()
 @click.argument("member", metavar="NAME", type=given.MEMBER)
 @click.argument("role", type=click.Choice(accounts.ROLES))
-def role(member: accounts.Member, role: str) -> None:
+@shown.json_option
+def role(member: accounts.Member, role: str, as_json: bool) -> None:
     """Make NAME an administrator (admin) or not (member)."""
     accounts.set_role(given.relay().db, member.id, role)
-    click.echo(f"{member.name} is {'an administrator' if role == 'admin' else 'a member'}.")
+    shown.one(as_json, {"name": member.name, "role": role},
+              f"{member.name} is {'an administrator' if role == 'admin' else 'a member'}.")
 
 
 @user.command()
@@ -85,16 +90,19 @@ def role(member: accounts.Member, role: str) -> None:
 @click.option("--days", type=click.IntRange(1, 36500), help="How long; else as long as the plan says.")
 @click.option("--renew", is_flag=True, help="Let each period be followed by another: an allowance.")
 @given.key_option
-def plan(member: accounts.Member, plan: str, days: int | None, renew: bool, key: str | None) -> None:
+@shown.json_option
+def plan(member: accounts.Member, plan: str, days: int | None, renew: bool, key: str | None, as_json: bool) -> None:
     """Give NAME the plan PLAN without payment. `free` ends all plans that NAME has."""
     relay = given.relay()
     if plan == "free":
         plans.end_all(relay.db, member.id)
-        click.echo(f"{member.name} has the plan free.")
+        shown.one(as_json, {"name": member.name, "plan": plan}, f"{member.name} has the plan free.")
         return
     terms = relay.settings.plans.get(plan)
     if terms is None:
         raise click.ClickException(f"there is no plan {plan!r}; there are {', '.join(relay.settings.plans)}")
     done = plans.give_plan(relay.db, member.id, plan, quota=billing.nano(terms.quota), days=days or terms.days,
                            renew=renew, key=key)
-    click.echo(f"{member.name} has the plan {plan} until {shown.when(done['ends_at'])}{', renewed' if renew else ''}.")
+    until = shown.when(done["ends_at"])
+    shown.one(as_json, {"name": member.name, "plan": plan, "ends_at": until, "renew": renew},
+              f"{member.name} has the plan {plan} until {until}{', renewed' if renew else ''}.")

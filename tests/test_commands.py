@@ -156,6 +156,32 @@ def test_every_command_says_what_it_does(operator):
         assert "Usage:" in operator(*path, "--help")
 
 
+def test_every_command_that_prints_takes_json(operator):
+    for path in commands_of(operator.app.cli):
+        command = operator.app.cli
+        for name in path:
+            command = command.commands[name]
+        if path[0] not in ("run", "shell", "routes") and not isinstance(command, click.Group):
+            assert "--json" in operator(*path, "--help"), path
+
+
+def test_what_was_done_is_said_as_json(operator, tmp_path):
+    operator("user", "add", "carol", "--admin", "--password", PASSWORD)
+    operator("token", "add", "alice", "dev")
+    operator("code", "add", "--grant", "5")
+    assert operator.json("user", "disable", "alice") == {"name": "alice", "disabled": True}
+    assert operator.json("user", "enable", "alice") == {"name": "alice", "disabled": False}
+    assert operator.json("user", "role", "alice", "admin") == {"name": "alice", "role": "admin"}
+    assert operator.json("user", "password", "alice", "--password", PASSWORD) == {"name": "alice"}
+    given = operator.json("user", "plan", "alice", "pro", "--renew")
+    assert given == {"name": "alice", "plan": "pro", "ends_at": given["ends_at"], "renew": True}
+    assert operator.json("user", "plan", "alice", "free") == {"name": "alice", "plan": "free"}
+    assert operator.json("token", "revoke", "1") == operator.json("code", "revoke", "1") == {"id": 1}
+    copy = tmp_path / "copy.db"
+    assert operator.json("backup", copy) == {"file": str(copy), "bytes": copy.stat().st_size}
+    assert operator.json("restore", copy)["kept"].startswith(str(operator.db.path))
+
+
 def test_it_shuts_out_and_lets_in_and_keeps_an_administrator(operator):
     operator("user", "add", "carol", "--admin", "--password", PASSWORD)
     operator("user", "disable", "alice")
