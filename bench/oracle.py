@@ -34,7 +34,7 @@ class Call:
     streamed: bool
     prompt: str
     token_id: int | None
-    began_at: int                                  # ms
+    model: str
     status: int | None = None
     request_id: str | None = None
     body: bytes = b""
@@ -86,7 +86,7 @@ def judge(calls: list[Call], rows: list[dict], attempts: dict[str, dict[str, lis
         elif wrong := verdict(call, row, met, policies):
             yield f"{call} {row} {met}: {wrong}"
     for row in known.values():
-        call = taken(vanished[row["token_id"]], row)
+        call = taken(vanished[row["token_id"]], row, attempts)
         met = call and met_by(call, attempts)
         if wrong := wrong_leaving(call, row, met, policies):
             yield f"{call} {row} {met}: {wrong}"
@@ -99,13 +99,14 @@ def met_by(call: Call, attempts: dict[str, dict[str, list[Attempt]]]) -> dict[st
     return {name: each[call.name] for name, each in attempts.items() if call.name in each}
 
 
-def taken(calls: list[Call], row: dict) -> Call | None:
-    """The call of a caller who vanished before reading an id: they use their tokens alone, one call after the other."""
-    earlier = [call for call in calls if call.began_at <= row["started_at"]
-               and (call.wire, call.streamed) == (row["wire"], bool(row["stream"]))]
-    if earlier:
-        calls.remove(earlier[-1])
-    return earlier[-1] if earlier else None
+def taken(calls: list[Call], row: dict, attempts: dict[str, dict[str, list[Attempt]]]) -> Call | None:
+    """The call of a caller who vanished before reading an id: a token's calls name several models in turn."""
+    alike = [call for call in calls if call.model == row["model"]]
+    seen = [call for call in alike if call.name in attempts.get(row["upstream"], ())]
+    found = next(iter(seen or alike), None)        # one that was cut at once has been seen by nobody
+    if found:
+        calls.remove(found)
+    return found
 
 
 def verdict(call: Call, row: dict | None, met: dict[str, list[Attempt]], policies: dict[str, str]) -> str | None:

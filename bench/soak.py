@@ -35,7 +35,7 @@ from relay import tokens
 
 ROUND_S = 30
 RELOAD_S = 3
-WARM_UP_ROUNDS = 2
+WARM_UP_CALLS = 25_000                             # until then SQLite's page cache fills, some 9 MB of the file
 GROWTH_MAX_MIB = 8
 GROWTH_MAX_DESCRIPTORS = 5
 PATIENCE_S = 60
@@ -51,12 +51,15 @@ path = "{folder}/relay.db"
 [plans.free]
 requests_per_minute = 100000000
 
+"""
+MODEL = """
 [[models]]
-id = "soak"
+id = "{name}"
 output_max = 8192
 routes = [ {routes} ]
 prices = {prices}
 """
+MODELS = [f"soak-{number}" for number in range(8)]         # all alike: a seat's calls take them in turn
 UPSTREAM = """
 [[upstreams]]
 name = "{name}"
@@ -77,8 +80,8 @@ WIRES = {
 }
 PEOPLE = {"alice": 6, "bob": 3, "dora": 1}         # and their shares of the callers; dora is always short of money
 KINDS = {"patient": 78, "leaving": 12, "vanishing": 5, "nonsense": 4, "stranger": 1}
-NONSENSE = (b'{"model": "soak"', b'{"model": "nobody", "messages": [], "input": "", "max_tokens": 1}',
-            b'{"model": 5}', b"[]", b'{"model": "soak", "stream": "yes", "max_tokens": 1}', b"\xff\xfe")
+NONSENSE = (b'{"model": "soak-0"', b'{"model": "nobody", "messages": [], "input": "", "max_tokens": 1}',
+            b'{"model": 5}', b"[]", b'{"model": "soak-0", "stream": "yes", "max_tokens": 1}', b"\xff\xfe")
 
 
 class Soak:
@@ -88,9 +91,10 @@ class Soak:
         self.folder, self.seed, self.port = folder, seed, free_port()
         self.providers = [Provider(name, seed + number).start() for number, name in enumerate(POLICIES)]
         self.numbers = itertools.count()
+        self.models = [itertools.cycle(MODELS) for _ in range(callers)]
         self.calls: list[Call] = []
         self.last_id = ""
-        self.weights: list[tuple[float, int]] = []         # (MiB, descriptors) after each round
+        self.weights: list[tuple[float, int]] = []         # (MiB, descriptors) after each round that was warm
         self.counted: Counter = Counter()
         self.problems: list[str] = []
         self.write_config()
@@ -106,8 +110,8 @@ class Soak:
     def write_config(self, without: str | None = None, more: str = "") -> None:
         there = [each for each in self.providers if each.name != without]
         routes = ", ".join(f'{{ upstream = "{each.name}", model = "m" }}' for each in there)
-        text = CONFIG.format(port=self.port, folder=self.folder, threads=THREADS, routes=routes,
-                             prices=oracle.PRICES) + more
+        text = CONFIG.format(port=self.port, folder=self.folder, threads=THREADS) + more
+        text += "".join(MODEL.format(name=name, routes=routes, prices=oracle.PRICES) for name in MODELS)
         text += "".join(UPSTREAM.format(name=each.name, port=each.port, policy=POLICIES[each.name]) for each in there)
         (self.folder / "config.toml").write_text(text)
 
@@ -145,8 +149,12 @@ class Soak:
         for caller in callers:
             caller.join()
         until(lambda: b"relay_calls_in_flight 0.0" in self.get("/metrics"), PATIENCE_S, "calls stay in flight")
-        self.weights.append((resident_kib(self.process.pid) / 1024, self.descriptors()))
+        weight = resident_kib(self.process.pid) / 1024, self.descriptors()
         self.judge()
+        if self.counted["calls"] > WARM_UP_CALLS:
+            self.weights.append(weight)
+        print(f"{time.strftime('%H:%M:%S')} round {number + 1}: {self.counted['calls']:,} calls, {weight[0]:.1f} MiB, "
+              f"{weight[1]} descriptors, {len(self.problems)} problems", flush=True)
 
     def reload(self, turn: int) -> None:
         """By turns all providers, one less, and a file that cannot be read; and dora gets some money."""
@@ -179,7 +187,7 @@ class Soak:
         kind = "poor" if member == "dora" else rng.choices(list(KINDS), list(KINDS.values()))[0]
         name, wire = f"soak-{next(self.numbers):07d}", rng.choice(list(WIRES))
         call = Call(name, kind, wire, kind == "leaving" or rng.random() < 0.7, f"{name}: tell me of 记账", token_id,
-                    billing.now_ms())
+                    next(self.models[seat]))
         self.calls.append(call)
         return call
 
@@ -207,7 +215,7 @@ class Soak:
             each.calm = True
         billing.credit(self.db, self.people["dora"], "wallet", 10**10)
         for seat, (_, token_id, token) in enumerate(self.seats):
-            call = Call(f"soak-{next(self.numbers):07d}", "patient", "chat", bool(seat % 2), "", token_id, 0)
+            call = Call(f"soak-{next(self.numbers):07d}", "patient", "chat", bool(seat % 2), "", token_id, "soak-0")
             make(call, self.port, token, random.Random(0))
             if call.status != 200:
                 self.problems.append(f"after the storm: {call}")
@@ -232,9 +240,9 @@ class Soak:
         self.judge_growth()
 
     def judge_growth(self) -> None:
-        """Of the rounds after the first ones the second half weighs no more than the first."""
-        warm = self.weights[WARM_UP_ROUNDS:]
-        early, late = warm[:len(warm) // 2], warm[len(warm) // 2:]
+        """Of the rounds that were warm the second half weighs no more than the first."""
+        half = len(self.weights) // 2
+        early, late = self.weights[:half], self.weights[half:]
         if not early:
             return
         for index, most, what in ((0, GROWTH_MAX_MIB, "MiB"), (1, GROWTH_MAX_DESCRIPTORS, "descriptors")):
@@ -246,7 +254,7 @@ class Soak:
 def make(call: Call, port: int, token: str, rng: random.Random) -> None:
     """One call, and what its caller does with the answer."""
     path, asked = WIRES[call.wire]
-    body = json.dumps({"model": "soak", "stream": call.streamed, **asked(f"{call.prompt or call.name}")}).encode()
+    body = json.dumps({"model": call.model, "stream": call.streamed, **asked(f"{call.prompt or call.name}")}).encode()
     if call.kind == "nonsense":
         body = rng.choice(NONSENSE)
     token = "sk-" + "x" * 43 if call.kind == "stranger" else token
@@ -300,9 +308,6 @@ def main() -> int:
         soak.start()
         for number in range(rounds):
             soak.round(number, seconds / rounds)
-            print(f"{time.strftime('%H:%M:%S')} round {number + 1} of {rounds}: {soak.counted['calls']:,} calls, "
-                  f"{soak.weights[-1][0]:.1f} MiB, {soak.weights[-1][1]} descriptors, {len(soak.problems)} problems",
-                  flush=True)
         soak.calm()
         soak.end()
     finally:
