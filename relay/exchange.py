@@ -10,7 +10,7 @@ import functools
 import socket
 import threading
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import quote, urlsplit
@@ -60,7 +60,7 @@ class Connections:
 
     def __init__(self, kept_max: int):
         self._kept_max = kept_max
-        self._kept: dict[tuple, list[tuple[socket.socket, float]]] = defaultdict(list)
+        self._kept: dict[tuple, deque[tuple[socket.socket, float]]] = defaultdict(deque)   # and since when
         self._lock = threading.Lock()
 
     def post(self, line: Line, url: str, headers: Mapping[str, str], body: bytes, connect_s: float,
@@ -85,13 +85,16 @@ class Connections:
                               answer_s)
 
     def keep(self, place: Place, sock: socket.socket) -> None:
-        """Take a connection back that has nothing more to say."""
+        """Take a connection back that has nothing more to say, and close those that have waited too long."""
+        now = time.monotonic()
         with self._lock:
             kept = self._kept[place.secure, place.host, place.port]
-            if len(kept) < self._kept_max:
-                kept.append((sock, time.monotonic()))
-                return
-        sock.close()
+            kept.append((sock, now))
+            over = [kept.popleft()[0] for _ in range(len(kept) - self._kept_max)]
+            while kept and now - kept[0][1] > KEPT_IDLE_S:
+                over.append(kept.popleft()[0])
+        for each in over:
+            each.close()
 
     def _take(self, place: Place) -> socket.socket | None:
         """The connection that was used last, if it still stands; those that do not are closed."""
@@ -182,6 +185,7 @@ class Answer:
         if self._closed:
             return
         self._closed = True
+        self._parser = None                    # it knows us, and we it: who waits for the garbage collector costs
         if self._line.detach() and self._ended and self._reusable and not self._extra:
             self._keep()
         else:

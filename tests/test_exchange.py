@@ -245,15 +245,21 @@ def test_a_cut_from_another_thread_ends_a_wait_at_once(upstream, post):
 
 def test_no_more_connections_are_kept_than_agreed(upstream, post):
     upstream.always(answer({}))
-    open_ones = [post()[0] for _ in range(4)]
-    for found in open_ones:
+    finish([post()[0] for _ in range(4)])
+    assert all(request.gone.wait(10) for request in upstream.requests[:2])
+    assert not any(request.gone.is_set() for request in upstream.requests[2:])
+
+
+def test_a_connection_that_waited_too_long_is_closed_when_another_comes_back(upstream, post, monkeypatch):
+    upstream.always(answer({}))
+    both = [post()[0] for _ in range(2)]
+    finish(both[:1])
+    monkeypatch.setattr("relay.exchange.KEPT_IDLE_S", -1)
+    finish(both[1:])
+    assert upstream.requests[0].gone.wait(10)
+
+
+def finish(answers):
+    for found in answers:
         body_of(found)
         found.close()
-    assert wait_for_gone(upstream) == 2
-
-
-def wait_for_gone(upstream) -> int:
-    """How many of the requests' connections were closed, once two are."""
-    for request in upstream.requests[2:]:
-        assert request.gone.wait(10)
-    return sum(request.gone.is_set() for request in upstream.requests)
