@@ -111,8 +111,8 @@ def _kind(item: dict, at: str) -> str:
     if kind is None and "role" in item:
         kind = "message"
     if kind == "item_reference" or (kind is None and "id" in item):
-        raise BadRequest("Answers are not stored here, so an item cannot be referred to. Send the item itself.",
-                         param=at, code="unsupported_parameter")
+        raise BadRequest("Answers are not stored here, so an item cannot be referred to. Send the item itself: "
+                         "clients do so when they are told 'store': false.", param=at, code="unsupported_parameter")
     if not isinstance(kind, str):
         raise BadRequest("An input item needs a type.", param=f"{at}.type")
     if kind != "message":
