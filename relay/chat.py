@@ -58,7 +58,7 @@ def read(body: Body) -> Ask:
     return Ask(
         model=model(body), body=body, stream=flag(body, "stream"),
         usage_asked=bool((options or {}).get("include_usage")),
-        output_tokens_max=next((limit for limit in limits if limit is not None), None),
+        output_tokens_max=max((limit for limit in limits if limit is not None), default=None),
         choices=count(body, "n", most=CHOICES_MAX) or 1,
         input_tokens=estimate.chat(body))
 
