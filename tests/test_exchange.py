@@ -81,8 +81,8 @@ def test_an_answer_is_the_same_however_it_is_cut(name, cuts):
     ours, theirs = socket.socketpair()
     with ours, theirs:
         line = Line(allow_private=True)
-        line.attach(ours)
         ours.settimeout(10)
+        line.attach(ours)
         kept = []
         found = Answer(line, ours, lambda: kept.append(True))
         writer = threading.Thread(target=lambda: [theirs.sendall(piece) for piece in pieces])
