@@ -149,6 +149,49 @@ def test_reasoning_comes_back_only_with_our_own_seal():
         assert remembered(encrypted_content=forged) == "the truth", "the summary stands in for a broken seal"
 
 
+def compacting(**members) -> dict:
+    """A conversation that its caller, as Codex does, wants to have summed up."""
+    history = [{"role": "user", "content": "Fix it."}, {"type": "function_call", "call_id": "c", "name": "f",
+                                                        "arguments": "{}"},
+               {"type": "function_call_output", "call_id": "c", "output": "done"}, {"type": "compaction_trigger"}]
+    return ask(input=history, tools=[{"type": "function", "name": "f"}], tool_choice="required",
+               text={"format": {"type": "json_object"}}, **members)
+
+
+def test_a_conversation_that_is_too_long_is_summed_up_without_tools():
+    asked = responses.to_chat(compacting())
+    assert [message["role"] for message in asked["messages"]] == ["user", "assistant", "tool", "user"]
+    assert "summary" in asked["messages"][-1]["content"]
+    assert not {"tools", "tool_choice", "response_format"} & set(asked)
+
+
+def test_a_summary_is_one_sealed_item_that_stands_for_the_conversation_later():
+    chunks = [chunk({"reasoning_content": "Hm."}), chunk({"content": "All is "}), chunk({"reasoning": "Hm."}),
+              chunk({"content": "done."}), chunk({"content": ""}, "stop")]
+    end = final(read_stream(stream(chunks, compacting(stream=True))))
+    message = {"role": "assistant", "reasoning_content": "Hm.", "content": "All is done."}
+    plain = responses.from_chat({"choices": [{"message": message, "finish_reason": "stop"}]}, compacting(), id=ID,
+                                created_at=CREATED, key=KEY)
+    assert unsealed(end["output"]) == unsealed(plain["output"])
+    (item,) = end["output"]
+    assert item["type"] == "compaction" and unsealed(item)["encrypted_content"] == "All is done."
+
+    def remembered(key) -> str:
+        history = [{"role": "user", "content": "Fix it."}, item, {"role": "user", "content": "And now?"}]
+        fix, before, now = responses.to_chat(ask(input=history), key)["messages"]
+        assert (fix["content"], now["content"]) == ("Fix it.", "And now?")
+        return before["content"]
+
+    assert remembered(KEY).endswith("\n\nAll is done.")
+    assert "lost" in remembered(b"another key"), "nobody may think that there was nothing"
+
+
+def test_a_summary_that_was_cut_is_no_success():
+    end = final(read_stream(stream([chunk({"content": "All is"}, "length")], compacting(stream=True))))
+    assert end["status"] == "incomplete"
+    assert final(read_stream(stream([chunk({"content": "All is"})], compacting(stream=True))))["status"] == "failed"
+
+
 def test_without_a_key_nothing_is_sealed():
     asked = ask(stream=True, include=["reasoning.encrypted_content"])
     done = final(read_stream(stream([chunk({"reasoning_content": "x"}, "stop")], asked, key=b"")))

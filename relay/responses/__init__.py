@@ -1,9 +1,9 @@
 """The wire `responses`: OpenAI's Responses API around the chat hub.
 
 Owns what the spine asks of a wire. The parts: `request` and `conversation` turn a request into chat, `tools` names
-tools both ways, `items`, `answer` and `stream` turn a chat answer back, `sealed` lets callers carry reasoning, `native`
-reads upstreams that speak Responses themselves. None of them knows of upstreams, members or money. Answers are not
-stored: what would need that gets a clear 400.
+tools both ways, `items`, `answer` and `stream` turn a chat answer back, `sealed` lets callers carry reasoning and
+`compaction` a summary of what went before, `native` reads upstreams that speak Responses themselves. None of them
+knows of upstreams, members or money. Answers are not stored: what would need that gets a clear 400.
 """
 
 import msgspec

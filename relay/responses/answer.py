@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from relay import chat, estimate
 from relay.errors import BadRequest, RateLimited, RelayError, UpstreamError, UpstreamOverloaded, UpstreamRefused
-from relay.responses import conversation, tools
+from relay.responses import compaction, conversation, tools
 from relay.responses.items import Item, Making, pieces
 
 INCOMPLETE = {"length": "max_output_tokens", "model_context_window_exceeded": "max_output_tokens",
@@ -35,7 +35,7 @@ def from_chat(doc: dict, ask_body: dict, *, id: str | None = None, created_at: i
     finish, told = _first(doc)
     wanted = making(id, ask_body, box, key)
     items = []
-    for piece in pieces(told):
+    for piece in pieces(told, wanted.compacts):
         item = Item(piece.kind)
         item.take(piece)
         items.append(item)
@@ -78,7 +78,9 @@ def named(id: str | None, created_at: int | None) -> tuple[str, int]:
 def making(id: str, ask_body: dict, box: tools.Toolbox, key: bytes | str) -> Making:
     include = ask_body.get("include")
     wants_seal = isinstance(include, list) and "reasoning.encrypted_content" in include
-    return Making(id.removeprefix("resp_"), box, key if wants_seal else b"", conversation.call_ids(ask_body))
+    compacts = compaction.asked(ask_body)
+    return Making(id.removeprefix("resp_"), box, key if wants_seal or compacts else b"",
+                  conversation.call_ids(ask_body), compacts)
 
 
 def ending(finish: str | None) -> tuple[str, str | None]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from urllib.parse import unquote_to_bytes
 
 from relay.errors import BadRequest
-from relay.responses import sealed, tools
+from relay.responses import compaction, sealed, tools
 
 TEXTS = ("input_text", "output_text", "text", "summary_text", "reasoning_text")
 CALLS = {"function_call": "arguments", "custom_tool_call": "input", "local_shell_call": "action",
@@ -52,7 +52,7 @@ class Turn:
 
 def messages(body: dict, key: bytes | str) -> list[dict]:
     """Chat's messages. `key` is what sealed reasoning is believed by. Raises BadRequest, which names the place."""
-    items = _items(body)
+    items = _items(body, key)
     outputs = _outputs(items)
     system, talk, turn = [_instructions(body)], [], Turn()
     for at, kind, item in items:
@@ -90,7 +90,7 @@ def _instructions(body: dict) -> str:
     return told or ""
 
 
-def _items(body: dict) -> list[tuple[str, str, dict]]:
+def _items(body: dict, key: bytes | str = b"") -> list[tuple[str, str, dict]]:
     """(place, kind, item) of each item; a message's kind is who says it. Kinds that are not known are dropped later."""
     given = body.get("input")
     if isinstance(given, str):
@@ -102,7 +102,8 @@ def _items(body: dict) -> list[tuple[str, str, dict]]:
         at = f"input[{index}]"
         if not isinstance(item, dict):
             raise BadRequest("An input item must be an object.", param=at)
-        items.append((at, _kind(item, at), item))
+        summary = compaction.told(item, key)
+        items.append((at, _kind(item, at), item) if summary is None else (at, "user says", {"content": summary}))
     return items
 
 

@@ -11,7 +11,7 @@ import msgspec
 
 from relay.responses import sealed, tools
 
-PREFIXES = {"reasoning": "rs", "text": "msg", "refusal": "msg",
+PREFIXES = {"reasoning": "rs", "text": "msg", "refusal": "msg", "compaction": "cmp",
             "function": "fc", "custom": "ctc", "local_shell": "lsh"}
 CALLS = {"function": "function_call", "custom": "custom_tool_call", "local_shell": "local_shell_call"}
 EVENTS = {                                 # whose deltas are what, whose part is what, and where in the item
@@ -21,6 +21,7 @@ EVENTS = {                                 # whose deltas are what, whose part i
     "function": ("function_call_arguments", None, {}),
     "custom": ("custom_tool_call_input", None, {}),
     "local_shell": (None, None, {}),
+    "compaction": (None, None, {}),
 }
 
 _encode = msgspec.json.Encoder().encode
@@ -32,7 +33,7 @@ Event = tuple[str, dict]
 class Piece:
     """A bit of an answer. Of a call, any of slot, id and name may be missing."""
 
-    kind: str                              # "reasoning", "text", "refusal" or "call"
+    kind: str                              # "reasoning", "text", "refusal", "call" or "compaction"
     text: str
     slot: int | None = None                # chat's `index` of the call
     id: str = ""
@@ -47,6 +48,7 @@ class Making:
     box: tools.Toolbox
     key: bytes | str                       # seals reasoning; empty: reasoning is not sealed
     taken: set[str] = field(default_factory=set)   # ids of calls that the caller knows
+    compacts: bool = False                 # the answer is a summary that the caller carries
 
 
 @dataclass(slots=True, eq=False)
@@ -72,7 +74,7 @@ class Item:
     @property
     def raw(self) -> bool:
         """True if it cannot be handed over piece by piece: what is inside the JSON is wanted, not the JSON."""
-        return self.tool is not None and self.tool.kind != "function"
+        return self.kind == "compaction" or self.tool is not None and self.tool.kind != "function"
 
     @property
     def whole(self) -> bool:
@@ -115,6 +117,8 @@ class Item:
         text = "" if status == "in_progress" else self.text
         if self.kind == "call":
             return self._call(text, status)
+        if self.kind == "compaction":
+            return {"id": self.id, "type": self.kind, "encrypted_content": sealed.seal(text, self.key) if text else ""}
         if self.kind == "reasoning":
             return {"id": self.id, "type": "reasoning", "summary": [self.part(text)] if text else [],
                     "encrypted_content": sealed.seal(text, self.key) if text and self.key else None}
@@ -158,9 +162,9 @@ class Item:
         if part:
             yield self._told("done", **{"refusal" if self.kind == "refusal" else "text": self.text})
             yield f"response.{part}.done", self._at(part=self.part(self.text))
-        elif self.tool.kind == "custom":
+        elif self.shape == "custom":
             yield from self._input_done("input", form)
-        elif self.tool.kind == "function":
+        elif self.shape == "function":
             yield from self._input_done("arguments", form, name=self.tool.name)
         yield "response.output_item.done", {"output_index": self.index, "item": form}
 
@@ -179,9 +183,15 @@ class Item:
         return {"item_id": self.id, "output_index": self.index, **EVENTS[self.shape][2], **fields}
 
 
-def pieces(told: object) -> Iterator[Piece]:
-    """The pieces of a chat message or of a chunk's delta, in the order in which a caller should see them."""
+def pieces(told: object, compacts: bool = False) -> Iterator[Piece]:
+    """The pieces of a chat message or of a chunk's delta, in the order in which a caller should see them.
+
+    Where the conversation is summed up (`compacts`) only the summary counts.
+    """
     if not isinstance(told, dict):
+        return
+    if compacts:
+        yield from [Piece("compaction", text)] if (text := _text(told.get("content"))) else []
         return
     thought = _text(told.get("reasoning_content")) or _text(told.get("reasoning"))
     for kind, text in (("reasoning", thought), ("text", _text(told.get("content"))),

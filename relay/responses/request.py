@@ -6,7 +6,7 @@ in silence, since clients add fields all the time; what would need a memory of e
 
 from relay import chat
 from relay.errors import BadRequest
-from relay.responses import conversation, tools
+from relay.responses import compaction, conversation, tools
 
 EFFORTS = ("minimal", "low", "medium", "high", "xhigh", "max")
 NUMBERS = ("temperature", "top_p", "frequency_penalty", "presence_penalty")
@@ -26,8 +26,9 @@ def to_chat(body: dict, key: bytes | str = b"") -> dict:
     _refuse_what_needs_memory(body)
     box = tools.read(body)
     functions, choice = tools.choice(body, box)
+    compacts = compaction.asked(body)
     request = {"model": chat.model(body), "messages": conversation.messages(body, key)}
-    if functions:
+    if functions and not compacts:
         request["tools"] = functions
         request["tool_choice"] = choice
         # True is what providers do anyway, and some refuse to be told.
@@ -36,7 +37,7 @@ def to_chat(body: dict, key: bytes | str = b"") -> dict:
     request |= {name: _number(body, name) for name in NUMBERS} | {name: body.get(name) for name in ALIKE}
     request["user"] = _string(body, "user")
     request |= _thinking(body)
-    request["response_format"] = _format(body)
+    request["response_format"] = None if compacts else _format(body)
     if chat.flag(body, "stream"):
         request |= {"stream": True, "stream_options": {"include_usage": True}}
     return {name: value for name, value in request.items() if value is not None}

@@ -58,7 +58,8 @@ def _events(chunks, ask_body: dict, id: str, created_at: int, key: bytes | str,
         ended, told = _first(chunk)
         finish = ended or finish
         # What tells the caller nothing yet becomes a comment: while we hold a call back, the line must not seem dead.
-        yield from [event for piece in pieces(told) for event in _take(piece, items, output, wanted)] or (None,)
+        told = pieces(told, wanted.compacts)
+        yield from [event for piece in told for event in _take(piece, items, output, wanted)] or (None,)
         if items and items[-1].kind == "call" and items[-1].blanks > BLANKS_MAX:
             failure = UpstreamError("The model wrote blanks without end.")
             break
