@@ -762,7 +762,7 @@ def test_the_trail_is_read_filtered_and_saved(home, alice, bob, desk):
     desk.send(f"/admin/members/{bob.id}/disable")
     seen = desk.read("/admin/audit")
     assert re.search(r"Member disabled bob carol", seen)
-    assert re.search(r"Top-up alice carol pocket wallet amount ¥10.00 note =1\+1", seen)
+    assert re.search(r"Top-up alice carol pocket Wallet amount ¥10.00 note =1\+1", seen)
     filtered = desk.read("/admin/audit?action=member.disable&who=bob").partition("Details")[2]
     assert "Member disabled" in filtered and "Top-up" not in filtered
     assert "No action fits" in desk.read("/admin/audit?who=nobody")

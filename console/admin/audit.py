@@ -7,7 +7,8 @@ import json
 
 from flask import render_template, request
 
-from console import export, format, keyset
+from console import export, format, keyset, wallet
+from console.admin import members
 from console.admin.door import pages
 from console.current import state
 from console.i18n import gettext as _
@@ -28,6 +29,7 @@ DETAILS = {"amount": _l("amount"), "note": _l("note"), "pocket": _l("pocket"), "
            "days": _l("days"), "renew": _l("renews"), "count": _l("count"), "kind": _l("kind"), "code": _l("code"),
            "token": _l("token"), "hint": _l("hint"), "upstream": _l("upstream"), "outcome": _l("outcome"),
            "mistakes": _l("mistakes"), "model": _l("model")}
+WORDS = {"pocket": wallet.POCKETS, "kind": wallet.POCKETS | {"plan": _l("Plan")}, "role": members.ROLES}
 COLUMNS = ("id, at, user_id, (SELECT name FROM users WHERE users.id = audit.user_id) AS by, action, target,"
            " detail")
 
@@ -78,6 +80,8 @@ def details(row) -> list[tuple[str, str]]:
 def _value(name: str, value, money: bool) -> str:
     if name == "amount" and isinstance(value, int):
         return format.money(value) if money else format.count(value)
+    if value in WORDS.get(name, ()):
+        return str(WORDS[name][value])
     if isinstance(value, bool):
         return _("yes") if value else _("no")
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
