@@ -9,6 +9,7 @@ import contextlib
 import ctypes
 import json
 import logging
+import re
 import resource
 import signal
 import socket
@@ -28,6 +29,7 @@ from relay.meter import new_id
 log = logging.getLogger("server")
 
 CONNECTIONS_MAX = 4096
+MAPPED = re.compile(r"(?<![\w:])::ffff:(\d+(?:\.\d+){3})", re.ASCII | re.IGNORECASE)
 UNREAD_MS_MAX = 60_000             # a client that takes nothing for so long is gone
 M_ARENA_MAX = -8                   # of <malloc.h>
 FLUSH_S = 0.3                      # for the loop to send what the last responses left in its buffers
@@ -147,6 +149,7 @@ class Server:
             raise OSError(f"{there} cannot be listened on: {getattr(err, 'strerror', None) or err}") from err
         for listener in self._listeners():
             listener.channel_class = Channel
+            listener.application = _unmapped(listener.application)
 
     @property
     def port(self) -> int:
@@ -218,6 +221,15 @@ class Server:
                     chore()
                 except Exception:
                     log.exception("a chore failed; it will be done again")
+
+
+def _unmapped(app: Callable) -> Callable:
+    """The app behind a proxy that may write IPv4 addresses as IPv6, which waitress would cut at their last colon."""
+    def call(environ, start_response):
+        if "HTTP_X_FORWARDED_FOR" in environ:
+            environ["HTTP_X_FORWARDED_FOR"] = MAPPED.sub(r"\1", environ["HTTP_X_FORWARDED_FOR"])
+        return app(environ, start_response)
+    return call
 
 
 def _options(server) -> dict:

@@ -300,6 +300,8 @@ def test_behind_a_trusted_proxy_the_callers_own_address_counts(start_relay, pers
     assert bound.post(CHAT, ask(), x_forwarded_for="203.0.113.9").status == 200
     assert bound.post(CHAT, ask(), x_forwarded_for="198.51.100.9").status == 403
     assert bound.post(CHAT, ask(), x_forwarded_for="203.0.113.9, 198.51.100.9").status == 403, "what the caller adds"
+    assert bound.post(CHAT, ask(), x_forwarded_for="::ffff:203.0.113.9").status == 200, "as some proxies write it"
+    assert bound.post(CHAT, ask(), x_forwarded_for="203.0.113.9, ::FFFF:198.51.100.9").status == 403
 
 
 def test_a_token_may_be_bound_to_models(alice, token_of, fake, relay):
