@@ -15,22 +15,13 @@ from pathlib import Path
 
 from clients.install import agents, node
 from clients.stage import MODEL, Stage, Wrong
+from console.snippets import BY_SLUG, Place, render
 
 PROMPT = "What do the files first.txt and second.txt in this folder say?"
 SCENE_S = 180                                  # agents start slowly on a busy machine
 MISTYPED = "sk-" + "x" * 43
 MISTYPED_S = 30                                # a wrong token must be told soon: Claude Code would go on for 40 s
 
-CODEX_PROVIDER = """
-model = "{model}"
-model_provider = "relay"
-
-[model_providers.relay]
-name = "relay"
-base_url = "{url}/api/v1"
-env_key = "RELAY_API_TOKEN"
-wire_api = "responses"
-"""
 CODEX_BUILT_IN = """
 model = "{model}"
 openai_base_url = "{url}/api/v1"
@@ -39,7 +30,11 @@ openai_base_url = "{url}/api/v1"
 
 @dataclass(frozen=True)
 class Agent:
-    """One way to run an agent. In `environment` and `files` {url}, {token}, {model} and {home} are filled in."""
+    """One way to run an agent. In `environment` and `files` {url}, {token}, {model} and {home} are filled in.
+
+    `documented`: whose page of our documentation it follows. The files that stand there are written, filled in as
+    there. What the environment adds then is its token, or keeps it from asking for news.
+    """
 
     name: str
     command: tuple[str, ...]
@@ -48,6 +43,7 @@ class Agent:
     arguments: Callable[[Path], dict]
     wire: str
     files: dict[str, str] = field(default_factory=dict)        # below the home
+    documented: str = ""                                       # the slug of a tool
 
     def run(self, stage: Stage) -> None:
         """Let it read two secrets. Raises Wrong."""
@@ -68,10 +64,11 @@ class Agent:
         def filled(text: str) -> str:
             return text.format(url=stage.url, token=token, model=MODEL, home=home)
 
-        for name, text in self.files.items():
+        texts = {name: filled(text) for name, text in self.files.items()} | self.written(stage, token)
+        for name, text in texts.items():
             path = home / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(filled(text))
+            path.write_text(text)
         work = home / "work"
         work.mkdir(exist_ok=True)
         path = os.pathsep.join([str(node()), str(agents()), "/usr/local/bin", "/usr/bin", "/bin"])
@@ -82,6 +79,12 @@ class Agent:
                                   stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=SCENE_S)
         except subprocess.TimeoutExpired as error:
             raise Wrong(f"it was still running after {SCENE_S} s:\n{error.stdout}\n{error.stderr}") from error
+
+    def written(self, stage: Stage, token: str) -> dict[str, str]:
+        """The files that our documentation tells its readers to write, by their place below the home."""
+        place = Place(stage.url, "PingToken", MODEL, 131_072, 8192, token)
+        told = BY_SLUG[self.documented].snippets if self.documented else ()
+        return {each.file.removeprefix("~/"): render(each, place) for each in told if each.file.startswith("~/")}
 
 
 @dataclass(frozen=True)
@@ -111,24 +114,28 @@ CLAUDE = ("claude", "-p", PROMPT, "--allowedTools", "Read")
 CODEX = ("codex", "exec", "--skip-git-repo-check", "--sandbox", "danger-full-access", PROMPT)
 
 claude_code = Agent(
-    "claude-code", CLAUDE,
-    {"ANTHROPIC_BASE_URL": "{url}/api", "ANTHROPIC_AUTH_TOKEN": "{token}", "ANTHROPIC_MODEL": "{model}",
-     "ANTHROPIC_DEFAULT_HAIKU_MODEL": "{model}"},
-    "Read", lambda file: {"file_path": str(file)}, "messages")
+    "claude-code", CLAUDE, {}, "Read", lambda file: {"file_path": str(file)}, "messages", documented="claude-code")
 claude_code_pasted = Agent(                    # the base address of all other tools, and the other header
     "claude-code-pasted", CLAUDE,
     {"ANTHROPIC_BASE_URL": "{url}/api/v1", "ANTHROPIC_API_KEY": "{token}", "ANTHROPIC_MODEL": "{model}",
      "ANTHROPIC_DEFAULT_HAIKU_MODEL": "{model}"},
     "Read", lambda file: {"file_path": str(file)}, "messages")
 codex = Agent(
-    "codex", CODEX, {"CODEX_HOME": "{home}/.codex", "RELAY_API_TOKEN": "{token}"},
-    "exec_command", lambda file: {"cmd": f"cat {file}"}, "responses", {".codex/config.toml": CODEX_PROVIDER})
+    "codex", CODEX, {"PINGTOKEN_API_KEY": "{token}"},
+    "exec_command", lambda file: {"cmd": f"cat {file}"}, "responses", documented="codex")
 codex_built_in = Agent(                        # tries a websocket first
     "codex-built-in", CODEX, {"CODEX_HOME": "{home}/.codex", "CODEX_API_KEY": "{token}"},
     "exec_command", lambda file: {"cmd": f"cat {file}"}, "responses", {".codex/config.toml": CODEX_BUILT_IN})
 qwen_code = Agent(
-    "qwen-code", ("qwen", "-p", PROMPT, "--yolo"),
-    {"OPENAI_BASE_URL": "{url}/api/v1", "OPENAI_API_KEY": "{token}", "OPENAI_MODEL": "{model}"},
-    "read_file", lambda file: {"file_path": str(file)}, "chat")
+    "qwen-code", ("qwen", "-p", PROMPT, "--yolo"), {}, "read_file", lambda file: {"file_path": str(file)}, "chat",
+    documented="qwen-code")
+opencode = Agent(
+    "opencode", ("opencode", "run", PROMPT),
+    {"OPENCODE_DISABLE_MODELS_FETCH": "1", "OPENCODE_DISABLE_AUTOUPDATE": "1"},
+    "read", lambda file: {"filePath": str(file)}, "chat", documented="opencode")
+continue_cli = Agent(
+    "continue", ("cn", "-p", PROMPT, "--auto"), {"CONTINUE_TELEMETRY_ENABLED": "0"},
+    "Read", lambda file: {"filepath": str(file)}, "chat", documented="continue")
 
-SCENES = (claude_code, claude_code_pasted, Mistyped(claude_code), codex, codex_built_in, Mistyped(codex), qwen_code)
+SCENES = (claude_code, claude_code_pasted, Mistyped(claude_code), codex, codex_built_in, Mistyped(codex), qwen_code,
+          opencode, continue_cli)
