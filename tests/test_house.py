@@ -26,7 +26,7 @@ LAYERS = """
 1  relay.demo relay.demo_answers relay.demo_schema relay.faults relay.tokens notices
 0  accounts billing db facts logs plans pricing proof serving settings tables writer
 0  relay.body relay.errors relay.estimate relay.exchange relay.health relay.line relay.lookups relay.metrics
-0  relay.quirks relay.routing relay.sse relay.windows
+0  relay.named relay.quirks relay.routing relay.sse relay.windows
 """
 LAYER = {name: int(level) for level, *names in map(str.split, LAYERS.strip().splitlines()) for name in names}
 
@@ -37,11 +37,11 @@ KNOWS_ONLY = {
     "pricing": set(), "logs": set(), "tables": set(), "settings": {"tables"},
     "db": {"serving", "writer"}, "serving": {"writer"},
     "relay.body": {"relay.errors"}, "relay.health": {"relay.errors"}, "relay.faults": {"relay.errors"},
-    "relay.lookups": {"billing"}, "relay.catalog": {"billing", "relay.errors"},
+    "relay.named": {"relay.sse"}, "relay.lookups": {"billing"}, "relay.catalog": {"billing", "relay.errors"},
     "billing": {"db", "pricing", "proof"}, "proof": {"db", "pricing"}, "writer": set(),
 }
 WIRES = ("chat", "completions", "cursor", "embeddings", "messages", "responses")
-WIRES_KNOW = {"billing", "relay.sse", "relay.body", "relay.errors", "relay.estimate",
+WIRES_KNOW = {"billing", "relay.named", "relay.sse", "relay.body", "relay.errors", "relay.estimate",
               *(f"relay.{name}" for name in WIRES)}
 
 DOORS = {                                  # what comes from outside, and who may touch it

@@ -11,8 +11,9 @@ from relay import chat, estimate
 from relay.body import Ask, Body
 from relay.errors import BadRequest
 from relay.messages.answer import error, error_event, frame, from_chat, stream_from_chat
-from relay.messages.native import as_events, clean, plain, signs, signs_of, usage
+from relay.messages.native import as_events, plain, signs, signs_of, usage
 from relay.messages.request import to_chat
+from relay.named import clean
 
 __all__ = ["DONE", "HEADERS", "NAME", "PASSED", "PATH", "TEXTS", "WANTS", "as_events", "clean", "count_tokens", "error",
            "error_event", "from_chat", "model", "models", "plain", "read", "signs", "signs_of", "stream_from_chat",

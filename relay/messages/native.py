@@ -3,19 +3,18 @@
 Owns what the spine must see in bytes that otherwise pass untouched: content, usage, errors, the end.
 """
 
-import re
-
 import msgspec
 
 from billing import Usage
-from relay import sse
 from relay.chat import Signs, natural
 from relay.messages.answer import STOP_REASONS, frame
+from relay.named import passing
 
 FINISHES = {reason: finish for finish, reason in reversed(STOP_REASONS.items())}      # back to chat's word
 
+plain = passing(r"message_stop")
+
 _decode = msgspec.json.Decoder().decode
-_notable = re.compile(rb'"usage"\s*:\s*\{|"error"|message_stop|\[DONE\]|\r').search
 
 
 def usage(doc: dict) -> Usage | None:
@@ -67,22 +66,6 @@ def signs_of(doc: dict) -> Signs:
     return told
 
 
-def plain(chunk: bytes) -> bool:
-    """True if these whole events can pass as they are: no usage, no error, no end, nothing to clean."""
-    return chunk.startswith(b"event: ") and chunk.endswith(b"}\n\n") and not _notable(chunk)
-
-
-def clean(event: bytes) -> bytes:
-    """The event with its name and LF lines; what carries neither data nor a comment is nothing."""
-    if event.startswith(b":"):
-        return event.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-    data = sse.data(event)
-    if data is None or data.strip() == b"[DONE]":
-        return b""
-    name = sse.name(event)
-    return sse.frame(data, name.decode(errors="replace") if name else _type(data))
-
-
 def as_events(doc: dict) -> list[bytes]:
     """A whole message as the events of a stream, for a caller who asked for one."""
     given = doc.get("content")
@@ -122,11 +105,3 @@ def _filled(block: object) -> bool:
         return False
     kind = block.get("type")
     return bool(block.get(kind)) if kind in ("text", "thinking") else True
-
-
-def _type(data: bytes) -> str | None:
-    try:
-        kind = _decode(data).get("type")
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError, AttributeError):
-        return None
-    return kind if isinstance(kind, str) and "\n" not in kind and "\r" not in kind else None

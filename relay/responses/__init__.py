@@ -11,9 +11,10 @@ import msgspec
 from relay import chat, estimate, sse
 from relay.body import Ask, Body
 from relay.errors import RelayError
+from relay.named import clean
 from relay.responses import answer, tools
 from relay.responses.answer import from_chat
-from relay.responses.native import as_events, clean, plain, signs, signs_of, usage
+from relay.responses.native import as_events, plain, signs, signs_of, usage
 from relay.responses.request import to_chat
 from relay.responses.stream import stream_from_chat
 

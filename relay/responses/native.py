@@ -3,19 +3,19 @@
 Owns what the spine must see in bytes that otherwise pass untouched: content, usage, errors, the end.
 """
 
-import re
-
 import msgspec
 
 from billing import Usage
 from relay import sse
 from relay.chat import Signs, natural
+from relay.named import passing
 
 ENDS = ("response.completed", "response.incomplete", "response.failed")
 
+plain = passing(r"response\.(?:completed|incomplete|failed)")
+
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
-_notable = re.compile(rb'"usage"\s*:\s*\{|"error"|response\.(?:completed|incomplete|failed)|\[DONE\]|\r').search
 
 
 def usage(doc: dict) -> Usage | None:
@@ -62,22 +62,6 @@ def signs_of(doc: dict) -> Signs:
     return told
 
 
-def plain(chunk: bytes) -> bool:
-    """True if these whole events can pass as they are: no usage, no error, no end, nothing to clean."""
-    return chunk.startswith(b"event: ") and chunk.endswith(b"}\n\n") and not _notable(chunk)
-
-
-def clean(event: bytes) -> bytes:
-    """The event with its name and LF lines; what carries neither data nor a comment is nothing."""
-    if event.startswith(b":"):
-        return event.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-    data = sse.data(event)
-    if data is None or data.strip() == b"[DONE]":
-        return b""
-    name = sse.name(event)
-    return sse.frame(data, name.decode(errors="replace") if name else _type(data))
-
-
 def as_events(doc: dict) -> list[bytes]:
     """A whole Response as the events of a stream, for a caller who asked for one."""
     output = doc.get("output") if isinstance(doc.get("output"), list) else []
@@ -109,11 +93,3 @@ def _item_events(index: int, item: dict) -> list[tuple[str, dict]]:
         events += [("response.function_call_arguments.delta", at | {"delta": arguments}),
                    ("response.function_call_arguments.done", at | {"arguments": arguments, "name": item.get("name")})]
     return [*events, ("response.output_item.done", {"output_index": index, "item": item})]
-
-
-def _type(data: bytes) -> str | None:
-    try:
-        kind = _decode(data).get("type")
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError, AttributeError):
-        return None
-    return kind if isinstance(kind, str) and "\n" not in kind and "\r" not in kind else None
