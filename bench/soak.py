@@ -39,7 +39,7 @@ WARM_UP_CALLS = 25_000                             # until then SQLite's page ca
 GROWTH_MAX_MIB = 8
 GROWTH_MAX_DESCRIPTORS = 5
 PATIENCE_S = 60
-THREADS = 64                                       # 48 calls: now and then one of fifty callers is turned away
+THREADS = 66                                       # 50 calls: who returns too early may find no place
 CONFIG = """
 [server]
 port = {port}
