@@ -66,8 +66,8 @@ def pages_of(who: str | None, month) -> dict[str, str]:
 
 @pytest.mark.parametrize("language, theme", [("en-GB", "light"), ("zh-CN", "dark")])
 @pytest.mark.parametrize("who", [None, "alice", "carol"])
-def test_every_page_is_whole_on_a_desk_and_on_a_phone(visit, month, who, language, theme):
-    page, widths = visit("/", who, language=language, theme=theme), [1280, 360]
+def test_every_page_is_whole_on_a_desk_a_tablet_and_a_phone(visit, month, who, language, theme):
+    page, widths = visit("/", who, language=language, theme=theme), [1280, 880, 360]
     page.expected = ["404"]                                   # of the page that is not there
     for name, path in pages_of(who, month).items():
         page.goto(path)
