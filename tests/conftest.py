@@ -7,6 +7,7 @@ of this process; `relay_process` is `python app.py`, for tests that kill it.
 
 import functools
 import os
+import re
 import shutil
 import sys
 from contextlib import closing
@@ -24,9 +25,14 @@ import browser_stage  # noqa: E402
 from fake_upstream import FakeUpstream  # noqa: E402
 from stage import PEOPLE, Person, Relay, configuration, free_port, in_process, in_thread, write_config  # noqa: E402
 
+# What whoever runs the tests may have set for other programs, and tests and what they start must not see.
+FOREIGN = re.compile(r"\w+_proxy|\w+_api_key|\w+_auth_token|(openai|anthropic|flask|relay)_\w+|columns", re.I).fullmatch
+
 
 def pytest_configure(config):
-    """Let tests keep their files in memory where there is room: a synced write to a slow disk costs milliseconds."""
+    """Leave the environment behind, and keep the files of tests in memory if it is large: synced writes are slow."""
+    for name in filter(FOREIGN, list(os.environ)):
+        del os.environ[name]
     memory, needed = Path("/dev/shm"), 2 << 30
     if memory.is_dir() and os.access(memory, os.W_OK):
         room = os.statvfs(memory)
