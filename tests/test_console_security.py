@@ -78,7 +78,7 @@ def things(home, carol, alice):
 
 def pages(app, method: str = "GET") -> list:
     """The rules of the console that take this method."""
-    return [rule for rule in app.url_map.iter_rules() if method in rule.methods and not is_api(rule.rule)]
+    return [rule for rule in app.url_map.iter_rules() if method in (rule.methods or ()) and not is_api(rule.rule)]
 
 
 def address(rule, things: dict) -> str:

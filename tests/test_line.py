@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 from fake_upstream import Gate, answer, end, head
+from stage import LIMIT_S
 
 import relay.line
 from relay.catalog import Upstream
@@ -124,7 +125,7 @@ def test_who_waits_for_a_peer_that_does_not_answer_hears_that_the_caller_has_lef
             peer, _ = listener.accept()
             assert stack.enter_context(peer).recv(1) == b"\x16", "its hello"
         watcher.watch(line, lambda: True)
-        assert ended.wait(10)
+        assert ended.wait(LIMIT_S)
         watcher.forget(line)
 
 
@@ -135,21 +136,26 @@ def test_the_watcher_rests_while_no_line_is_open_and_wakes_for_the_next(monkeypa
     looks, time_passes, cut = threading.Semaphore(0), threading.Semaphore(0), threading.Event()
 
     def sleep(seconds):
-        looks.release()
-        assert time_passes.acquire(timeout=30)
+        if threading.current_thread() is not watcher._thread:      # another test's, which has not come to rest yet
+            threading.Event().wait(seconds)
+        else:
+            looks.release()
+            assert time_passes.acquire(timeout=LIMIT_S)
 
     monkeypatch.setattr(relay.line, "time", SimpleNamespace(monotonic=time.monotonic, sleep=sleep))
     watcher, first, second = Watcher(), Line(allow_private=True), Line(allow_private=True)
     watcher.watch(first, lambda: False)
     for _ in range(3):
-        assert looks.acquire(timeout=30)
+        assert looks.acquire(timeout=LIMIT_S)
         time_passes.release()
-    assert looks.acquire(timeout=30)
+    assert looks.acquire(timeout=LIMIT_S)
     watcher.forget(first)
     time_passes.release()
     assert not looks.acquire(timeout=0.2), "nobody is there to look at"
     second.on_cut(cut.set)
     watcher.watch(second, lambda: True)
-    assert looks.acquire(timeout=30)
+    assert looks.acquire(timeout=LIMIT_S)
     time_passes.release()
-    assert cut.wait(30) and second.left
+    assert cut.wait(LIMIT_S) and second.left
+    watcher.forget(second)
+    time_passes.release(2)
