@@ -143,7 +143,7 @@ class Gate:
         if not admitted:
             wait_s = max(1, int(budget.reset_s + 0.999))
             raise errors.RateLimited(
-                f"This token may make {budget.limit} requests a minute. Try again in {wait_s} seconds.",
+                f"This token may make {_count(budget.limit, 'request')} a minute. Try again in {wait_s} seconds.",
                 retry_after=wait_s, headers=budget.headers())
         return budget
 
@@ -163,8 +163,8 @@ class Gate:
                   ("token", caller.token_id): caller.calls_at_once}
         full = self._at_once.enter(limits)
         if full:
-            raise errors.RateLimited(f"This {full[0]} may have {limits[full]} calls at once. "
-                                     "Try again when one of them has ended.", retry_after=1)
+            raise errors.RateLimited(f"This {full[0]} may have {_count(limits[full], 'call')} at once. "
+                                     "Try again when one has ended.", retry_after=1)
         return tuple(limits)
 
     def leave(self, entered: tuple) -> None:
@@ -250,6 +250,11 @@ def duration(seconds: float) -> str:
         return f"{int(seconds * 1000)}ms"
     minutes, rest = divmod(int(seconds), 60)
     return f"{minutes}m{rest}s" if minutes else f"{rest}s"
+
+
+def _count(number: int, what: str) -> str:
+    """`1 call`, `2 calls`."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _ip(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
