@@ -15,7 +15,7 @@ run: $(VENV)/ready          ## install what is needed and serve at http://127.0.
 	@exec $(IN) app.py
 
 test: $(VENV)/ready-to-test ## run all tests
-	$(IN) -m pytest -n 2
+	$(IN) -m pytest -n 2 --dist worksteal
 
 lint: $(VENV)/ready-to-test ## look for mistakes and untidiness in the code
 	$(IN) -m ruff check .

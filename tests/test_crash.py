@@ -53,7 +53,8 @@ class Load:
             try:
                 answered = self.alice.chat(stream=bool(number % 2))
             except OSError:
-                continue  # the server is dead or dying
+                self._over.wait(0.005)  # the server is dead or dying
+                continue
             except Exception as error:  # half a head, half a body
                 if type(error).__module__ != "http.client":
                     self.odd.append(repr(error))
