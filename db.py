@@ -5,6 +5,7 @@ mean: where a copy must be judged by the ledger, the judge is handed in.
 """
 
 import glob
+import itertools
 import logging
 import os
 import shutil
@@ -263,11 +264,17 @@ def restore(path: str | Path, source: str | Path, settle: Callable[[Database], l
             raise Unusable(f"{source} is the database itself")
         with _temporary(path) as draft:
             _copy_checked(source, draft, settle)
-            kept = path.with_name(f"{path.name}.before-restore-{time.strftime('%Y%m%dT%H%M%S')}")
+            kept = _free_name(path.with_name(f"{path.name}.before-restore-{time.strftime('%Y%m%dT%H%M%S')}"))
             try:
                 return _replace_pages(path, draft, kept)
             except (sqlite3.Error, Unusable):
                 return _replace_file(path, draft, kept)
+
+
+def _free_name(path: Path) -> Path:
+    """This name, or the first of path-2, path-3 ... that no file has."""
+    names = itertools.chain([path], (path.with_name(f"{path.name}-{number}") for number in itertools.count(2)))
+    return next(name for name in names if not name.exists())
 
 
 def _copy_checked(source: Path, draft: Path, settle: Callable[[Database], list[str]]) -> None:

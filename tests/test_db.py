@@ -464,6 +464,13 @@ def test_a_restore_is_seen_by_a_server_that_runs_and_its_calls_are_released(book
         assert billing.balances(old, ALICE)["balance"].wallet == 6 * 10**9
 
 
+def test_each_restore_keeps_the_file_before_it_however_soon_it_follows(book, backup):
+    kept = [db.restore(book.db.path, backup, settle) for _ in range(3)]
+    assert len(set(kept)) == 3 and all(each.exists() for each in kept)
+    with closing(Database(kept[0], writer=False)) as oldest:
+        assert billing.balances(oldest, ALICE)["balance"].wallet == 6 * 10**9
+
+
 @pytest.mark.parametrize("damage", ["missing", "garbage", "page", "cut"])
 def test_a_restore_mends_a_file_that_is_missing_or_broken(book, backup, damage):
     path = book.db.path
