@@ -5,9 +5,12 @@ Tokens, limits and the durable ledger are those of a member's call; only the num
 
 from __future__ import annotations
 
+import json
 import os
+import sqlite3
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from bench.target import MODEL, ROOT, Target, free_port, launch, wait_for_answer
@@ -76,9 +79,18 @@ class Relay:
 
     def start(self) -> float:
         """Start; the seconds from nothing to the first answered call."""
+        self.started_ms = time.time() * 1000
         self.process = launch([sys.executable, "app.py"], self.log, RELAY_CONFIG=str(self.config))
         self.target.pid = self.process.pid
         return wait_for_answer(self.target, self.process, self.log)
+
+    def await_proof(self) -> None:
+        """Wait until the ledger is proved, as it is at every start: beside a million calls that takes some seconds."""
+        database = sqlite3.connect(f"file:{self.folder}/relay.db?mode=ro", uri=True)
+        while not (found := database.execute("SELECT value FROM meta WHERE key = 'fact:proof'").fetchone()) or \
+                json.loads(found[0])["at"] < self.started_ms:
+            time.sleep(0.1)
+        database.close()
 
     def stop(self) -> None:
         if self.process:

@@ -157,6 +157,7 @@ def rows(bench: Bench) -> None:
     try:
         for relay in (empty, full):
             relay.start()
+            relay.await_proof()
             bench.run(relay.target, callers=1, seconds=0.5)  # warm caches
         for _ in range(4 if bench.quick else 12):
             for relay in (empty, full):
