@@ -55,11 +55,11 @@ def test_samples_are_tabs_that_keys_walk_through(opened):
     tabs = page.get_by_role("tab")
     tabs.first.focus()
     page.keyboard.press("ArrowRight")
-    assert page.get_by_role("tab", selected=True).inner_text() == "Python"
+    page.get_by_role("tab", name="Python", selected=True).wait_for()
     assert page.get_by_role("tabpanel").locator("visible=true").inner_text().count("import requests") == 1
     page.keyboard.press("ArrowLeft")
     page.keyboard.press("ArrowLeft")
-    assert page.get_by_role("tab", selected=True).inner_text() == "Java"
+    page.get_by_role("tab", name="Java", exact=True, selected=True).wait_for()
 
 
 def test_a_model_is_picked_without_a_further_click(opened):
@@ -77,9 +77,10 @@ def test_everything_is_there_without_scripts(opened):
     page.goto(page.url.replace("/docs/chat", "/models"))
     page.get_by_label("Search").fill("gratis")
     page.get_by_role("button", name="Show").click()
+    page.wait_for_url("**q=gratis*")
     assert page.locator("tbody tr").count() == 1
     page.get_by_role("link", name="中文").first.click()
-    assert page.locator("html").get_attribute("lang") == "zh-CN"
+    page.locator("html[lang=zh-CN]").wait_for()
     assert page.locator("tbody tr").count() == 1
 
 
@@ -88,7 +89,7 @@ def test_the_first_key_leads_to_the_content_and_the_focus_is_seen(opened):
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.className") == "skip"
     page.keyboard.press("Enter")
-    assert page.url.endswith("#main")
+    page.wait_for_url("**/models#main")
     page.keyboard.press("Tab")
     outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
     assert outline == "solid"
@@ -100,7 +101,7 @@ def test_the_side_of_the_documentation_folds_on_a_phone(opened):
     assert link.count() == 0
     page.locator("details.folded summary").click()
     link.click()
-    assert page.url.endswith("/docs/streaming")
+    page.wait_for_url("**/docs/streaming")
 
 
 def test_a_theme_that_was_chosen_wins_over_the_systems(opened):
