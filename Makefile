@@ -21,16 +21,16 @@ lint: $(VENV)/ready-to-test ## look for mistakes and untidiness in the code
 	$(IN) -m ruff check .
 
 translations: $(VENV)/ready ## compile the translations and name what is untranslated
-	$(IN) -m console.i18n
+	$(IN) -m console.ui.i18n
 
 clients: $(VENV)/ready      ## install real agents in .clients/ and run them and the documented samples against the relay
-	$(IN) -m clients
+	$(IN) -m tests.clients
 
 screenshots: $(VENV)/ready-to-test ## photograph every page into screenshots/ (Chromium must be there)
-	$(IN) tests/screenshots.py
+	$(IN) -m tests.console.screenshots
 
 soak: $(VENV)/ready         ## ten minutes of random faults: nothing may grow, and every charge must be right
-	$(IN) -m bench.soak
+	$(IN) -m tests.soak.run
 
 bench: $(VENV)/ready        ## measure the relay, beside others where `python -m bench --install-peer` was run
 	$(IN) -m bench

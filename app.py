@@ -7,16 +7,14 @@ import sys
 from flask import Flask
 from flask_limiter import Limiter
 
-import chores
 import commands
 import console
 import db
-import logs
-import ops
-import relay
 import settings as configuration
-from relay import api, windows
-from server import Server
+from relay import api, limits
+from relay.spine import Relay
+from server import jobs, logs, status
+from server.http import Server
 
 log = logging.getLogger("app")
 
@@ -30,11 +28,11 @@ def create_app(settings=None, *, serving: bool = False) -> Flask:
     app.json.sort_keys = False
     app.ensure_sync = lambda function: function            # none of ours is async; Flask would look each time
     database = (db.Database if serving else commands.DatabaseWhenAsked)(settings.database.path)
-    limiter = Limiter(lambda: "", strategy="fixed-window", storage_uri=windows.address(settings.limits.storage_uri))
+    limiter = Limiter(lambda: "", strategy="fixed-window", storage_uri=limits.address(settings.limits.storage_uri))
     limiter.init_app(Flask("limits"))      # not our app: the gate asks it, so its hooks on every request would be idle
-    app.extensions["relay"] = relay.Relay(settings, database, limiter.limiter)
+    app.extensions["relay"] = Relay(settings, database, limiter.limiter)
     app.register_blueprint(api.blueprint())
-    app.register_blueprint(ops.pages)
+    app.register_blueprint(status.pages)
     console.register(app, settings)
     commands.register(app)
     return app
@@ -51,8 +49,8 @@ def main() -> int:
     except (configuration.SettingsError, db.DatabaseError, OSError) as err:
         print(f"The relay cannot start.\n{err}", file=sys.stderr)
         return 1
-    chores.begin(app, server)
-    signal.signal(signal.SIGHUP, lambda *_: chores.reload(app))
+    jobs.begin(app, server)
+    signal.signal(signal.SIGHUP, lambda *_: jobs.reload(app))
     server.run()
     app.extensions["relay"].db.close()
     return 0

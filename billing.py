@@ -20,7 +20,7 @@ from msgspec.json import encode
 
 from db import Database
 from pricing import AMOUNT_MAX, NANO, NOTHING, Pockets, Price, Usage, nano, split, yuan
-from proof import verify
+from verify import verify
 
 __all__ = ["AMOUNT_MAX", "NANO", "Call", "Ending", "KeyReused", "LedgerError", "NotCovered", "Pockets", "Price",
            "Unknown", "Usage", "available", "balances", "close", "credit", "credit_all", "first_id", "forget_requests",

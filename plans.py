@@ -11,9 +11,9 @@ import re
 import secrets
 from dataclasses import dataclass
 
-import accounts
 from billing import AMOUNT_MAX, LedgerError, NotCovered, Pockets, available, now_ms, once, post
 from db import Database
+from members import accounts
 
 DAY_MS = 86_400_000
 CODES_MAX = 10_000                 # made at once

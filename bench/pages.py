@@ -88,10 +88,9 @@ def fill(path: Path, count: int) -> None:
     """Add so many paid calls of 200 members over 90 days, every fourth alice's, to the file of a new Relay that is
     stopped. Carol administers.
     """
-    import accounts
     import billing
     from db import Database
-    from relay import tokens
+    from members import accounts, tokens
 
     database, now = Database(path, writer=False), int(time.time() * 1000)
     hashed = accounts.hash_password(PASSWORD)

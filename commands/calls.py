@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 import click
 
-import accounts
 import billing
 from commands import given, shown
+from members import accounts
 
 PAGE = 1000
 TABLE_ROWS = 50

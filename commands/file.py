@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 import billing
-import proof
+import verify
 from commands import given, shown
 from db import Database
 from db import restore as put_back
@@ -34,4 +34,4 @@ def restore(source: Path, as_json: bool) -> None:
 def _settled(copy: Database) -> list[str]:
     """End what was open when the backup was made, and name what is wrong with it."""
     billing.release_orphans(copy)
-    return proof.verify(copy)
+    return verify.verify(copy)

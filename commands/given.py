@@ -17,9 +17,9 @@ import click
 from flask import current_app
 from flask.cli import AppGroup, ScriptInfo, with_appcontext
 
-import accounts
 import billing
 from db import Database, DatabaseError, Error
+from members import accounts
 from settings import SettingsError
 
 ID = click.IntRange(1, 2**63 - 1)

@@ -2,19 +2,19 @@
 
 import click
 
-import accounts
 import billing
-import proof
+import verify
 from commands import given, shown
+from members import accounts
 
 ledger = given.Topic("ledger", help="The ledger: verify it, show a member's entries.")
 
 
-@ledger.command()
+@ledger.command("verify")
 @shown.json_option
-def verify(as_json: bool) -> None:
+def verify_ledger(as_json: bool) -> None:
     """Compute every balance, hold and charge again. Exit status 1 if anything is wrong."""
-    wrong = proof.verify(given.relay().db)
+    wrong = verify.verify(given.relay().db)
     shown.one(as_json, {"ok": not wrong, "problems": wrong}, "\n".join(wrong) or "The ledger is right.")
     if wrong:
         raise click.exceptions.Exit(1)

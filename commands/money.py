@@ -2,10 +2,10 @@
 
 import click
 
-import accounts
 import billing
 from commands import given, shown
 from commands.users import plan_of
+from members import accounts
 
 
 @given.command

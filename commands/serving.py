@@ -9,8 +9,8 @@ import signal
 import click
 
 import db
-import facts
 from commands import given, shown
+from db import meta
 
 SEEN = ("state", "calls", "failed", "latency_ms", "rests_s", "last_error", "last_error_at", "at")
 
@@ -21,7 +21,7 @@ def upstreams(as_json: bool) -> None:
     """List the configured upstreams, and how the relay that serves sees them."""
     relay = given.relay()
     serving = db.serving_pid(relay.settings.database.path) is not None
-    seen = {each["name"]: each for each in facts.get(relay.db, "upstreams", [])} if serving else {}
+    seen = {each["name"]: each for each in meta.get(relay.db, "upstreams", [])} if serving else {}
     if not serving:
         click.echo("No relay serves: only what is configured is shown.", err=True)
     shown.listing(as_json, (_row(each, seen.get(each.name, {})) for each in relay.catalog.upstreams.values()),

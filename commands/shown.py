@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 import click
 
 from billing import Pockets, yuan
-from console.export import Number, cell
+from console.ui.csv import Number, cell
 
 NUMBERS = {"cost", "charged_quota", "charged_wallet"}      # money of ours, whose minus begins no formula
 

@@ -2,9 +2,8 @@
 
 import click
 
-import accounts
 from commands import given, shown
-from relay import tokens
+from members import accounts, tokens
 
 token = given.Topic("token", help="API tokens: add, list, revoke.")
 

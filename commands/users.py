@@ -2,10 +2,10 @@
 
 import click
 
-import accounts
 import billing
 import plans
 from commands import given, shown
+from members import accounts
 
 user = given.Topic("user", help="Members: add, list, disable, give a plan.")
 

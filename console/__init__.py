@@ -11,8 +11,9 @@ from pathlib import Path
 from flask import current_app, g, render_template, request, url_for
 from werkzeug.exceptions import HTTPException, ServiceUnavailable
 
-from console import charts, current, format, forms, i18n, incoming, session
-from console.i18n import lazy_gettext as _
+from console import context, request_limits, session
+from console.ui import charts, format, forms, i18n
+from console.ui.i18n import lazy_gettext as _
 from db import StorageError
 
 THEMES = {"auto": _("Automatic"), "light": _("Light"), "dark": _("Dark")}
@@ -39,18 +40,20 @@ SENTENCES = {
 
 def register(app, settings) -> None:
     """Puts the console on an application. `settings` are those in force at the start (cookies, secret key)."""
-    from console import account, admin, docs, invites, overview, playground, public, signin, tokens, usage, wallet
+    from console import admin, public
+    from console.docs import pages
+    from console.member import account, invites, overview, playground, signin, tokens, usage, wallet
 
-    incoming.install(app)
+    request_limits.install(app)
     i18n.install(app)
     format.install(app)
     session.install(app, settings)
-    for group in (public, docs, signin, account, overview, tokens, usage, wallet, playground, invites, admin):
+    for group in (public, pages, signin, account, overview, tokens, usage, wallet, playground, invites, admin):
         app.register_blueprint(group.pages)
     app.jinja_env.globals.update(stacked_bars=charts.stacked_bars, lines=charts.lines,
                                  field_attributes=forms.field_attributes)
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
-    app.context_processor(context)
+    app.context_processor(template_context)
     app.after_request(finish)
     app.register_error_handler(HTTPException, error_page)
     app.register_error_handler(StorageError, lambda _error: error_page(ServiceUnavailable()))
@@ -98,12 +101,12 @@ def asset(name: str) -> str:
     return url_for("static", filename=name, v=_fingerprint(path, path.stat().st_mtime))
 
 
-def context() -> dict:
+def template_context() -> dict:
     """What every template may use."""
-    state = current.state()
+    state = context.state()
     return {
-        "asset": asset, "here": here, "member": current.member(), "site": state.settings.site,
-        "site_url": current.site_url(), "api_base": current.api_base(), "demo": state.catalog.demo,
+        "asset": asset, "here": here, "member": context.member(), "site": state.settings.site,
+        "site_url": context.site_url(), "api_base": context.api_base(), "demo": state.catalog.demo,
         "language": i18n.language(), "languages": i18n.LANGUAGES, "theme": theme(), "themes": THEMES,
         "has_page": lambda endpoint: endpoint in current_app.view_functions,
         "registration": state.settings.accounts.registration,
@@ -112,18 +115,18 @@ def context() -> dict:
 
 def finish(response):
     """Security headers on every answer that is not the API's; remembers a choice of language or theme."""
-    if current.is_api(request.path):
+    if context.is_api(request.path):
         return response
     for name, value in HEADERS.items():
         response.headers.setdefault(name, value)
-    https = current.site_url().startswith("https://")
+    https = context.site_url().startswith("https://")
     if https:
         response.headers.setdefault("Strict-Transport-Security", f"max-age={YEAR_S}")
     if request.endpoint == "static":
         keep = f"public, max-age={YEAR_S}, immutable" if "v" in request.args else "no-cache"
         response.headers["Cache-Control"] = keep
         return response
-    response.headers.setdefault("Cache-Control", "no-store" if current.member() else "private, no-cache")
+    response.headers.setdefault("Cache-Control", "no-store" if context.member() else "private, no-cache")
     response.vary.update(("Cookie", "Accept-Language"))
     for name, choices, cookie in (("lang", i18n.LANGUAGES, i18n.COOKIE), ("theme", THEMES, THEME_COOKIE)):
         if request.args.get(name) in choices:
@@ -134,7 +137,7 @@ def finish(response):
 
 def error_page(error: HTTPException):
     """A page with a sentence and a way back. API addresses keep Werkzeug's answer unless the relay has its own."""
-    if current.is_api(request.path) or error.code is None or error.code < 400:
+    if context.is_api(request.path) or error.code is None or error.code < 400:
         return error
     sentence = SENTENCES.get(error.code, SENTENCES[500 if error.code >= 500 else 400])
     if error.code >= 500 and "_login_user" not in g:

@@ -11,10 +11,10 @@ from flask import Blueprint, abort, render_template, request, url_for
 
 import billing
 from billing import Pockets, Price, Usage
-from console import snippets
-from console.current import site, site_url, state
-from console.i18n import gettext as _
-from console.i18n import lazy_gettext as _l
+from console.context import site, site_url, state
+from console.docs import snippets
+from console.ui.i18n import gettext as _
+from console.ui.i18n import lazy_gettext as _l
 
 pages = Blueprint("public", __name__)
 

@@ -15,8 +15,8 @@ from flask.sessions import SecureCookieSessionInterface
 from flask_login import LoginManager
 from flask_wtf.csrf import CSRFProtect
 
-from console.current import is_api, member
-from console.i18n import lazy_gettext
+from console.context import is_api, member
+from console.ui.i18n import lazy_gettext
 
 login = LoginManager()
 login.session_protection = "basic"                  # "strong" would sign out whoever changes networks

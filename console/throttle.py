@@ -11,7 +11,7 @@ from flask import request
 from limits import RateLimitItem, parse
 from werkzeug.exceptions import TooManyRequests
 
-from console.current import state
+from console.context import state
 
 _item = cache(parse)
 

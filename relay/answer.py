@@ -10,10 +10,12 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from relay import chat, errors, faults, sse
+from relay import errors
 from relay.body import Ask
 from relay.meter import Meter
-from relay.upstream import CallerLeft, Reply
+from relay.upstream import provider_errors
+from relay.upstream.sender import CallerLeft, Reply
+from relay.wires import chat, sse
 
 KEEP_ALIVE = b": keep-alive\n\n"
 
@@ -120,7 +122,7 @@ def _passed(turn: Turn) -> Iterator[bytes]:
         meter.used(told.usage)
         finished = told.finish or finished
         if told.error:
-            yield _cut(wire, meter, faults.read(told.error, key=reply.key))
+            yield _cut(wire, meter, provider_errors.read(told.error, key=reply.key))
             return
         if told.done:
             _complete(turn)
@@ -153,7 +155,7 @@ def _chunks(turn: Turn) -> Iterator[dict | errors.RelayError | None]:
         meter.used(told.usage)
         finished = told.finish or finished
         if told.error:
-            yield _noted(meter, faults.read(told.error, key=reply.key))
+            yield _noted(meter, provider_errors.read(told.error, key=reply.key))
             return
         if told.done:
             break

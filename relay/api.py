@@ -11,23 +11,12 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.routing import BaseConverter, Rule
 
 import billing
-from relay import (
-    WIRES,
-    chat,
-    current_relay,
-    errors,
-    gate,
-    given_body,
-    lookups,
-    messages,
-    metrics,
-    responses,
-    seal_key,
-    serve,
-    tokens,
-)
+from members import tokens
+from relay import errors, gate, lookups, metrics
 from relay.meter import new_id
-from relay.upstream import CallerLeft
+from relay.spine import WIRES, current_relay, given_body, seal_key, serve
+from relay.upstream.sender import CallerLeft
+from relay.wires import chat, messages, responses
 
 log = logging.getLogger("relay")
 

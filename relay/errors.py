@@ -1,8 +1,8 @@
 """Every way in which the relay says no.
 
 Owns the error tree: each class knows its HTTP status, its `type` and `code` in OpenAI's shape, its `type` in
-Anthropic's, and the sentence a person reads. It does not know which wire the caller speaks: `relay.chat` and
-`relay.messages` turn an error into their own shape.
+Anthropic's, and the sentence a person reads. It does not know which wire the caller speaks: `relay.wires.chat` and
+`relay.wires.messages` turn an error into their own shape.
 
 RelayError                       500  ours; no details leave the house
 ├── BadRequest                   400  the request itself is wrong; `param` names the place

@@ -20,9 +20,9 @@ from limits import parse
 
 from billing import yuan
 from db import Database
+from members.tokens import SHAPE, TokenError, change, digest, mint, revoke, tokens
 from relay import errors
 from relay.body import Ask
-from relay.tokens import SHAPE, TokenError, change, digest, mint, revoke, tokens
 
 __all__ = ["AtOnce", "Budget", "Caller", "Gate", "TokenError", "change", "digest", "duration", "mint", "presented",
            "revoke", "tokens"]

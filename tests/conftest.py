@@ -9,7 +9,6 @@ import functools
 import os
 import re
 import shutil
-import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -19,11 +18,9 @@ import pytest
 from flask import Flask
 from werkzeug.routing import Rule
 
-sys.path[:0] = [str(Path(__file__).resolve().parent.parent), str(Path(__file__).parent)]
-
-import browser_stage  # noqa: E402
-from fake_upstream import FakeUpstream  # noqa: E402
-from stage import PEOPLE, Person, Relay, configuration, free_port, in_process, in_thread, write_config  # noqa: E402
+from tests import browser_stage
+from tests.fake_upstream import FakeUpstream
+from tests.stage import PEOPLE, Person, Relay, configuration, free_port, in_process, in_thread, write_config
 
 # What whoever runs the tests may have set for other programs, and tests and what they start must not see.
 FOREIGN = re.compile(r"\w+_proxy|\w+_api_key|\w+_auth_token|(openai|anthropic|flask|relay)_\w+|columns", re.I).fullmatch
@@ -62,7 +59,7 @@ class CompiledTemplates(jinja2.BytecodeCache):
 @pytest.fixture(scope="session", autouse=True)
 def computed_once():
     """What takes long and is the same in every test: hashes of passwords, and the code of routes and templates."""
-    import accounts
+    from members import accounts
 
     code, compile_builder = {}, Rule._compile_builder
 
@@ -83,9 +80,8 @@ def computed_once():
 @pytest.fixture(scope="session")
 def people_file(tmp_path_factory):
     """A database with alice, bob and carol in it, and their tokens: (path, {name: (id, token)})."""
-    import accounts
     from db import Database
-    from relay import tokens
+    from members import accounts, tokens
 
     folder, people = tmp_path_factory.mktemp("people"), {}
     with closing(Database(folder / "people.db", writer=False)) as database:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 
-from fake_upstream import answer, end, event, head, stream
+from tests.fake_upstream import answer, end, event, head, stream
 
 TEXT = ("Hello", ", ", "world", "!")
 

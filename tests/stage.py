@@ -17,7 +17,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from client import Client
+from tests.client import Client
 
 ROOT = Path(__file__).resolve().parent.parent
 PEOPLE = {"alice": "member", "bob": "member", "carol": "admin"}
@@ -129,9 +129,9 @@ class Relay:
 
     def ledger_is_right(self) -> bool:
         """Prove the ledger, holds included; the assertion names what is wrong."""
-        import proof
+        import verify
 
-        assert proof.verify(self.db) == []
+        assert verify.verify(self.db) == []
         return True
 
     def start_again(self) -> None:
@@ -252,15 +252,15 @@ def shown_config(folder: Path, port: int = 0) -> Path:
 def in_thread(config: Path, database: Path) -> Relay:
     """The real server of the real app, with its chores, in a thread of this process."""
     import app as application
-    import chores
-    import server as serving
     import settings
+    from server import http as serving
+    from server import jobs
 
     serving.FLUSH_S = 0  # tests read their answers to the end before they stop the server
     loaded = settings.load(str(config))
     app = application.create_app(loaded, serving=True)
     server = serving.Server(app, loaded)
-    chores.begin(app, server)
+    jobs.begin(app, server)
     server.start()
     return Relay(server.port, config, database, server=server, app=app)
 

@@ -4,6 +4,6 @@ Owns nothing but the list of groups. The door is door.py's: each group puts its 
 """
 
 from console.admin import access, audit, calls, codes, member, members, models, money, system, upstreams  # noqa: F401
-from console.admin.door import pages
+from console.admin.guard import pages
 
 __all__ = ["pages"]

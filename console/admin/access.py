@@ -5,13 +5,13 @@ Owns these actions and the questions before them. That somebody stays administra
 
 from flask import abort, flash, request, url_for
 
-import accounts
-from console.admin.door import note, pages, proven
+from console.admin.guard import note, pages, proven
 from console.admin.member import PasswordForm, ask, of, show
 from console.admin.members import made_password, password_page
-from console.current import member, state
-from console.i18n import gettext as _
+from console.context import member, state
 from console.session import back_to
+from console.ui.i18n import gettext as _
+from members import accounts
 from relay import gate
 
 

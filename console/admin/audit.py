@@ -7,12 +7,14 @@ import json
 
 from flask import render_template, request
 
-from console import export, format, keyset, wallet
 from console.admin import members
-from console.admin.door import pages
-from console.current import state
-from console.i18n import gettext as _
-from console.i18n import lazy_gettext as _l
+from console.admin.guard import pages
+from console.context import state
+from console.member import wallet
+from console.ui import csv, format
+from console.ui.i18n import gettext as _
+from console.ui.i18n import lazy_gettext as _l
+from db import keyset
 
 ACTIONS = {
     "member.add": _l("Member made"), "member.password": _l("Password set"), "member.role": _l("Role changed"),
@@ -61,12 +63,12 @@ def page():
 def audit_csv():
     """The trail as a file."""
     head = ["id", "at", "by", "action", "target", "detail"]
-    batches = listed(*_asked()).all(state().db.read(), export.BATCH)
-    return export.download("audit", head, ([_exported(row) for row in batch] for batch in batches))
+    batches = listed(*_asked()).all(state().db.read(), csv.BATCH)
+    return csv.download("audit", head, ([_exported(row) for row in batch] for batch in batches))
 
 
 def _exported(row) -> list:
-    return [row["id"], export.time(row["at"]), row["by"], row["action"], row["target"], row["detail"]]
+    return [row["id"], csv.time(row["at"]), row["by"], row["action"], row["target"], row["detail"]]
 
 
 def details(row) -> list[tuple[str, str]]:

@@ -9,14 +9,16 @@ from dataclasses import dataclass
 
 from flask import abort, render_template, request
 
-import accounts
 from billing import first_id
-from console import export, keyset, spans, usage
-from console.admin.door import pages
-from console.current import state
-from console.docs import error_classes
-from console.i18n import gettext as _
-from console.i18n import lazy_gettext as _l
+from console.admin.guard import pages
+from console.context import state
+from console.docs.pages import error_classes
+from console.member import usage
+from console.ui import csv, date_range
+from console.ui.i18n import gettext as _
+from console.ui.i18n import lazy_gettext as _l
+from db import keyset
+from members import accounts
 
 COLUMNS = (f"{usage.COLUMNS}, user_id, (SELECT name FROM users WHERE users.id = requests.user_id) AS user,"
            " (SELECT name FROM tokens WHERE tokens.id = token_id) AS token")
@@ -37,7 +39,7 @@ SELECT users.id AS id, name, {SUMS} FROM users CROSS JOIN daily ON daily.user_id
 class Wish:
     """What is asked for: a span, one member or all, one model, one upstream, one outcome."""
 
-    span: spans.Span
+    span: date_range.Span
     name: str
     who: accounts.Member | None
     model: str | None
@@ -73,7 +75,7 @@ def wish() -> Wish:
     """What the GET parameters ask for. A name that nobody has finds nothing."""
     name = request.args.get("member", "").strip()[:64]
     outcome = request.args.get("outcome")
-    return Wish(spans.read(request.args), name, accounts.named(state().db, name) if name else None,
+    return Wish(date_range.read(request.args), name, accounts.named(state().db, name) if name else None,
                 request.args.get("model", "")[:200] or None, request.args.get("upstream", "")[:200] or None,
                 outcome if outcome in OUTCOMES else None)
 
@@ -140,14 +142,14 @@ MONEY = ("price_input", "price_cached", "price_output", "cost", "charged_quota",
 def calls_csv():
     """The calls that fit the filters, as a file."""
     asked = wish()
-    batches = [] if asked.name and asked.who is None else asked.calls().all(state().db.read(), export.BATCH)
-    return export.download(f"calls-{asked.span.first}-{asked.span.last}", EXPORTED,
+    batches = [] if asked.name and asked.who is None else asked.calls().all(state().db.read(), csv.BATCH)
+    return csv.download(f"calls-{asked.span.first}-{asked.span.last}", EXPORTED,
                            ([_exported(row) for row in batch] for batch in batches))
 
 
 def _exported(row) -> list:
-    values = dict(row) | {"started_at": export.time(row["started_at"])}
-    values |= {name: export.money(row[name]) for name in MONEY}
+    values = dict(row) | {"started_at": csv.time(row["started_at"])}
+    values |= {name: csv.money(row[name]) for name in MONEY}
     return [values[name] for name in EXPORTED]
 
 
@@ -157,6 +159,6 @@ def usage_csv():
     asked = wish()
     head = ["member", *usage.SUMS]
     rows = [] if asked.name and asked.who is None else per_member(asked, -1)
-    lines = [[row["name"], *(export.money(row[name]) if name in ("cost", "quota", "wallet") else row[name]
+    lines = [[row["name"], *(csv.money(row[name]) if name in ("cost", "quota", "wallet") else row[name]
                              for name in usage.SUMS)] for row in rows]
-    return export.download(f"usage-{asked.span.first}-{asked.span.last}", head, [lines])
+    return csv.download(f"usage-{asked.span.first}-{asked.span.last}", head, [lines])

@@ -13,13 +13,15 @@ from wtforms.validators import InputRequired, Length, NumberRange, Optional, Val
 
 import billing
 import plans
-from console import export, format, keyset, public, spans
-from console.admin.door import claimed, pages, proven
-from console.current import member, state
-from console.forms import Form, options
-from console.i18n import gettext as _
-from console.i18n import lazy_gettext as _l
+from console import public
+from console.admin.guard import claimed, pages, proven
+from console.context import member, state
 from console.session import back_to
+from console.ui import csv, date_range, format
+from console.ui.forms import Form, options
+from console.ui.i18n import gettext as _
+from console.ui.i18n import lazy_gettext as _l
+from db import keyset
 
 COUNT_MAX = 1000
 KINDS = {"wallet": _l("Money for the wallet"), "grant": _l("LLM tokens for the token balance"), "plan": _l("A plan")}
@@ -67,12 +69,13 @@ class CodesForm(Form):
             raise ValidationError(_("Choose a plan."))
 
     def validate_expires(self, field):
-        if field.data is not None and not spans.today() <= field.data <= spans.date.max.replace(year=spans.YEAR_MAX):
+        last = date_range.date.max.replace(year=date_range.YEAR_MAX)
+        if field.data is not None and not date_range.today() <= field.data <= last:
             raise ValidationError(_("This day is over."))
 
     def terms(self) -> dict:
         """What `plans.make_codes` takes."""
-        until = self.expires.data and spans.day_bounds(str(self.expires.data))[1]
+        until = self.expires.data and date_range.day_bounds(str(self.expires.data))[1]
         terms = {"expires_at": until or None, "note": self.note.data or None}
         if self.kind.data != "plan":
             return terms | {"amount": self.number}
@@ -113,16 +116,16 @@ def codes():
 @pages.get("/codes.csv")
 def codes_csv():
     """The list as a file, without what would make a code worth something."""
-    batches = listed(_chosen()).all(state().db.read(), export.BATCH)
-    return export.download("codes", EXPORTED, ([_exported(code) for code in batch] for batch in batches))
+    batches = listed(_chosen()).all(state().db.read(), csv.BATCH)
+    return csv.download("codes", EXPORTED, ([_exported(code) for code in batch] for batch in batches))
 
 
 def _exported(code) -> list:
-    values = dict(code) | {"state": state_of(code), "quota": export.money(code["quota"])}
+    values = dict(code) | {"state": state_of(code), "quota": csv.money(code["quota"])}
     if code["kind"] == "wallet":
-        values["amount"] = export.money(code["amount"])
+        values["amount"] = csv.money(code["amount"])
     for name in ("created_at", "expires_at", "revoked_at", "redeemed_at"):
-        values[name] = export.time(code[name])
+        values[name] = csv.time(code[name])
     return [values[name] for name in EXPORTED]
 
 

@@ -10,16 +10,19 @@ from flask import abort, render_template, request, url_for
 from wtforms import BooleanField, HiddenField, IntegerField, SelectField, StringField
 from wtforms.validators import InputRequired, Length, NumberRange, Optional, ValidationError
 
-import accounts
 import billing
-from console import export, holdings, keyset, overview, public, spans, usage, wallet
-from console.admin.door import pages
+from console import public
+from console.admin.guard import pages
 from console.admin.members import optional_password
-from console.current import state
-from console.forms import Form, options
-from console.i18n import gettext as _
-from console.i18n import lazy_gettext as _l
-from console.tokens import Money
+from console.context import state
+from console.member import balances, overview, usage, wallet
+from console.member.tokens import Money
+from console.ui import csv, date_range
+from console.ui.forms import Form, options
+from console.ui.i18n import gettext as _
+from console.ui.i18n import lazy_gettext as _l
+from db import keyset
+from members import accounts
 from relay import gate
 
 SHOWN = 6
@@ -83,12 +86,12 @@ def page(user_id: int):
 
 def show(who: accounts.Member, **forms) -> str:
     """The page; `forms` are those that were sent and are wrong."""
-    conn, span = state().db.read(), spans.latest()
+    conn, span = state().db.read(), date_range.latest()
     days = conn.execute(overview.BY_DAY, (who.id, str(span.first), str(span.last))).fetchall()
     tokens = gate.tokens(state().db, who.id)
     shown = {"credit": credit_form(), "plan": plan_form(), "password": PasswordForm(prefix="password")} | forms
     return render_template(
-        "admin/member.html", who=who, has=holdings.of(who.id), forms=shown, tokens=tokens, now=billing.now_ms(),
+        "admin/member.html", who=who, has=balances.of(who.id), forms=shown, tokens=tokens, now=billing.now_ms(),
         names={each["id"]: each["name"] for each in tokens}, outcomes=usage.OUTCOMES,
         calls=conn.execute(NEWEST_CALLS, (who.id,)).fetchall(), chart=overview.spending(days, span),
         spent=sum(row["cost"] for row in days), count=sum(row["calls"] for row in days),
@@ -144,6 +147,6 @@ def statement(user_id: int):
 @pages.get("/members/<int:user_id>/statement.csv")
 def statement_csv(user_id: int):
     """A member's statement as a file."""
-    batches = wallet.entries(of(user_id).id, *wallet.asked()).all(state().db.read(), export.BATCH)
-    return export.download(f"statement-{user_id}", wallet.EXPORTED,
+    batches = wallet.entries(of(user_id).id, *wallet.asked()).all(state().db.read(), csv.BATCH)
+    return csv.download(f"statement-{user_id}", wallet.EXPORTED,
                            ([wallet.exported(each) for each in batch] for batch in batches))

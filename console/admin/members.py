@@ -10,14 +10,16 @@ from flask import render_template, request, url_for
 from wtforms import BooleanField, PasswordField, RadioField
 from wtforms.validators import Optional
 
-import accounts
 from billing import now_ms
-from console import holdings, keyset, signin, spans
-from console.admin.door import pages, proven
-from console.current import member, state
-from console.forms import Form, options
-from console.i18n import gettext as _
-from console.i18n import lazy_gettext as _l
+from console.admin.guard import pages, proven
+from console.context import member, state
+from console.member import balances, signin
+from console.ui import date_range
+from console.ui.forms import Form, options
+from console.ui.i18n import gettext as _
+from console.ui.i18n import lazy_gettext as _l
+from db import keyset
+from members import accounts
 
 COLUMNS = ("users.id AS id, name, role, disabled_at, users.created_at AS created_at,"
            " grant_balance - grant_held AS grant, quota_balance - quota_held AS quota,"
@@ -64,12 +66,12 @@ def plans_of(ids: str) -> dict[int, str]:
     names: dict[int, list[str]] = {}
     for user_id, plan in state().db.read().execute(PLANS, (ids, now_ms())).fetchall():
         names.setdefault(user_id, []).append(plan)
-    return {user_id: holdings.plan_in_force(each) for user_id, each in names.items()}
+    return {user_id: balances.plan_in_force(each) for user_id, each in names.items()}
 
 
 def used(ids: str) -> dict:
     """What each of these members (a JSON list) used in the last 30 days."""
-    rows = state().db.read().execute(USE, (ids, str(spans.latest().first))).fetchall()
+    rows = state().db.read().execute(USE, (ids, str(date_range.latest().first))).fetchall()
     return {row["user_id"]: row for row in rows}
 
 

@@ -5,14 +5,14 @@ Owns these pages. What the file says is `settings`' business: nothing is changed
 
 from flask import flash, render_template, request
 
-import chores
 import settings as configuration
 from console import public
-from console.admin.door import note, pages
-from console.current import state
-from console.i18n import gettext as _
-from console.i18n import ngettext
+from console.admin.guard import note, pages
+from console.context import state
 from console.session import back_to
+from console.ui.i18n import gettext as _
+from console.ui.i18n import ngettext
+from server import jobs
 
 
 @pages.get("/models", endpoint="models")
@@ -35,7 +35,7 @@ def reload_settings():
     if request.form.get("check"):
         mistakes, said = _mistakes(), _("The file has no mistakes. It is not in force before you reload it.")
     else:
-        mistakes, said = chores.reload_now(state()), _("The settings are in force from now on.")
+        mistakes, said = jobs.reload_now(state()), _("The settings are in force from now on.")
         note("settings.reload", mistakes=len(mistakes))
     if mistakes:
         flash(ngettext("The file has %(num)s mistake. The settings in force stay as they are.",

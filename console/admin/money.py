@@ -8,12 +8,13 @@ from flask import abort, flash, url_for
 
 import billing
 import plans
-from console import format, public
-from console.admin.door import pages, proven
+from console import public
+from console.admin.guard import pages, proven
 from console.admin.member import ask, credit_form, of, plan_form, show
-from console.current import member, state
-from console.i18n import gettext as _
+from console.context import member, state
 from console.session import back_to
+from console.ui import format
+from console.ui.i18n import gettext as _
 
 
 @pages.post("/members/<int:user_id>/credit")

@@ -10,12 +10,13 @@ import time
 from dataclasses import dataclass, field, replace
 from functools import cache
 
-from relay import WIRES, body, errors
+from relay import body, errors
 from relay.catalog import Model, Target
-from relay.health import Health
 from relay.meter import Fate
-from relay.payload import payload
-from relay.upstream import CallerLeft, Errand, Sender
+from relay.spine import WIRES
+from relay.upstream.health import Health
+from relay.upstream.payload import payload
+from relay.upstream.sender import CallerLeft, Errand, Sender
 
 PATIENCE_S = 20
 PREFERRED = ("chat", "messages", "responses", "completions")

@@ -13,12 +13,11 @@ from pathlib import Path
 
 from flask import redirect, render_template, send_file, url_for
 
-import chores
-import facts
-import ops
 from billing import now_ms
-from console.admin.door import note, pages, proven
-from console.current import state
+from console.admin.guard import note, pages, proven
+from console.context import state
+from db import meta
+from server import jobs, status
 
 STARTED_AT = now_ms()
 PATIENCE_S = 4                     # for a proof, before the page says that it runs
@@ -37,10 +36,10 @@ def page():
     relay, path = state(), state().db.path
     disk = shutil.disk_usage(path.parent)
     return render_template(
-        "admin/system.html", version=ops.VERSION, python=platform.python_version(), started_at=STARTED_AT,
+        "admin/system.html", version=status.VERSION, python=platform.python_version(), started_at=STARTED_AT,
         counts=relay.db.read().execute(COUNTS).fetchone(), database=path, size=size_of(path), disk=disk,
         problem=relay.db.problem, draining=relay.draining, retention=relay.settings.retention.requests_days,
-        calls_max=relay.calls_max, proof=facts.get(relay.db, "proof"), proving=_proving.locked())
+        calls_max=relay.calls_max, proof=meta.get(relay.db, "proof"), proving=_proving.locked())
 
 
 def size_of(path: Path) -> int:
@@ -61,7 +60,7 @@ def verify():
 
 def _prove(db) -> None:
     try:
-        chores.prove(db)
+        jobs.prove(db)
     finally:
         _proving.release()
 

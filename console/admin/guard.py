@@ -1,0 +1,66 @@
+"""The door to administration: who comes in, and what asks for the password once more.
+
+Owns the blueprint of all pages below /admin. Whoever is no administrator finds nothing there. What moves money or power
+wants a password typed within the last half hour, so that a screen left alone is worth less.
+"""
+
+import time
+from functools import wraps
+
+from flask import Blueprint, render_template, request, session
+
+import billing
+from console import throttle
+from console.context import member, state
+from console.session import administrators_only
+from console.ui.i18n import gettext as _
+from members import accounts
+
+pages = Blueprint("admin", __name__, url_prefix="/admin")
+
+PROVEN_S = 1800
+TRIES = "5 per minute"
+NOT_KEPT = ("csrf_token", "own_password")
+
+
+@pages.before_request
+@administrators_only
+def administrators() -> None:
+    """Everybody else is asked to sign in, or told that there is no such page."""
+
+
+def proven(view):
+    """For a view that answers a form: asks for the administrator's password if it was not typed lately.
+
+    What was posted is kept meanwhile, so that nothing is typed twice. Signing in counts.
+    """
+    @wraps(view)
+    def page(*args, **kwargs):
+        typed, error = request.form.get("own_password"), ""
+        if typed is not None:
+            throttle.refuse_over(TRIES, "prove", member().id)
+            if accounts.password_is(state().db, member().id, typed):
+                session["proven_at"] = int(time.time())
+            else:
+                error = _("This is not your password.")
+        if time.time() - max(session.get("proven_at", 0), session.get("since", 0)) < PROVEN_S and not error:
+            return view(*args, **kwargs)
+        kept = [(name, value) for name, value in request.form.items(multi=True) if name not in NOT_KEPT]
+        return render_template("admin/prove.html", kept=kept, error=error)
+    return page
+
+
+def note(action: str, user_id: int | None = None, **detail) -> None:
+    """Put into the audit trail what this administrator does, where no other function does so."""
+    by = member().id
+    state().db.write(lambda conn: accounts.audit(conn, by, action, user_id, detail))
+
+
+def claimed(key: str, request_: list) -> bool:
+    """Whether this is the first time that this administrator sends this form (`key` is its hidden field).
+
+    For what cannot be answered twice because its answer is not kept. Raises KeyReused.
+    """
+    mine = billing.now_ms(), time.perf_counter_ns()
+    kept = state().db.write(billing.once, member().id, key, request_, lambda conn, now: {"claim": mine}, mine[0])
+    return tuple(kept["claim"]) == mine

@@ -1,0 +1,1 @@
+"""The documentation pages, their snippets, and the description of the API."""

@@ -1,0 +1,58 @@
+"""The overview: what a member has, has spent, and should do next.
+
+Owns the member's home page. Refuses to compute charges: figures come from the roll-ups.
+"""
+
+from collections import defaultdict
+
+from flask import Blueprint, render_template
+
+from console import public
+from console.context import member, state
+from console.docs import snippets
+from console.member import balances, usage
+from console.session import members_only
+from console.ui import charts, date_range, format
+from console.ui.i18n import gettext as _
+
+pages = Blueprint("overview", __name__, url_prefix="/console")
+
+CALLS_SHOWN = 6
+BY_DAY = """
+SELECT day, sum(calls) AS calls, sum(cost) AS cost, sum(charged_grant) AS grant, sum(charged_quota) AS quota,
+       sum(charged_wallet) AS wallet
+  FROM daily WHERE user_id = ? AND day BETWEEN ? AND ? GROUP BY day"""
+NEWEST = f"SELECT {usage.COLUMNS} FROM requests WHERE user_id = ? ORDER BY id DESC LIMIT {CALLS_SHOWN}"
+TOKENS = "SELECT count(*) FROM tokens WHERE user_id = ? AND revoked_at IS NULL"
+
+
+@pages.get("")
+@members_only
+def page():
+    """Pockets, plan, the last 30 days, the newest calls, and first steps for who is new."""
+    conn, span = state().db.read(), date_range.latest()
+    rows = conn.execute(BY_DAY, (member().id, str(span.first), str(span.last))).fetchall()
+    calls = conn.execute(NEWEST, (member().id,)).fetchall()
+    has_tokens = conn.execute(TOKENS, (member().id,)).fetchone()[0] > 0
+    has = balances.of(member().id)
+    return render_template(
+        "member/overview.html", has=has, calls=calls,
+        names=usage.token_names(), outcomes=usage.OUTCOMES, has_tokens=has_tokens, is_new=not calls and not rows,
+        chart=spending(rows, span), spent=sum(row["cost"] for row in rows), count=sum(row["calls"] for row in rows),
+        samples=public.filled([snippets.CURL], public.place(public.picked_model())), tools=snippets.TOOLS,
+        plans_sold=any(plan.price for plan in state().settings.plans.values()))
+
+
+def spending(rows, span: date_range.Span) -> charts.Chart:
+    """What calls cost, day by day, stacked by who paid. What the grant paid is drawn at the price of those calls."""
+    by_day = {row["day"]: row for row in rows}
+    points = []
+    for name, days in span.points().items():
+        sums = defaultdict(int)
+        for row in (by_day[day] for day in days if day in by_day):
+            sums["quota"] += row["quota"]
+            sums["wallet"] += row["wallet"]
+            sums["grant"] += row["cost"] - row["quota"] - row["wallet"]
+        points.append((name, [sums["grant"], sums["quota"], sums["wallet"]]))
+    return charts.stacked_bars(_("Cost of calls, by the pocket that paid"), points,
+                               [_("Token balance"), _("Plan quota"), _("Wallet")], write=format.money_short)

@@ -1,0 +1,116 @@
+"""The model test: a conversation with a model in the browser, through the same spine as every call.
+
+Owns the page and its one address for calls. The call is the chosen token's, with its limits and models, and is charged;
+the raw token is not needed. Refuses to touch an answer: its script shows it as text.
+"""
+
+import logging
+
+from flask import Blueprint, Response, g, jsonify, render_template, request
+from werkzeug.exceptions import HTTPException
+
+import billing
+from console import public
+from console.context import member, state
+from console.member import balances, tokens
+from console.session import members_only
+from console.ui import format
+from console.ui.i18n import gettext as _
+from console.ui.i18n import lazy_gettext as _l
+from relay import errors, gate
+from relay.meter import new_id
+from relay.spine import WIRES, serve
+from relay.upstream.sender import CallerLeft
+
+log = logging.getLogger("console")
+pages = Blueprint("playground", __name__, url_prefix="/console/test")
+
+CHAT = WIRES["chat"]
+STYLES = {
+    "": _l("As the model likes"), "short": _l("Short"), "thorough": _l("Thorough"), "steps": _l("Step by step"),
+    "plain": _l("In plain words"),
+}
+ORDERS = {
+    "short": _l("Answer briefly, in a few sentences."),
+    "thorough": _l("Answer thoroughly and in full, with reasons and examples."),
+    "steps": _l("Answer step by step, as a numbered list."),
+    "plain": _l("Answer in plain words that somebody without prior knowledge understands."),
+}
+
+
+@pages.get("")
+@members_only
+def page():
+    """The page: pick a token and a model, talk, see the cost."""
+    now = billing.now_ms()
+    usable = [each for each in tokens.listed(member().id) if (each["expires_at"] or now + 1) > now]
+    models = public.chat_models()
+    wish = request.args.get("token", type=int)
+    picked = next((each for each in usable if each["id"] == wish), usable[0] if usable else None)
+    return render_template("member/playground.html", tokens=usable, models=models, picked=picked, styles=STYLES,
+                           model=public.picked_model(), orders=ORDERS, has=balances.of(member().id))
+
+
+@pages.post("/<int:token_id>")
+def ask(token_id: int):
+    """One call in the name of a token of the member; the body is a chat request, and so is every answer's shape."""
+    g.request_id, g.headers = new_id(), {}
+    try:
+        response = _answered(_caller(token_id))
+    except CallerLeft:
+        response = Response(status=499)
+    except errors.RelayError as err:
+        response = _refused(err)
+    except HTTPException as err:
+        response = _refused(errors.BodyTooLarge() if err.code == 413 else errors.BadRequest())
+    except Exception:
+        log.exception("a call of the model test failed: %s", g.request_id)
+        response = _refused(errors.RelayError())
+    response.headers["x-request-id"] = g.request_id
+    return response
+
+
+def _caller(token_id: int) -> gate.Caller:
+    """Who asks. Raises NotAuthenticated for nobody, NotFound for a token that is not the member's or not good."""
+    if member() is None:
+        raise errors.NotAuthenticated(_("You are signed out. Reload the page."))
+    caller = state().gate.caller_of(token_id)
+    if caller is None or caller.user_id != member().id:
+        raise errors.NotFound(_("This token cannot be used any more. Choose another."))
+    return caller
+
+
+def _answered(caller: gate.Caller) -> Response:
+    """Relay the call like any other: counted, and with a place of its own until its end."""
+    state().gate.count(caller)
+    leave = state().enter(caller)
+    try:
+        response = serve(CHAT, caller)
+    except BaseException:
+        leave()
+        raise
+    response.call_on_close(leave)
+    return response
+
+
+def _refused(err: errors.RelayError) -> Response:
+    """The error in the wire's shape, with its sentence in the visitor's language for the page."""
+    shape = CHAT.error(err, g.request_id)
+    response = jsonify(shape | {"sentence": _sentence(err, shape["error"]["message"])})
+    response.status_code = err.status
+    if err.retry_after is not None:
+        response.headers["Retry-After"] = str(err.retry_after)
+    return response
+
+
+def _sentence(err: errors.RelayError, message: str) -> str:
+    """What the page says of an error: its sentence, and what its message says besides."""
+    if err.code == errors.NotCovered.code:
+        has = balances.of(member().id).available
+        return _("Your pockets do not cover this call. They hold %(grant)s LLM tokens, %(quota)s of quota and"
+                 " %(wallet)s in the wallet.", grant=format.count(has.grant), quota=format.money_short(has.quota),
+                 wallet=format.money_short(has.wallet))
+    said = _(err.sentence)
+    if message.startswith(err.sentence.rstrip(".")) and said == err.sentence:
+        return message                                  # it says the same in more words
+    return said if message in (said, err.sentence) else f"{said} {message}"

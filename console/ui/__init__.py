@@ -1,0 +1,1 @@
+"""What pages are made of: words, numbers, forms, dates, charts and downloads."""

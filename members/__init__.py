@@ -1,0 +1,1 @@
+"""Who may call: the accounts of members, and the keys they make."""

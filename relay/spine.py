@@ -1,0 +1,163 @@
+"""The relay: `serve` is its spine, `Relay` its parts.
+
+Owns the order of things: who asks, may they, what will it cost, who answers, what did it cost. Everything else is
+computed by the modules below, which know nothing of Flask; `relay.api` has the addresses.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+
+from flask import Response, current_app, g, request
+
+from db import Database
+from relay import answer, body, catalog, errors, gate, metrics
+from relay.meter import Books, Meter, texts_of
+from relay.upstream.payload import payload
+from relay.upstream.sender import Errand, Sender
+from relay.wires import chat, completions, cursor, embeddings, messages, responses
+from server.notices import Notices
+
+WIRES = {wire.NAME: wire for wire in (chat, messages, responses, embeddings, completions)}
+TEXTS = {name: texts_of(wire.TEXTS) for name, wire in WIRES.items()}
+
+STREAM_HEADERS = {"Content-Type": "text/event-stream; charset=utf-8", "Cache-Control": "no-cache, no-transform",
+                  "X-Accel-Buffering": "no"}       # the last for nginx, which else holds events back for a second
+CONVERSATION_HEADERS = ("HTTP_SESSION_ID", "HTTP_X_SESSION_ID", "HTTP_X_SESSION_AFFINITY",
+                        "HTTP_X_CLAUDE_CODE_SESSION_ID", "HTTP_THREAD_ID")         # as WSGI names them
+THREADS_KEPT = 16                  # threads that calls never take: the console and health checks stay reachable
+
+
+class Relay:
+    """The parts of a running relay. `configure` takes over new settings; running calls keep what they began with."""
+
+    def __init__(self, settings, db: Database, limiter):
+        self.db = db
+        self.limiter = limiter
+        self.sender = Sender(settings.server.threads)
+        self.books = Books(db, settings)
+        self.notices = Notices(settings, self.sender.notify)
+        self.sender.health.notice = lambda message: self.notices.tell("upstream", message)
+        self.calls_max = settings.server.threads - min(THREADS_KEPT, settings.server.threads // 4)
+        self.slots = threading.BoundedSemaphore(self.calls_max)
+        self.draining = False
+        self.at_once = gate.AtOnce()
+        self.books.on_close = lambda caller, usage: self.gate.spent(caller, usage.input_tokens + usage.output_tokens)
+        self.configure(settings)
+
+    def configure(self, settings) -> None:
+        """Make these the settings of all calls from now on."""
+        self.gate = gate.Gate(self.db, settings, self.limiter, self.at_once)
+        self.catalog = catalog.Catalog(settings)
+        self.books.configure(settings)
+        self.notices.settings = self.settings = settings
+
+
+    def upstream_report(self) -> list[dict]:
+        """The state of all configured upstreams; see `Health.report`. One without a key is `keyless`."""
+        listed = list(self.catalog.upstreams.values())
+        return [found if each.usable else found | {"state": "keyless"}
+                for each, found in zip(listed, self.sender.health.report(listed), strict=True)]
+
+    def enter(self, caller: gate.Caller) -> Callable[[], None]:
+        """Take a place for a call; returns what gives it back. Raises Unavailable, or RateLimited by who calls."""
+        if self.draining:
+            raise errors.Unavailable("The relay is restarting. Try again soon.", code="restarting", retry_after=2)
+        if not self.slots.acquire(blocking=False):
+            raise errors.Unavailable("The relay has all the calls that it can hold. Try again soon.",
+                                     code="relay_overloaded", retry_after=2)
+        try:
+            entered = self.gate.enter(caller)
+        except errors.RelayError:
+            self.slots.release()
+            raise
+        metrics.in_flight.inc()
+
+        def leave() -> None:
+            self.gate.leave(entered)
+            self.slots.release()
+            metrics.in_flight.dec()
+        return leave
+
+
+def current_relay() -> Relay:
+    """The relay of the current app."""
+    return current_app.extensions["relay"]
+
+
+def serve(wire, caller: gate.Caller) -> Response:
+    """Relay one request. Every decision of the relay is in this function; the rest only computes.
+
+    The body is the current request's. Raises RelayError for whatever keeps the call from being answered.
+    """
+    relay = current_relay()
+    meter = Meter(relay.books, caller, wire.NAME, id=g.request_id)
+    try:
+        given = given_body()
+        if wire is chat and cursor.recognises(given):
+            wire = cursor                               # its row says chat: that is what it is asked and answered
+        ask = wire.read(given, **_wanted(wire, caller, "key"))
+        meter.asked(ask)
+        model, targets = relay.catalog.targets(ask.model, meter.wire)
+        relay.gate.admit(caller, ask, model)
+        relay.gate.check_caps(caller)
+        meter.hold(ask, model)                          # 402 if the pockets do not cover it
+        reply = relay.sender.send(_errand(relay, wire, ask, meter), targets)
+        spoken = WIRES[reply.target.wire]
+        meter.serve_from(reply.target, TEXTS[spoken.NAME])
+        turn = answer.Turn(wire, spoken, ask, reply, meter,
+                           _wanted(wire, caller, "key", "created_at", "request_id"))
+        if not ask.stream:
+            return Response(answer.whole(turn), content_type="application/json")
+    except BaseException as err:
+        meter.close(err)                                # nothing was delivered: the hold goes back
+        raise
+    response = Response(answer.stream(turn), headers=STREAM_HEADERS)
+    response.call_on_close(lambda: answer.finish(turn))   # not in a `finally`: an unstarted generator runs none
+    return response
+
+
+def _errand(relay: Relay, wire, ask: body.Ask, meter: Meter) -> Errand:
+    policy = relay.settings.failover
+    return Errand(ask, meter, caller_gone(), lambda target: (WIRES[target.wire], payload(wire, ask, target)),
+                  conversation(ask, meter.caller), request.headers, policy.attempts_max, policy.total_s)
+
+
+def conversation(ask: body.Ask, caller: gate.Caller) -> str | None:
+    """What is the same for all calls of one conversation, if the client tells; never the same for two members."""
+    given = request.environ
+    for name in CONVERSATION_HEADERS:
+        if given.get(name):
+            return f"{caller.user_id}|{given[name][:200]}"
+    metadata = ask.body.get("metadata")
+    told = (ask.body.get("prompt_cache_key"), metadata.get("user_id") if isinstance(metadata, dict) else None,
+            ask.body.get("user"))
+    key = next((value for value in told if isinstance(value, str) and value), None)
+    return key and f"{caller.user_id}|{key[:200]}"
+
+
+def given_body() -> body.Body:
+    """The current request's body. Raises BadRequest, BodyTooLarge or UnsupportedEncoding."""
+    data = request.get_data(cache=False)
+    encoding = request.headers.get("Content-Encoding")
+    if encoding:
+        data = body.inflate(data, encoding, current_relay().settings.server.inflated_bytes_max)
+    return body.parse(data)
+
+
+def caller_gone():
+    """A function that tells, from any thread, whether the current request's caller has left."""
+    return request.environ.get("waitress.client_disconnected", lambda: False)
+
+
+def seal_key(caller: gate.Caller) -> str:
+    """What seals the reasoning that a caller carries for us: what another member got is not believed."""
+    return f"{current_app.secret_key}|{caller.user_id}"
+
+
+def _wanted(wire, caller: gate.Caller, *names: str) -> dict:
+    """Of what a wire may want to know beside its request, these that it does."""
+    if not hasattr(wire, "WANTS"):
+        return {}
+    known = {"key": seal_key(caller), "created_at": int(time.time()), "request_id": g.request_id}
+    return {name: known[name] for name in names if name in wire.WANTS}

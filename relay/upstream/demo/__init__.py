@@ -1,0 +1,1 @@
+"""The demo provider: it stands in the process, and answers so that every tool can be tried without a key."""

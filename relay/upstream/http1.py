@@ -1,0 +1,240 @@
+"""HTTP/1.1 to upstreams: a request goes out over a line, its answer is read as it comes.
+
+Owns the connections that are kept for the next call, and the framing of both directions; what an answer's bytes mean
+is httptools' (Node's parser). It knows no redirects, cookies, proxies or encodings: nothing of the outside leaks in.
+It is here because the general libraries were a third of a call's work, and cannot be cut from another thread while
+they wait for headers.
+"""
+
+import functools
+import socket
+import threading
+import time
+from collections import defaultdict, deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import quote, urlsplit
+
+import httptools
+
+from relay.upstream.connection import Line, connect, readable
+
+READ_BYTES = 16384                # what a TLS record holds
+HEAD_BYTES_MAX = 65536             # of an answer's status and headers
+KEPT_IDLE_S = 55.0                 # a kept connection is used again within this time: most servers close after a minute
+STALE_S = 1.0                      # a kept connection that ends sooner was closed before it was used
+PORTS = {"http": 80, "https": 443}
+
+
+class BadAnswer(OSError):
+    """What came is no HTTP answer, or broke off."""
+
+
+class Unheard(OSError):
+    """The connection ended before a single byte of an answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where an address leads."""
+
+    secure: bool
+    host: str
+    port: int
+    start: bytes                   # of every request to this address: its first line and its Host
+
+
+@functools.lru_cache(512)
+def place_of(url: str) -> Place:
+    """The place of an http or https address. Raises ValueError."""
+    parts = urlsplit(url)
+    path = quote(parts.path or "/", safe="/%:@!$&'()*+,;=~")
+    host = parts.netloc.rpartition("@")[2]
+    host = host if host.isascii() else host.encode("idna").decode()
+    return Place(parts.scheme == "https", parts.hostname or "", parts.port or PORTS[parts.scheme],
+                 f"POST {path} HTTP/1.1\r\nHost: {host}\r\n".encode("ascii"))
+
+
+class Connections:
+    """Sends requests; keeps up to `kept_max` connections to a place for later ones. Safe to use from many threads."""
+
+    def __init__(self, kept_max: int):
+        self._kept_max = kept_max
+        self._kept: dict[tuple, deque[tuple[socket.socket, float]]] = defaultdict(deque)   # and since when
+        self._lock = threading.Lock()
+
+    def post(self, line: Line, url: str, headers: Mapping[str, str], body: bytes, connect_s: float,
+             answer_s: float) -> "Answer":
+        """The answer to a POST, once its status and headers are there, which they must be within `answer_s`.
+
+        Raises OSError: TimeoutError when it took too long, BadAnswer for what cannot be read.
+        """
+        place, started = place_of(url), time.monotonic()
+        lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        request = b"%b%b\r\n%b" % (place.start, lines.encode("latin-1"), body)
+        sock = self._take(place)
+        if sock is not None:
+            line.attach(sock)
+            try:
+                return self._exchange(line, place, sock, request, answer_s)
+            except Unheard:
+                if line.left or time.monotonic() - started > STALE_S:
+                    raise
+                # A kept connection that the provider closed in this very moment: it has read nothing of this.
+        return self._exchange(line, place, connect(line, place.host, place.port, place.secure, connect_s), request,
+                              answer_s)
+
+    def keep(self, place: Place, sock: socket.socket) -> None:
+        """Take a connection back that has nothing more to say, and close those that have waited too long."""
+        now = time.monotonic()
+        with self._lock:
+            kept = self._kept[place.secure, place.host, place.port]
+            kept.append((sock, now))
+            over = [kept.popleft()[0] for _ in range(len(kept) - self._kept_max)]
+            while kept and now - kept[0][1] > KEPT_IDLE_S:
+                over.append(kept.popleft()[0])
+        for each in over:
+            each.close()
+
+    def _take(self, place: Place) -> socket.socket | None:
+        """The connection that was used last, if it still stands; those that do not are closed."""
+        kept = self._kept.get((place.secure, place.host, place.port))
+        while kept:
+            with self._lock:
+                sock, since = kept.pop() if kept else (None, 0.0)
+            if sock is None:
+                break
+            try:
+                if time.monotonic() - since < KEPT_IDLE_S and not readable(sock, 0):
+                    return sock
+            except (OSError, ValueError):
+                pass
+            sock.close()
+        return None
+
+    def _exchange(self, line: Line, place: Place, sock: socket.socket, request: bytes, answer_s: float) -> "Answer":
+        end_at = time.monotonic() + answer_s
+        answer = Answer(line, sock, lambda: self.keep(place, sock))
+        try:
+            line.wait_at_most(answer_s)
+            try:
+                sock.sendall(request)
+            except (BrokenPipeError, ConnectionResetError):
+                pass                           # perhaps it has answered before it had read everything
+            answer.await_head(end_at)
+            return answer
+        except TimeoutError:
+            answer.close()
+            raise
+        except OSError as err:
+            answer.close()
+            if answer.heard:
+                raise
+            raise Unheard("the connection ended without an answer") from err
+
+
+class Answer:
+    """One answer: `status` and `headers` (names in lower case), and its body piece by piece."""
+
+    def __init__(self, line: Line, sock: socket.socket, keep):
+        self.status = 0
+        self.headers: dict[str, str] = {}
+        self._line, self._sock, self._keep = line, sock, keep
+        self._parser = httptools.HttpResponseParser(self)
+        self._pieces: list[bytes] = []
+        self.heard = False                     # a byte of it has come
+        self._head_done = self._ended = self._extra = self._reusable = self._closed = False
+
+    def await_head(self, end_at: float) -> None:
+        """Read until the headers are there. Raises OSError."""
+        read_bytes = 0
+        while not self._head_done:
+            left_s = end_at - time.monotonic()
+            if left_s <= 0:
+                raise TimeoutError("no answer in time")
+            if read_bytes:
+                self._line.wait_at_most(left_s)
+            read_bytes += self._feed()
+            if read_bytes > HEAD_BYTES_MAX and not self._head_done:
+                raise BadAnswer("the answer's headers are too long")
+
+    def read(self) -> bytes:
+        """The next bytes of the body, as soon as there are any; b"" at its end. Raises OSError."""
+        waits_since = 0.0                      # since then only framing has come
+        while not self._pieces and not self._ended:
+            if self._feed() and not self._pieces:
+                waits_since = waits_since or time.monotonic()
+                if time.monotonic() - waits_since > self._line.patience_s:
+                    raise TimeoutError("nothing but framing came")
+        data = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+        self._pieces.clear()
+        return data
+
+    def silent(self, seconds: float) -> bool:
+        """Whether nothing more comes within this time, not even the end."""
+        return not self._pieces and not self._ended and self._line.silent(seconds)
+
+    def at_end(self, seconds: float) -> bool:
+        """Whether the body is over, or ends within this time without another byte. Raises OSError."""
+        while not self._ended and not self._pieces and not self._line.silent(seconds):
+            self._feed()
+        return self._ended and not self._pieces
+
+    def close(self) -> None:
+        """Let the connection go: it is kept if the body was read to its end."""
+        if self._closed:
+            return
+        self._closed = True
+        self._parser = None                    # it knows us, and we it: who waits for the garbage collector costs
+        if self._line.detach() and self._ended and self._reusable and not self._extra:
+            self._keep()
+        else:
+            self._sock.close()
+
+    def _feed(self) -> int:
+        """Read once, and let the parser see it; how many bytes there were. Raises OSError."""
+        data = self._sock.recv(READ_BYTES)
+        if not data:
+            self._close_framed()
+            return 0
+        self.heard = True
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as err:
+            if not self._ended:
+                raise BadAnswer(f"no HTTP answer: {err}") from None
+            self._extra = True
+        return len(data)
+
+    def _close_framed(self) -> None:
+        """The other side has closed: the end of a body that says nothing of its length, else a break."""
+        framed = "content-length" in self.headers or "transfer-encoding" in self.headers
+        if not self._head_done or framed:
+            raise BadAnswer("the connection was closed before the answer was complete")
+        self._ended = True
+
+    # What httptools calls
+
+    def on_message_begin(self) -> None:
+        self._extra = self._ended
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self._head_done:                # else it is a trailer
+            self.headers[name.decode("latin-1").lower()] = value.decode("latin-1")
+
+    def on_headers_complete(self) -> None:
+        if self._head_done:
+            return
+        self.status = self._parser.get_status_code()
+        if 100 <= self.status < 200:           # the real one follows
+            self.headers.clear()
+        else:
+            self._head_done = True
+
+    def on_body(self, data: bytes) -> None:
+        if not self._ended:
+            self._pieces.append(data)
+
+    def on_message_complete(self) -> None:
+        if self._head_done and not self._ended:
+            self._ended, self._reusable = True, self._parser.should_keep_alive()

@@ -1,0 +1,366 @@
+"""The only outbound HTTP: one attempt after the other until a target begins to answer.
+
+Owns attempts, timeouts and the reading of answers; connections are `connection`'s. It knows no money, no members and
+no HTTP server; what an answer says it learns from the wires.
+
+Nothing of the outside leaks in: no redirects, cookies, netrc or proxy variables, and headers by allow-list.
+"""
+
+import itertools
+import logging
+import time
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+
+from relay import errors
+from relay.body import Ask
+from relay.upstream import order, provider_errors
+from relay.upstream.connection import Line, Watcher
+from relay.upstream.demo.provider import Demo
+from relay.upstream.health import Health
+from relay.upstream.http1 import Connections
+from relay.wires import sse
+from relay.wires.chat import Signs
+
+log = logging.getLogger("relay.upstream")
+
+ERROR_BYTES_MAX, ERROR_S = 65536, 5.0      # of an error's body
+WHOLE_S = 900.0                    # for a plain answer whose provider says by blank lines that it is still at work
+END_S = 0.05                       # for the end of a stream after its last event
+HELD_BYTES_MAX = 1 << 20           # bytes of a stream's events before its first content
+EVENT_BYTES_MAX = 16 << 20
+HEADER_LENGTH_MAX = 2000
+SILENCE_S = 10.0                   # after so long without a word the caller should hear that the line stands
+NO_ANSWER = (None, "stop", "insufficient_system_resource", "network_error")    # finishes that leave an answer empty
+
+_decode = msgspec.json.Decoder().decode
+_encode = msgspec.json.Encoder().encode
+
+
+class CallerLeft(Exception):
+    """The caller is gone; nobody will read what we answer."""
+
+
+class Reply:
+    """A target's answer that has begun: a whole document, or a stream whose first content has arrived."""
+
+    def __init__(self, target, key: str, line: Line, answer, watcher: Watcher):
+        self.target, self.key = target, key
+        self.on_close: Callable[[], None] = lambda: None
+        self.status = answer.status
+        self.line = line
+        self.doc: dict | None = None           # plain: the answer, parsed, and as it came
+        self.data = b""
+        self.events = sse.Events(EVENT_BYTES_MAX)
+        self.held: list[bytes] = []            # streamed: whole events read while waiting for content
+        self.pending = 0                       # events that have come with the one that is looked at, and wait
+        self.problem: errors.UpstreamError | None = None    # why the stream broke off
+        self._answer = answer
+        self._watcher = watcher
+        self._bytes = 0
+        self._closed = self._broken = False
+
+    def read(self) -> bytes:
+        """The next bytes of the answer, b"" at its end.
+
+        Raises CallerLeft when the watcher cut the line, UpstreamTimeout and UpstreamError when the upstream failed.
+        """
+        try:
+            chunk = self._answer.read()
+        except OSError as err:
+            self._broken = True
+            raise _failure(err, self.line)
+        if not chunk and self.line.left:
+            raise CallerLeft()
+        self._bytes += len(chunk)
+        if self._bytes > self.target.upstream.answer_bytes_max:
+            raise errors.UpstreamError("The provider's answer is larger than the relay takes.")
+        return chunk
+
+    def silences(self) -> Iterator[None]:
+        """One item for every SILENCE_S in which nothing comes. After the last one something can be read.
+
+        The upstream's idle_s still holds: when it is nearly over, the read waits for the rest of it.
+        """
+        left_s = self.target.upstream.idle_s
+        while left_s > SILENCE_S and self._answer.silent(SILENCE_S):
+            left_s -= SILENCE_S
+            yield
+        if left_s < self.target.upstream.idle_s:
+            self.line.wait_at_most(left_s)
+
+    def cut(self, chunk: bytes) -> list[bytes]:
+        """The events that this piece completes. Raises UpstreamError for one that never ends."""
+        try:
+            return self.events.feed(chunk)
+        except sse.TooLong as err:
+            raise errors.UpstreamError("The provider's answer has an event that is too large.") from err
+
+    def counted(self, events: Sequence[bytes]) -> Iterator[bytes]:
+        """Events that came together, with `pending` saying how many of them are still to be looked at."""
+        self.pending = len(events)
+        for event in events:
+            self.pending -= 1
+            yield event
+
+    def close(self) -> None:
+        """Let the connection go: back to the pool if the answer was read to its end, else closed."""
+        if self._closed:
+            return
+        self._closed = True
+        self.on_close()
+        self._watcher.forget(self.line)
+        if not self._at_end():
+            self.line.cut()
+        self._answer.close()
+
+    def _at_end(self) -> bool:
+        """Whether the connection can serve again. The end of a chunked body often comes with the last event."""
+        try:
+            return not self._broken and not self.line.left and self._answer.at_end(END_S)
+        except OSError:
+            return False
+
+
+@dataclass(slots=True)
+class Errand:
+    """What an ask's attempts have in common.
+
+    `spoken(target)` is the wire to speak with a target and the body to send it; `stick` is the same for calls of one
+    conversation, which are best sent to the same place; `gone` tells whether the caller has left.
+    """
+
+    ask: Ask
+    meter: object
+    gone: Callable[[], bool]
+    spoken: Callable[[object], tuple]
+    stick: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)       # the caller's; the wire says which of them pass
+    attempts_max: int = 4
+    total_s: float = 180.0
+    failures: list[errors.UpstreamError] = field(default_factory=list)     # of the attempts
+
+    @property
+    def failure(self) -> errors.UpstreamError | None:
+        """What to tell the caller. That a model is unknown somewhere matters only if it is all that was heard."""
+        heard = [each for each in self.failures if not isinstance(each, errors.UpstreamRefused)] or self.failures
+        return heard[-1] if heard else None
+
+
+class Sender:
+    """Sends asks to targets. One for the process: it holds the pools of connections, and what health is known."""
+
+    def __init__(self, connections: int = 128):
+        web = Connections(connections)
+        self._doors = {"http": web, "https": web, "demo": Demo()}
+        self._watcher = Watcher()
+        self._turns = itertools.count()
+        self.health = Health()
+
+    def send(self, errand: Errand, targets) -> Reply:
+        """The first target's answer that begins properly.
+
+        Raises what the last target answered when none does, what their health says when none may be tried,
+        UpstreamRefused at once when the request itself is wrong, CallerLeft when the caller is gone.
+        """
+        end_at = time.monotonic() + errand.total_s
+        for target, key in self._choices(errand, targets):
+            try:
+                return self._try(errand, target, key)
+            except errors.UpstreamError as err:
+                if isinstance(err, errors.UpstreamRefused) and not err.of_model:
+                    raise                      # else another target may do better
+            if len(errand.meter.attempts) >= errand.attempts_max or time.monotonic() > end_at:
+                break
+        failure = errand.failure or self.health.exhausted([target.upstream for target in targets])
+        if isinstance(failure, errors.UpstreamOverloaded):
+            failure.retry_after = failure.retry_after or 1
+        raise failure
+
+    def notify(self, url: str, body: bytes) -> None:
+        """POST a notice to an operator's webhook, which may be in the own network. Raises on anything but a 2xx."""
+        import requests  # needed by who has a webhook only, and not small
+
+        with requests.Session() as session:
+            session.trust_env = False
+            response = session.post(url, body, headers={"Content-Type": "application/json"}, timeout=10,
+                                    allow_redirects=False, stream=True)
+            response.close()
+        if not 200 <= response.status_code < 300:
+            raise errors.UpstreamError(f"the webhook answered {response.status_code}")
+
+    def _choices(self, errand: Errand, targets) -> Iterator[tuple]:
+        """Targets with a key each, best first, as their health allows at the moment they are asked for.
+
+        Keys are used in turn; a conversation stays with its key. Another key of the same upstream is tried after one
+        that is refused or busy.
+        """
+        wish = next(self._turns) if errand.stick is None else zlib.crc32(errand.stick.encode())
+        ordered = order.order(targets, errand.stick)
+        for pressed in (False, True):
+            for target in ordered:
+                tried: set[str] = set()
+                while (key := self.health.begin(target.upstream, wish, tried, pressed)) is not None:
+                    tried.add(key)
+                    yield target, key
+                    if not isinstance(errand.failures[-1], errors.UpstreamAccount | errors.UpstreamOverloaded):
+                        break
+            if errand.failures:
+                return
+
+    def _try(self, errand: Errand, target, key: str) -> Reply:
+        started, error, name = time.monotonic(), None, target.upstream.name
+        try:
+            reply = self._attempt(errand, target, key)
+        except BaseException as err:
+            error = err
+            self.health.end(name)
+            code = _code(err)
+            errand.meter.attempted(target, getattr(err, "seen", None), started, code)
+            errand.meter.fate.left |= isinstance(err, CallerLeft)
+            if isinstance(err, errors.UpstreamError):
+                errand.failures.append(err)
+                log.warning("upstream %s: %s %s", name, code, provider_errors.cause(err, key))
+                if err.of_model:
+                    self.health.lacks(name, target.model)
+            raise
+        finally:
+            self.health.learn(name, key, error, (time.monotonic() - started) * 1000)
+        reply.on_close = lambda: self._ended(name, key, errand.meter.fate)
+        errand.meter.attempted(target, reply.status, started)
+        return reply
+
+    def _ended(self, name: str, key: str, fate) -> None:
+        """An answer that had begun is over; that a caller has left says nothing of the upstream."""
+        self.health.end(name)
+        if fate.complete or isinstance(fate.error, errors.UpstreamError):
+            self.health.learn_end(name, key, None if fate.complete else fate.error)
+
+    def _attempt(self, errand: Errand, target, key: str) -> Reply:
+        wire, payload = errand.spoken(target)
+        line = Line(target.upstream.allow_private, target.upstream.on_this_machine)
+        self._watcher.watch(line, errand.gone)
+        stream, reply = errand.ask.stream, None
+        end_at = time.monotonic() + target.upstream.first_byte_s
+        try:
+            headers = _headers(wire, key, stream, len(payload)) | _passed(wire, errand.headers)
+            answer = self._post(target, headers, payload, line)
+            reply = Reply(target, key, line, answer, self._watcher)
+            if answer.status >= 300:
+                raise self._refusal(reply, answer)
+            if stream and "json" not in answer.headers.get("content-type", ""):
+                _await_content(reply, wire, end_at)
+            else:
+                _read_whole(reply, wire)
+            line.wait_at_most(target.upstream.idle_s)
+            line.drain_s = target.upstream.drain_s if target.upstream.on_disconnect == "drain" else 0
+            return reply
+        except BaseException as err:
+            if reply is not None:
+                reply.close()
+                if isinstance(err, errors.UpstreamError):
+                    err.seen = reply.status
+            self._watcher.forget(line)
+            raise
+
+    def _post(self, target, headers: dict[str, str], payload: bytes, line: Line):
+        upstream, url = target.upstream, target.upstream.url(target.wire)
+        try:
+            return self._doors[url.partition(":")[0]].post(line, url, headers, payload, upstream.connect_s,
+                                                           upstream.first_byte_s)
+        except (OSError, ValueError) as err:
+            raise _failure(err, line)
+
+    def _refusal(self, reply: Reply, answer) -> errors.RelayError:
+        body, end_at = b"", time.monotonic() + ERROR_S
+        reply.line.wait_at_most(ERROR_S)
+        try:
+            while len(body) < ERROR_BYTES_MAX and time.monotonic() < end_at and (chunk := reply.read()):
+                body += chunk
+        except errors.UpstreamError:
+            pass                               # the status alone must do
+        return provider_errors.of_status(answer.status, body, answer.headers, key=reply.key)
+
+
+def _failure(err: Exception, line: Line) -> Exception:
+    """What an error of a line stands for, to be raised: the caller's leaving if that is why it was cut."""
+    if line.left:
+        return CallerLeft()
+    return errors.UpstreamTimeout() if isinstance(err, TimeoutError) else errors.UpstreamError()
+
+
+def _headers(wire, key: str, stream: bool, length: int) -> dict[str, str]:
+    headers = {"Content-Type": "application/json", "Content-Length": str(length), "Accept-Encoding": "identity",
+               "Accept": "text/event-stream" if stream else "application/json", "User-Agent": "relay"}
+    if key:
+        headers["Authorization"] = f"Bearer {key}"
+    return headers | getattr(wire, "HEADERS", {})
+
+
+def _passed(wire, given: Mapping[str, str]) -> dict[str, str]:
+    """The caller's own headers that an upstream of this wire should see; absurdly long ones are left out."""
+    told = {name: given.get(name, "") for name in getattr(wire, "PASSED", ())}
+    return {name: value for name, value in told.items()
+            if 0 < len(value) <= HEADER_LENGTH_MAX and value.isascii() and value.isprintable()}
+
+
+def _await_content(reply: Reply, wire, end_at: float) -> None:
+    """Read a stream up to its first content, so that until then another target can still take over."""
+    seen_bytes, finished = 0, None
+    while seen_bytes < HELD_BYTES_MAX and (left_s := end_at - time.monotonic()) > 0:
+        reply.line.wait_at_most(left_s)
+        chunk, rest = reply.read(), reply.events.rest()
+        if not chunk and not reply.held and rest.lstrip().startswith(b"{"):
+            reply.data = rest
+            return _read(reply, wire)          # no stream at all
+        events = reply.cut(chunk) if chunk else [rest]
+        reply.held += events if chunk else ()
+        for told in (wire.signs(data) for event in events if (data := sse.data(event))):
+            if told.error:
+                raise provider_errors.read(told.error, key=reply.key)
+            if told.content:
+                return None
+            finished = told.finish or finished
+        if not chunk:
+            if finished not in NO_ANSWER:
+                return None        # cut by a limit or a filter before anything was said: the caller should know
+            raise errors.UpstreamError("The model's provider gave an empty answer.")
+        seen_bytes += sum(map(len, events))
+    raise errors.UpstreamTimeout()             # it only says that it is alive
+
+
+def _read_whole(reply: Reply, wire) -> None:
+    """Read a plain answer and look into it."""
+    pieces, end_at = [], time.monotonic() + max(WHOLE_S, reply.target.upstream.first_byte_s)
+    while chunk := reply.read():
+        pieces.append(chunk)
+        if time.monotonic() > end_at:
+            raise errors.UpstreamTimeout()
+    reply.data = b"".join(pieces)
+    _read(reply, wire)
+
+
+def _read(reply: Reply, wire) -> None:
+    """Read the document that came: even with a 200 it may hold an error, or nothing."""
+    try:
+        doc = _decode(reply.data)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as err:
+        raise errors.UpstreamError("The model's provider gave an answer that cannot be read.") from err
+    if not isinstance(doc, dict):
+        raise errors.UpstreamError("The model's provider gave an answer that cannot be read.")
+    told: Signs = wire.signs_of(doc)
+    if told.error:
+        raise provider_errors.read(told.error, key=reply.key)
+    if not told.content and told.finish in NO_ANSWER:
+        raise errors.UpstreamError("The model's provider gave an empty answer.")
+    reply.doc = doc
+
+
+def _code(err: BaseException) -> str:
+    """How an attempt ended, in a word of ours: providers have too many for /metrics."""
+    if isinstance(err, errors.UpstreamRefused):
+        return "upstream_refused"
+    return "caller_left" if isinstance(err, CallerLeft) else getattr(err, "code", None) or "error"

@@ -1,0 +1,227 @@
+"""The wire `chat`: OpenAI Chat Completions, and the hub that the other wires are turned into.
+
+Owns what a chat request must look like, where chat answers keep their usage, and how a provider's stream is made
+clean. It decides nothing about money, members or targets. Facts: OpenAI's API reference for the shapes; what
+providers really send is pinned down by the fixtures of tests/test_contract.py.
+"""
+
+import re
+from dataclasses import dataclass
+
+import msgspec
+
+from billing import Usage
+from relay import estimate
+from relay.body import Ask, Body
+from relay.errors import BadRequest, RelayError
+from relay.wires import sse
+
+NAME = "chat"
+PATH = "/chat/completions"
+TEXTS = ("content", "reasoning_content", "reasoning", "arguments", "refusal")
+DONE = b"data: [DONE]\n\n"
+
+CHOICES_MAX = 16
+COUNT_MAX = 2**31 - 1
+
+_decode = msgspec.json.Decoder().decode
+_encode = msgspec.json.Encoder().encode
+_notable = re.compile(
+    rb'"usage"\s*:\s*\{|"error"|"finish_reason"\s*:\s*"|\[DONE\]|\r|\n(?!data: \{|\n|\Z)').search
+
+
+@dataclass(slots=True)
+class Signs:
+    """What one event of an upstream's stream tells."""
+
+    content: bool = False                  # something that a person or a program can use
+    usage: Usage | None = None
+    error: dict | None = None              # an error in place of content
+    finish: str | None = None              # the finish_reason, if one stands in it
+    done: bool = False                     # the end mark
+    usage_only: bool = False               # carries usage and no choice
+
+
+def read(body: Body) -> Ask:
+    """A chat request, checked as far as the relay depends on it; the rest is the provider's to judge."""
+    messages = body.get("messages")
+    if not isinstance(messages, list) or not messages:
+        raise BadRequest("'messages' must be a list with at least one message.", param="messages")
+    for index, message in enumerate(messages):
+        if not isinstance(message, dict):
+            raise BadRequest("A message must be an object.", param=f"messages.{index}")
+        if not isinstance(message.get("role"), str):
+            raise BadRequest("A message needs a role.", param=f"messages.{index}.role")
+    options = body.get("stream_options")
+    if options is not None and not isinstance(options, dict):
+        raise BadRequest("'stream_options' must be an object.", param="stream_options")
+    limits = [count(body, name) for name in ("max_completion_tokens", "max_tokens")]
+    return Ask(
+        model=model(body), body=body, stream=flag(body, "stream"),
+        usage_asked=bool((options or {}).get("include_usage")),
+        output_tokens_max=max((limit for limit in limits if limit is not None), default=None),
+        choices=count(body, "n", most=CHOICES_MAX) or 1,
+        input_tokens=estimate.chat(body))
+
+
+def model(body: Body) -> str:
+    """The model that a request names; BadRequest if it names none."""
+    name = body.get("model")
+    if not isinstance(name, str) or not name.strip():
+        raise BadRequest("'model' must be the id of a model.", param="model")
+    return name.strip()
+
+
+def flag(body: Body, name: str) -> bool:
+    """A member that may be true, false, null or absent."""
+    value = body.get(name)
+    if value is None or isinstance(value, bool):
+        return bool(value)
+    raise BadRequest(f"'{name}' must be true or false.", param=name)
+
+
+def count(body: Body, name: str, most: int = COUNT_MAX) -> int | None:
+    """A member that may be a number from 1 to `most`, null or absent. Quantities multiply money: no other is let in."""
+    value = body.get(name)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
+        raise BadRequest(f"'{name}' must be a whole number from 1 to {most}.", param=name)
+    return value
+
+
+def usage(doc: dict) -> Usage | None:
+    """What an answer or a chunk says was used, or None if it says nothing.
+
+    It stands in `usage` or, at Moonshot, in `choices[0].usage`; cached tokens stand in any of three places. A count
+    that is no natural number is given as -1: the meter estimates it.
+    """
+    used = doc.get("usage")
+    if not isinstance(used, dict):
+        choices = doc.get("choices")
+        first = choices[0] if isinstance(choices, list) and choices else None
+        used = first.get("usage") if isinstance(first, dict) else None
+    if not isinstance(used, dict):
+        return None
+    details = used.get("prompt_tokens_details")
+    places = (details.get("cached_tokens") if isinstance(details, dict) else None,
+              used.get("cached_tokens"), used.get("prompt_cache_hit_tokens"))
+    cached = next((place for place in places if place is not None), 0)
+    return Usage(natural(used.get("prompt_tokens")), max(0, natural(cached)), natural(used.get("completion_tokens")))
+
+
+def natural(value: object) -> int:
+    """A count that a provider gave, or -1 if it is none (missing, negative, a string, NaN)."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else -1
+
+
+def error(err: RelayError, request_id: str) -> dict:
+    """The error in OpenAI's shape."""
+    return {"error": {"message": err.message, "type": err.type, "param": err.param, "code": err.code},
+            "request_id": request_id}
+
+
+def error_event(err: RelayError, request_id: str) -> bytes:
+    """The error as the last event of a stream. No [DONE] follows it."""
+    return sse.frame(_encode(error(err, request_id)))
+
+
+def signs(data: bytes) -> Signs:
+    """What an event's data tells: an answer's chunk, or a whole answer."""
+    if data.strip() == b"[DONE]":
+        return Signs(done=True)
+    try:
+        doc = _decode(data)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        doc = None
+    return signs_of(doc) if isinstance(doc, dict) else Signs(error={"message": "not a JSON object"})
+
+
+def signs_of(doc: dict) -> Signs:
+    """The same of a parsed chunk or answer."""
+    seen = Signs(usage=usage(doc), error=error_in(doc))
+    choices = doc.get("choices")
+    for choice in choices if isinstance(choices, list) else ():
+        if not isinstance(choice, dict):
+            continue
+        told = choice.get("delta") or choice.get("message")
+        if isinstance(told, dict):
+            seen.content |= any(told.get(name) for name in
+                                ("content", "reasoning_content", "reasoning", "tool_calls", "function_call",
+                                 "refusal", "audio", "images"))
+        seen.content |= bool(choice.get("text"))
+        if isinstance(choice.get("finish_reason"), str):
+            seen.finish = choice["finish_reason"]
+    seen.usage_only = seen.usage is not None and not choices
+    return seen
+
+
+def error_in(doc: dict) -> dict | None:
+    """The error that a 200 may hold: `{"error": {...}}`, or Spark's and Qianfan's `{"code": 10013, "message": ...}`."""
+    found = doc.get("error")
+    if isinstance(found, dict) and found:
+        return found
+    if isinstance(found, str) and found:
+        return {"message": found}
+    code = doc.get("code", doc.get("error_code"))
+    if code not in (None, 0, "0", "") and "choices" not in doc:
+        return {"code": str(code), "message": str(doc.get("message", doc.get("error_msg", "")))}
+    return None
+
+
+def plain(chunk: bytes) -> bool:
+    """True if these whole events can pass as they are: no usage, no error, no end, nothing to clean.
+
+    This runs for every piece of every stream; parsing each event would cost four times as much.
+    """
+    return chunk.startswith(b"data: {") and chunk.endswith(b"}\n\n") and not _notable(chunk)
+
+
+def clean(event: bytes) -> bytes:
+    """The event as chat clients can bear it: one `data: ` line, or comments; no event:, no id:, no CR. May be empty."""
+    if event.startswith(b":"):
+        return event.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    data = sse.data(event)
+    return sse.frame(data) if data else b""
+
+
+def completed(doc: dict, model: str) -> dict:
+    """An answer or chunk of a provider that leaves out what others send (quirk `spark_chunks`), with it put in.
+
+    The last chunk is the one with usage; tool calls may come as one object.
+    """
+    whole = {"id": doc.get("sid") or "chatcmpl-0", "model": model, "created": 0, **doc}
+    last, choices, given = usage(doc) is not None, [], doc.get("choices")
+    for index, choice in enumerate(given if isinstance(given, list) else ()):
+        if not isinstance(choice, dict):
+            continue
+        place = "message" if "message" in choice else "delta"
+        told = dict(choice[place]) if isinstance(choice.get(place), dict) else {}
+        if isinstance(told.get("tool_calls"), dict):
+            told["tool_calls"] = [{"index": 0, **told["tool_calls"]}]
+        finish = ("tool_calls" if told.get("tool_calls") else "stop") if last else None
+        choices.append({"index": index, "finish_reason": finish, **choice, place: told})
+    plain_answer = any("message" in choice for choice in choices)
+    return {"object": "chat.completion" if plain_answer else "chat.completion.chunk", **whole, "choices": choices}
+
+
+def as_events(doc: dict) -> list[bytes]:
+    """A whole answer as the events of a stream, for who asked for one and whose upstream gave none."""
+    choices = [{**{name: value for name, value in choice.items() if name != "message"},
+                "delta": {**_told(choice), **_numbered(_told(choice))}}
+               for choice in doc["choices"] if isinstance(choice, dict)]
+    return [sse.frame(_encode({**doc, "object": "chat.completion.chunk", "choices": choices})), DONE]
+
+
+def _told(choice: dict) -> dict:
+    message = choice.get("message")
+    return message if isinstance(message, dict) else {}
+
+
+def _numbered(message: dict) -> dict:
+    calls = message.get("tool_calls")
+    if not isinstance(calls, list) or not calls:
+        return {}
+    return {"tool_calls": [{"index": index, **call} for index, call in enumerate(calls) if isinstance(call, dict)]}

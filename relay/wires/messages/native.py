@@ -1,0 +1,107 @@
+"""Answers of an upstream that speaks Anthropic Messages itself.
+
+Owns what the spine must see in bytes that otherwise pass untouched: content, usage, errors, the end.
+"""
+
+import msgspec
+
+from billing import Usage
+from relay.wires.chat import Signs, natural
+from relay.wires.messages.answer import STOP_REASONS, frame
+from relay.wires.named import passing
+
+FINISHES = {reason: finish for finish, reason in reversed(STOP_REASONS.items())}      # back to chat's word
+
+plain = passing(r"message_stop")
+
+_decode = msgspec.json.Decoder().decode
+
+
+def usage(doc: dict) -> Usage | None:
+    """What a message, or a stream's event, says was used; None if it says nothing.
+
+    Anthropic's input excludes what was read from or written to a cache, ours includes it. A stream tells its input at
+    the start, at the end, or at both; a count that is not given is -1 and leaves standing what was said before.
+    """
+    used = doc.get("usage")
+    if not isinstance(used, dict):
+        message = doc.get("message")
+        used = message.get("usage") if isinstance(message, dict) else None
+    if not isinstance(used, dict):
+        return None
+    fresh, cached, written = (natural(used.get(name)) for name in (
+        "input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens"))
+    total = max(0, fresh) + max(0, cached) + max(0, written)
+    # No call has no input: a zero is what some providers write before they have counted.
+    return Usage(total or -1, max(0, cached), natural(used.get("output_tokens")))
+
+
+def signs(data: bytes) -> Signs:
+    """What an event's data tells."""
+    try:
+        doc = _decode(data)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        return Signs()
+    return signs_of(doc) if isinstance(doc, dict) else Signs()
+
+
+def signs_of(doc: dict) -> Signs:
+    """The same of a parsed event, or of a whole message."""
+    kind = doc.get("type")
+    if kind == "error" or "type" not in doc and doc.get("error"):
+        inner = doc.get("error")
+        return Signs(error=inner if isinstance(inner, dict) else {"message": str(inner or "")})
+    told = Signs(usage=usage(doc), done=kind == "message_stop")
+    delta = doc.get("delta") if isinstance(doc.get("delta"), dict) else {}
+    if kind == "content_block_delta":
+        told.content = any(delta.get(name) for name in ("text", "thinking", "partial_json"))
+    elif kind == "content_block_start":
+        told.content = _filled(doc.get("content_block"))
+    elif kind == "message":
+        content = doc.get("content")
+        told.content = any(map(_filled, content)) if isinstance(content, list) else False
+    reason = doc.get("stop_reason") or delta.get("stop_reason")
+    if isinstance(reason, str):
+        told.finish = FINISHES.get(reason, "stop")
+    return told
+
+
+def as_events(doc: dict) -> list[bytes]:
+    """A whole message as the events of a stream, for a caller who asked for one."""
+    given = doc.get("content")
+    content = [block for block in given if isinstance(block, dict)] if isinstance(given, list) else []
+    used = doc.get("usage") if isinstance(doc.get("usage"), dict) else {"input_tokens": 0, "output_tokens": 0}
+    start = doc | {"content": [], "stop_reason": None, "stop_sequence": None, "usage": used}
+    events = [{"type": "message_start", "message": start}]
+    for index, block in enumerate(content):
+        events += _block_events(index, block)
+    stop = {name: doc.get(name) for name in ("stop_reason", "stop_sequence")}
+    events += [{"type": "message_delta", "delta": stop, "usage": used}, {"type": "message_stop"}]
+    return [frame(event) for event in events]
+
+
+def _block_events(index: int, block: dict) -> list[dict]:
+    """A whole block as a start that holds nothing, the deltas that fill it, and a stop."""
+    kind = block.get("type")
+    empty, deltas = block, []
+    if kind in ("text", "thinking"):
+        empty = block | {kind: ""}
+        deltas = [{"type": f"{kind}_delta", kind: block.get(kind) or ""}]
+    elif kind == "tool_use":
+        empty = block | {"input": {}}
+        given = msgspec.json.encode(block.get("input") or {}).decode()
+        deltas = [{"type": "input_json_delta", "partial_json": given}]
+    if kind == "thinking":
+        empty = empty | {"signature": ""}
+        deltas.append({"type": "signature_delta", "signature": block.get("signature") or ""})
+    return [{"type": "content_block_start", "index": index, "content_block": empty},
+            *({"type": "content_block_delta", "index": index, "delta": delta} for delta in deltas),
+            {"type": "content_block_stop", "index": index}]
+
+
+def _filled(block: object) -> bool:
+    """True if a block holds something that a person or a program can use."""
+    if not isinstance(block, dict):
+        return False
+    kind = block.get("type")
+    return bool(block.get(kind)) if kind in ("text", "thinking") else True

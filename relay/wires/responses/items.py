@@ -1,0 +1,239 @@
+"""The items of an answer: reasoning, messages, tool calls.
+
+Owns how the pieces of a chat answer are told apart, and the shape of each item, plain and as events. Whether the
+answer comes at once or in a stream, an item is made here and has the same id in both.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import msgspec
+
+from relay.wires.responses import sealed, tools
+
+PREFIXES = {"reasoning": "rs", "text": "msg", "refusal": "msg", "compaction": "cmp",
+            "function": "fc", "custom": "ctc", "local_shell": "lsh"}
+CALLS = {"function": "function_call", "custom": "custom_tool_call", "local_shell": "local_shell_call"}
+EVENTS = {                                 # whose deltas are what, whose part is what, and where in the item
+    "reasoning": ("reasoning_summary_text", "reasoning_summary_part", {"summary_index": 0}),
+    "text": ("output_text", "content_part", {"content_index": 0}),
+    "refusal": ("refusal", "content_part", {"content_index": 0}),
+    "function": ("function_call_arguments", None, {}),
+    "custom": ("custom_tool_call_input", None, {}),
+    "local_shell": (None, None, {}),
+    "compaction": (None, None, {}),
+}
+
+_encode = msgspec.json.Encoder().encode
+
+Event = tuple[str, dict]
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A bit of an answer. Of a call, any of slot, id and name may be missing."""
+
+    kind: str                              # "reasoning", "text", "refusal", "call" or "compaction"
+    text: str
+    slot: int | None = None                # chat's `index` of the call
+    id: str = ""
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Making:
+    """What the items of one answer have in common."""
+
+    stem: str                              # what their ids are made of
+    box: tools.Toolbox
+    key: bytes | str                       # seals reasoning; empty: reasoning is not sealed
+    taken: set[str] = field(default_factory=set)   # ids of calls that the caller knows
+    compacts: bool = False                 # the answer is a summary that the caller carries
+
+
+@dataclass(slots=True, eq=False)
+class Item:
+    """An output item in the making. `open` gives it its place."""
+
+    kind: str
+    slot: int | None = None
+    call_id: str = ""                      # the provider's
+    own_call_id: str = ""                  # the caller's
+    name: str = ""
+    blanks: int = 0                        # white space at the end of the arguments so far
+    index: int = -1                        # output_index
+    id: str = ""
+    tool: tools.Tool | None = None
+    key: bytes | str = b""
+    _pieces: list[str] = field(default_factory=list)
+
+    @property
+    def text(self) -> str:
+        return "".join(self._pieces)
+
+    @property
+    def raw(self) -> bool:
+        """True if it cannot be handed over piece by piece: what is inside the JSON is wanted, not the JSON."""
+        return self.kind == "compaction" or self.tool is not None and self.tool.kind != "function"
+
+    @property
+    def whole(self) -> bool:
+        """True if nothing can follow any more: a call whose arguments are complete JSON; a text, for all we know."""
+        if self.kind != "call":
+            return True
+        last = self._pieces[-1].rstrip() if self._pieces else ""
+        return (not last or last.endswith("}")) and isinstance(tools.value(self.text), dict)
+
+    def take(self, piece: Piece) -> None:
+        """Some gateways repeat id and name in every piece: the first ones count."""
+        self.call_id = self.call_id or piece.id
+        self.name = self.name or piece.name
+        self._pieces.append(piece.text)
+        self.blanks = self.blanks + len(piece.text) if not piece.text.strip() else 0
+
+    def know(self, making: Making) -> None:
+        """Look up the caller's tool as soon as the name is known."""
+        if self.tool is None and self.name:
+            self.tool = making.box.tool(self.name)
+
+    def open(self, index: int, making: Making) -> "Item":
+        """A call whose id is missing or taken gets another: some servers count the calls of each answer from 0."""
+        self.know(making)
+        self.index, self.key = index, making.key
+        self.id = f"{PREFIXES[self.shape]}_{making.stem}_{index}"
+        known = not self.call_id or self.call_id in making.taken
+        self.own_call_id = f"call_{making.stem}_{index}" if known else self.call_id
+        making.taken.add(self.own_call_id)
+        return self
+
+    @property
+    def shape(self) -> str:
+        return self.tool.kind if self.tool else self.kind
+
+    # Shapes
+
+    def form(self, status: str) -> dict:
+        """The item; `status` is in_progress (still empty), completed or incomplete."""
+        text = "" if status == "in_progress" else self.text
+        if self.kind == "call":
+            return self._call(text, status)
+        if self.kind == "compaction":
+            return {"id": self.id, "type": self.kind, "encrypted_content": sealed.seal(text, self.key) if text else ""}
+        if self.kind == "reasoning":
+            return {"id": self.id, "type": "reasoning", "summary": [self.part(text)] if text else [],
+                    "encrypted_content": sealed.seal(text, self.key) if text and self.key else None}
+        content = [] if status == "in_progress" else [self.part(text)]
+        return {"id": self.id, "type": "message", "status": status, "role": "assistant", "content": content}
+
+    def part(self, text: str) -> dict:
+        if self.kind == "reasoning":
+            return {"type": "summary_text", "text": text}
+        if self.kind == "refusal":
+            return {"type": "refusal", "refusal": text}
+        return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
+
+    def _call(self, text: str, status: str) -> dict:
+        kind = self.tool.kind
+        told = {"id": self.id, "type": CALLS[kind], "status": status, "call_id": self.own_call_id}
+        if kind == "local_shell":
+            return told | {"action": _action(text)}
+        told["name"] = self.tool.name
+        if self.tool.namespace:
+            told["namespace"] = self.tool.namespace
+        if kind == "custom":
+            return told | {"input": tools.freeform(text)}
+        # A model that calls a tool without arguments often writes nothing at all, which is no JSON.
+        return told | {"arguments": text or ("{}" if status == "completed" else "")}
+
+    # Events
+
+    def opening(self) -> Iterator[Event]:
+        yield "response.output_item.added", {"output_index": self.index, "item": self.form("in_progress")}
+        part = EVENTS[self.shape][1]
+        if part:
+            yield f"response.{part}.added", self._at(part=self.part(""))
+
+    def delta(self, text: str) -> Iterator[Event]:
+        if text and not self.raw:
+            yield self._told("delta", delta=text)
+
+    def closing(self, status: str) -> Iterator[Event]:
+        form, part = self.form(status), EVENTS[self.shape][1]
+        if part:
+            yield self._told("done", **{"refusal" if self.kind == "refusal" else "text": self.text})
+            yield f"response.{part}.done", self._at(part=self.part(self.text))
+        elif self.shape == "custom":
+            yield from self._input_done("input", form)
+        elif self.shape == "function":
+            yield from self._input_done("arguments", form, name=self.tool.name)
+        yield "response.output_item.done", {"output_index": self.index, "item": form}
+
+    def _input_done(self, member: str, form: dict, **more) -> Iterator[Event]:
+        """What no delta has told yet is told by one: deltas add up to the whole."""
+        if form[member] and (self.raw or not self.text):
+            yield self._told("delta", delta=form[member])
+        yield self._told("done", **{member: form[member]}, **more)
+
+    def _told(self, what: str, **fields) -> Event:
+        if self.kind == "text":
+            fields["logprobs"] = []
+        return f"response.{EVENTS[self.shape][0]}.{what}", self._at(**fields)
+
+    def _at(self, **fields) -> dict:
+        return {"item_id": self.id, "output_index": self.index, **EVENTS[self.shape][2], **fields}
+
+
+def pieces(told: object, compacts: bool = False) -> Iterator[Piece]:
+    """The pieces of a chat message or of a chunk's delta, in the order in which a caller should see them.
+
+    Where the conversation is summed up (`compacts`) only the summary counts.
+    """
+    if not isinstance(told, dict):
+        return
+    if compacts:
+        yield from [Piece("compaction", text)] if (text := _text(told.get("content"))) else []
+        return
+    thought = _text(told.get("reasoning_content")) or _text(told.get("reasoning"))
+    for kind, text in (("reasoning", thought), ("text", _text(told.get("content"))),
+                       ("refusal", _text(told.get("refusal")))):
+        if text:
+            yield Piece(kind, text)
+    calls = told.get("tool_calls")
+    if isinstance(told.get("function_call"), dict):
+        calls = [{"index": 0, "function": told["function_call"]}]
+    for call in [calls] if isinstance(calls, dict) else calls if isinstance(calls, list) else ():
+        if isinstance(call, dict):
+            yield _call_piece(call)
+
+
+def _call_piece(call: dict) -> Piece:
+    function = call.get("function") if isinstance(call.get("function"), dict) else {}
+    arguments, slot = function.get("arguments"), call.get("index")
+    if isinstance(arguments, dict):
+        arguments = _encode(arguments).decode()
+    return Piece("call", _text(arguments), slot if isinstance(slot, int) else None,
+                 _text(call.get("id")), _text(function.get("name")))
+
+
+def _text(value: object) -> str:
+    """A text, or the texts of a list of parts; anything else is nothing."""
+    if isinstance(value, list):
+        return "".join(part["text"] for part in value
+                       if isinstance(part, dict) and isinstance(part.get("text"), str))
+    return value if isinstance(value, str) else ""
+
+
+def _action(arguments: str) -> dict:
+    """What a local shell is asked to do; a command in one text goes to a shell."""
+    told = tools.value(arguments)
+    told = told if isinstance(told, dict) else {}
+    command = told.get("command")
+    if isinstance(command, str):
+        command = ["bash", "-lc", command]
+    command = [str(word) for word in command] if isinstance(command, list) else []
+    kept = {"type": "exec", "command": command, "env": {}}
+    if isinstance(told.get("timeout_ms"), int):
+        kept["timeout_ms"] = told["timeout_ms"]
+    if isinstance(told.get("working_directory"), str):
+        kept["working_directory"] = told["working_directory"]
+    return kept

@@ -1,0 +1,273 @@
+"""The style guide is a test: who may know whom, which file does what, and how long things may be."""
+
+import ast
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from relay import errors, spine
+from server import status
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+FOLDERS = ("commands", "console", "db", "members", "relay", "server", "settings")
+
+LAYERS = """
+5  app commands
+4  console server.http
+3  relay.spine relay.api server.jobs server.status
+2  relay.gate relay.meter relay.upstream.sender relay.answer relay.upstream.payload
+1  relay.catalog relay.wires relay.upstream.demo relay.upstream.provider_errors members.tokens server.notices
+0  billing db members.accounts plans pricing verify settings server.logs
+0  relay.body relay.errors relay.estimate relay.limits relay.lookups relay.metrics
+0  relay.upstream.http1 relay.upstream.health relay.upstream.connection relay.upstream.quirks relay.upstream.order
+0  relay members server relay.upstream
+"""
+LAYER = {name: int(level) for level, *names in map(str.split, LAYERS.strip().splitlines()) for name in names}
+
+BARE = {"relay", "members", "server", "relay.upstream"}         # their modules stand in layers of their own
+
+# Finer than the layers: these know only those.
+KNOWS_ONLY = {
+    "relay.wires.sse": set(), "relay.errors": set(), "relay.estimate": set(), "relay.metrics": set(),
+    "relay.upstream.quirks": set(), "relay.limits": set(), "relay.upstream.order": set(),
+    "relay.upstream.connection": set(), "relay.upstream.http1": {"relay.upstream.connection"},
+    "pricing": set(), "server.logs": set(), "settings.reader": set(), "settings": {"settings.reader"},
+    "db": {"db.lock", "db.writer"}, "db.lock": {"db.writer"}, "db.keyset": set(), "db.writer": set(),
+    "relay.body": {"relay.errors"}, "relay.upstream.health": {"relay.errors"},
+    "relay.upstream.provider_errors": {"relay.errors"}, "relay.wires.named": {"relay.wires.sse"},
+    "relay.lookups": {"billing"}, "relay.catalog": {"billing", "relay.errors"},
+    "billing": {"db", "pricing", "verify"}, "verify": {"db", "pricing"},
+}
+WIRES_KNOW = {"billing", "relay.body", "relay.errors", "relay.estimate", "relay.wires"}
+
+DOORS = {                                  # what comes from outside, and who may touch it
+    "flask": {"app", "commands", "console", "server.status", "relay.spine", "relay.api"},
+    "flask_limiter": {"app"},
+    "flask_login": {"console"},
+    "flask_wtf": {"console"},
+    "limits": {"console.throttle", "relay.gate", "relay.limits"},
+    "prometheus_client": {"relay.metrics"},
+    "httptools": {"relay.upstream.http1"},
+    "requests": {"relay.upstream.sender"},
+    "socket": {"relay.upstream.http1", "relay.upstream.connection", "server.http"},
+    "sqlite3": {"db"},
+    "pysqlite3": {"db"},
+    "sqlite_utils": {"db"},
+    "waitress": {"server.http"},
+    "werkzeug.security": {"members.accounts"},
+}
+KNOW_THE_DISK = {"app", "billing", "commands", "console", "members", "plans", "relay.gate", "relay.meter",
+                 "relay.spine", "server.notices", "verify"}
+WRITE_SQL = {"billing", "console", "db", "members", "plans", "relay.gate", "server.notices", "verify"}
+MOVE_MONEY = {"billing", "members.accounts", "plans"}
+
+FILE_LINES_MAX = 400
+FUNCTION_LINES_MAX = 70
+MOST_FUNCTIONS_LINES_MAX = 40
+SQL = re.compile(r"\b(SELECT\s.+?\sFROM|INSERT\s+(OR\s+\w+\s+)?INTO|UPDATE\s+\w+\s+SET|DELETE\s+FROM)\b", re.S)
+
+
+def named(path: Path) -> str:
+    """The module's name: relay/gate.py is relay.gate, db/__init__.py db."""
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+PATHS = [*ROOT.glob("*.py"), *(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))]
+FILES = {named(path): path for path in PATHS}
+TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in FILES.items()}
+EVERY = sorted(FILES)
+
+
+def lineage(name: str) -> list[str]:
+    """A module and the packages that speak for it, the nearest first."""
+    parts = name.split(".")
+    return [".".join(parts[:count]) for count in range(len(parts), 0, -1)]
+
+
+def member_of(name: str, names) -> bool:
+    return any(each in names for each in lineage(name))
+
+
+def layer(name: str) -> int:
+    known = next((each for each in lineage(name) if each in LAYER), None)
+    assert known and (known == name or known not in BARE), f"{name} is in no layer: put it into LAYERS where it belongs"
+    return LAYER[known]
+
+
+def imports(name: str) -> set[str]:
+    """Every module that a module imports, ours by their names, of others `package.module` too."""
+    package = name if FILES[name].name == "__init__.py" else name.rpartition(".")[0]
+    found = set()
+    for node in ast.walk(TREES[name]):
+        if isinstance(node, ast.Import):
+            found |= {each.name for each in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            above = package.split(".")[:len(package.split(".")) - node.level + 1] if node.level else []
+            base = ".".join([*above, *filter(None, [node.module])])
+            found |= {f"{base}.{each.name}" if f"{base}.{each.name}" in FILES else base for each in node.names}
+    return found
+
+
+def ours(name: str) -> set[str]:
+    return imports(name) & set(FILES)
+
+
+def strings(name: str):
+    """Every text in a module that is no docstring, the fixed parts of f-strings too."""
+    docstrings = {id(node.body[0].value) for node in ast.walk(TREES[name])
+                  if isinstance(node, ast.Module | ast.FunctionDef | ast.ClassDef) and node.body
+                  and isinstance(node.body[0], ast.Expr)}
+    for node in ast.walk(TREES[name]):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings:
+            yield node.value
+
+
+def functions(name: str):
+    """Every function of a module: (its name, its lines)."""
+    for node in ast.walk(TREES[name]):
+        if isinstance(node, ast.FunctionDef):
+            yield f"{name}.{node.name}", node.end_lineno - node.lineno + 1
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_imports_go_downward_only(name):
+    wrong = {each for each in ours(name) if layer(each) > layer(name)}
+    assert not wrong
+
+
+@pytest.mark.parametrize("name", sorted(KNOWS_ONLY))
+def test_a_leaf_knows_only_what_it_is_made_of(name):
+    if name in FILES:
+        assert ours(name) <= KNOWS_ONLY[name]
+
+
+@pytest.mark.parametrize("name", [each for each in EVERY if each.startswith("relay.wires.")])
+def test_a_wire_knows_bytes_errors_and_usage_and_nothing_else(name):
+    assert {each for each in ours(name) if not member_of(each, WIRES_KNOW)} == set()
+    taken = {each.name for node in ast.walk(TREES[name]) if isinstance(node, ast.ImportFrom)
+             and node.module == "billing" for each in node.names}
+    whole = {each.name for node in ast.walk(TREES[name]) if isinstance(node, ast.Import) for each in node.names}
+    assert taken <= {"Usage", "Price"} and "billing" not in whole
+
+
+@pytest.mark.parametrize("door", sorted(DOORS))
+def test_a_library_has_its_door(door):
+    users = {name for name in EVERY if any(each == door or each.startswith(f"{door}.") for each in imports(name))}
+    assert {name for name in users if not member_of(name, DOORS[door])} == set()
+
+
+def test_the_disk_is_reached_only_by_those_who_keep_something():
+    users = {name for name in EVERY if "db" in ours(name) and lineage(name)[-1] != "db"}
+    assert {name for name in users if not member_of(name, KNOW_THE_DISK)} == set()
+
+
+def test_sql_stands_only_where_tables_are_known():
+    writers = {name for name in EVERY if any(SQL.search(text) for text in strings(name))}
+    assert {name for name in writers if not member_of(name, WRITE_SQL)} == set()
+
+
+def test_entries_are_written_in_one_place():
+    writers = {name for name in EVERY if any(re.search(r"INTO\s+entries", text) for text in strings(name))}
+    assert writers == {"billing"}
+
+
+def test_only_the_ledger_posts_entries():
+    posts = re.compile(r"\bbilling\.post\(|from billing import [^\n]*\bpost\b")
+    users = {name for name in EVERY if posts.search(FILES[name].read_text(encoding="utf-8"))}
+    assert users <= MOVE_MONEY
+
+
+def test_prices_are_never_floats():
+    for name in ("billing", "plans", "pricing"):
+        if name in FILES:
+            assert not [node for node in ast.walk(TREES[name])
+                        if isinstance(node, ast.Constant) and isinstance(node.value, float)]
+
+
+@pytest.mark.parametrize("wire", spine.WIRES.values(), ids=spine.WIRES)
+def test_wires_answer_to_the_same_names(wire):
+    assert wire.PATH.startswith("/")
+    assert wire.TEXTS is not None
+    for name in ("read", "usage", "error", "error_event"):
+        assert callable(getattr(wire, name))
+
+
+@pytest.mark.parametrize("name", ["messages", "responses", "completions"])
+def test_wires_around_the_hub_are_turned_into_chat_and_back(name):
+    for function in ("to_chat", "from_chat", "stream_from_chat"):
+        assert callable(getattr(spine.WIRES[name], function))
+
+
+@pytest.mark.parametrize("wire", spine.WIRES.values(), ids=spine.WIRES)
+def test_every_error_can_be_said_on_every_wire(wire):
+    for kind in every_error(errors.RelayError):
+        err = kind.__new__(kind)
+        Exception.__init__(err)
+        assert kind.__doc__, f"{kind.__name__} speaks to nobody"
+        assert 400 <= kind.status <= 599 and kind.type
+    assert wire.error(errors.RelayError(), "req_1")
+
+
+def every_error(kind) -> set:
+    return {kind}.union(*(every_error(each) for each in kind.__subclasses__()))
+
+
+def test_functions_are_short():
+    lengths = dict(each for name in EVERY for each in functions(name))
+    assert {name: lines for name, lines in lengths.items() if lines > FUNCTION_LINES_MAX} == {}
+    longer = [name for name, lines in lengths.items() if lines > MOST_FUNCTIONS_LINES_MAX]
+    assert len(longer) <= len(lengths) / 10, longer
+    assert statistics.median(lengths.values()) <= 13
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_a_file_holds_one_idea(name):
+    assert len(FILES[name].read_text(encoding="utf-8").splitlines()) <= FILE_LINES_MAX
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_a_module_says_what_it_owns(name):
+    assert ast.get_docstring(TREES[name])
+
+
+def test_no_module_is_named_after_nothing():
+    vague = {"utils", "util", "helpers", "helper", "services", "service", "managers", "manager", "common", "misc"}
+    assert not [name for name in EVERY if vague & set(name.split("."))]
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_nothing_is_left_for_later(name):
+    later = re.compile("|".join(("TO" + "DO", "FIX" + "ME", r"# *X" + r"XX\b", "NotImplemented" + "Error")))
+    assert not later.search(FILES[name].read_text(encoding="utf-8"))
+
+
+def test_tests_wait_for_events_and_not_for_time():
+    sleepers = [path.name for path in (ROOT / "tests").rglob("test_*.py")
+                if re.search(r"\btime\.sleep\(", path.read_text(encoding="utf-8")) and path.name != Path(__file__).name]
+    assert sleepers == []
+
+
+def test_the_changes_tell_of_this_version():
+    assert f"## {status.VERSION}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+def test_the_licence_is_mit():
+    assert (ROOT / "LICENSE").read_text(encoding="utf-8").startswith("MIT License")
+
+
+@pytest.mark.parametrize("path", [ROOT / "requirements.txt", ROOT / "requirements-dev.txt"], ids=lambda path: path.name)
+def test_requirements_are_pinned(path):
+    lines = [line.split(";")[0].strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    wanted = [line for line in lines if line and not line.startswith(("#", "-r "))]
+    assert [line for line in wanted if not re.fullmatch(r"[\w.-]+==[\w.]+", line)] == []
+
+
+@pytest.mark.skipif(not shutil.which("ruff", path=Path(sys.executable).parent), reason="ruff is not installed")
+def test_the_linter_has_nothing_to_say():
+    done = subprocess.run([sys.executable, "-m", "ruff", "check", "."], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-3000:]
