@@ -73,26 +73,26 @@ def picked_model():
     return next((m for m in models if m.id == wish), models[0] if models else None)
 
 
-def place(model, token: str = snippets.TOKEN) -> snippets.Place:
+def place(model, token: str = snippets.TOKEN) -> snippets.SitePlace:
     """What fills the snippets in for a model (None: a stand-in name)."""
     if model is None:
-        return snippets.Place(site_url(), site().name, "MODEL_ID", token=token)
-    return snippets.Place(site_url(), site().name, model.id, model.context, model.output_max, token)
+        return snippets.SitePlace(site_url(), site().name, "MODEL_ID", token=token)
+    return snippets.SitePlace(site_url(), site().name, model.id, model.context, model.output_max, token)
 
 
-def filled(chosen, at: snippets.Place) -> list[tuple[snippets.Snippet, str]]:
+def filled(chosen, at: snippets.SitePlace) -> list[tuple[snippets.Snippet, str]]:
     """Snippets with their texts."""
     return [(snippet, snippets.render(snippet, at)) for snippet in chosen]
 
 
-def ready(at: snippets.Place) -> list[tuple[snippets.Tool, list, list, list]]:
+def ready(at: snippets.SitePlace) -> list[tuple[snippets.ToolGuide, list, list, list]]:
     """Every tool, filled in: (tool, [(snippet, text)], [(name, link)], [(label, value)] where it has only a form)."""
     asked = [("Base URL", at.base_url), ("API Key", at.token), ("Model", at.model)]
     return [(tool, filled(tool.snippets, at), filled_links(tool, at), [] if tool.snippets or tool.links else asked)
             for tool in snippets.TOOLS]
 
 
-def filled_links(tool: snippets.Tool, at: snippets.Place) -> list[tuple[str, str]]:
+def filled_links(tool: snippets.ToolGuide, at: snippets.SitePlace) -> list[tuple[str, str]]:
     """The deep links of a tool: the program that opens, and the link."""
     return [(snippets.LINKS[name][0], snippets.link(name, at)) for name in tool.links]
 

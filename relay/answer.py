@@ -24,7 +24,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 @dataclass(slots=True)
-class Turn:
+class Exchange:
     """One call on its way back: the caller's wire, the wire that the upstream speaks, and what was asked and answered.
 
     `told` is what the caller's wire wants to know beside the answer (its WANTS).
@@ -42,7 +42,7 @@ class Turn:
             self.told["input_tokens"] = self.ask.input_tokens
 
 
-def whole(turn: Turn) -> bytes:
+def whole(turn: Exchange) -> bytes:
     """A plain answer, charged. Where the upstream speaks the caller's wire its bytes pass."""
     wire, reply, meter = turn.wire, turn.reply, turn.meter
     meter.used(turn.spoken.usage(reply.doc))
@@ -56,27 +56,27 @@ def whole(turn: Turn) -> bytes:
     elif hasattr(wire, "complete"):
         data = _encode(wire.complete(reply.doc, turn.ask.body))
     meter.deliver(reply.data)
-    meter.fate.complete = True
+    meter.state.complete = True
     reply.close()
     meter.close()
     return data
 
 
-def stream(turn: Turn) -> Iterator[bytes]:
+def stream(turn: Exchange) -> Iterator[bytes]:
     """A streamed answer piece by piece, charged before its last one."""
     reply = turn.reply
     if reply.doc is not None:              # the upstream gave a whole document to who asked for a stream
         reply.held, reply.doc = turn.spoken.as_events(reply.doc), None
     pieces = _passed(turn) if turn.spoken is turn.wire else turn.wire.stream_from_chat(
         _chunks(turn), turn.ask.body, **turn.told)
-    fate = turn.meter.fate
+    state = turn.meter.state
     try:
         yield from _gathered(pieces, reply)
     except CallerLeft:
-        fate.left = True
+        state.left = True
     else:
-        if not fate.complete and fate.error is None:       # the wire would not take the answer for a good one
-            fate.error = errors.UpstreamError("The provider's answer could not be used.")
+        if not state.complete and state.error is None:       # the wire would not take the answer for a good one
+            state.error = errors.UpstreamError("The provider's answer could not be used.")
 
 
 def _gathered(pieces: Iterator[bytes], reply: Reply) -> Iterator[bytes]:
@@ -91,20 +91,20 @@ def _gathered(pieces: Iterator[bytes], reply: Reply) -> Iterator[bytes]:
         yield b"".join(waiting)
 
 
-def finish(turn: Turn) -> None:
+def finish(turn: Exchange) -> None:
     """After the last byte, or when the caller has left: drain if the policy says so, hang up, close the account."""
-    fate = turn.meter.fate
+    state = turn.meter.state
     try:
-        if not fate.complete and fate.error is None:
-            fate.left = True
-            if fate.delivered and turn.meter.policy == "drain":
+        if not state.complete and state.error is None:
+            state.left = True
+            if state.delivered and turn.meter.policy == "drain":
                 _drain(turn)
         turn.reply.close()
     finally:
         turn.meter.close()                 # whatever went wrong, no hold stays
 
 
-def _passed(turn: Turn) -> Iterator[bytes]:
+def _passed(turn: Exchange) -> Iterator[bytes]:
     """The upstream speaks the caller's wire: its bytes pass, but for what would break the caller's client."""
     wire, reply, meter = turn.wire, turn.reply, turn.meter
     finished = None
@@ -140,7 +140,7 @@ def _passed(turn: Turn) -> Iterator[bytes]:
         yield _cut(wire, meter, reply.problem or errors.UpstreamError("The provider's answer broke off."))
 
 
-def _chunks(turn: Turn) -> Iterator[dict | errors.RelayError | None]:
+def _chunks(turn: Exchange) -> Iterator[dict | errors.RelayError | None]:
     """The parsed chunks of a chat stream; None for a comment (the upstream is alive); an error if it is cut.
 
     When it ends well the call is charged before the iterator ends, and so before the caller's final events.
@@ -167,7 +167,7 @@ def _chunks(turn: Turn) -> Iterator[dict | errors.RelayError | None]:
         yield _noted(meter, reply.problem or errors.UpstreamError("The provider's answer broke off."))
 
 
-def _pieces(turn: Turn) -> Iterator[tuple[bytes | None, bytes | None]]:
+def _pieces(turn: Exchange) -> Iterator[tuple[bytes | None, bytes | None]]:
     """What comes in: (event, None), or (None, chunk) for whole events that can pass unseen; a comment in silence.
 
     Why it ended badly, if it did, stands in `reply.problem`; CallerLeft goes through.
@@ -212,11 +212,11 @@ def _mended(model: str):
     return mend
 
 
-def _complete(turn: Turn) -> None:
+def _complete(turn: Exchange) -> None:
     """The upstream has finished; if the caller had left before, its policy has the word."""
-    fate = turn.meter.fate
-    fate.left = turn.reply.line.left
-    fate.complete = not fate.left
+    state = turn.meter.state
+    state.left = turn.reply.line.left
+    state.complete = not state.left
     turn.meter.close()
 
 
@@ -230,7 +230,7 @@ def _noted(meter: Meter, err: errors.RelayError) -> errors.RelayError:
     return err
 
 
-def _drain(turn: Turn) -> None:
+def _drain(turn: Exchange) -> None:
     """Read on for the exact usage. The line's watcher ends it after the upstream's drain_s."""
     try:
         for event, _ in _pieces(turn):

@@ -9,7 +9,7 @@ RelayError                       500  ours; no details leave the house
 │   └── ContextTooLong           400  more input than the model takes
 │       └── OverPlan             400  more input than the plan takes
 ├── NotAuthenticated             401  no, unknown, expired or revoked token; disabled member
-├── NotCovered                   402  the pockets do not cover the call
+├── InsufficientBalance                   402  the pockets do not cover the call
 │   └── CapReached               402  the token has spent what it may in this day or month
 ├── ModelNotAllowed              403  this token may not use this model
 │   └── AddressNotAllowed        403  this token may not be used from this address
@@ -26,7 +26,7 @@ RelayError                       500  ours; no details leave the house
     ├── UpstreamAccount          502  the provider refuses our key or our account
     ├── UpstreamOverloaded       503  all targets are busy
     ├── UpstreamBusy             429  all targets have said for how long they are busy: none was tried
-    ├── UpstreamResting          503  all targets have failed again and again and rest: none was tried
+    ├── UpstreamUnavailable          503  all targets have failed again and again and rest: none was tried
     ├── UpstreamTimeout          504  no target answered in time
     └── UpstreamRefused           *   the provider says that the request is wrong: its status and message
 """
@@ -92,7 +92,7 @@ class NotAuthenticated(RelayError):
                 "Send it as 'Authorization: Bearer sk-...'; tokens are made in the console.")
 
 
-class NotCovered(RelayError):
+class InsufficientBalance(RelayError):
     """The member's pockets do not cover the call. The message says what each of them holds."""
 
     status = 402
@@ -102,7 +102,7 @@ class NotCovered(RelayError):
     sentence = "The balances do not cover this call."
 
 
-class CapReached(NotCovered):
+class CapReached(InsufficientBalance):
     """The token has spent what it may in this day or month. The message says when it is free again."""
 
     code = "spending_cap_reached"
@@ -247,7 +247,7 @@ class UpstreamBusy(UpstreamError):
     sentence = "The model's provider is busy. Try again soon."
 
 
-class UpstreamResting(UpstreamError):
+class UpstreamUnavailable(UpstreamError):
     """All targets have failed again and again, so none was tried. `retry_after` says when one is tried again."""
 
     status = 503

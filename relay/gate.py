@@ -24,8 +24,8 @@ from members.tokens import SHAPE, TokenError, change, digest, mint, revoke, toke
 from relay import errors
 from relay.body import Ask
 
-__all__ = ["AtOnce", "Budget", "Caller", "Gate", "TokenError", "change", "digest", "duration", "mint", "presented",
-           "revoke", "tokens"]
+__all__ = ["ConcurrencyLimit", "Budget", "Caller", "Gate", "TokenError", "change", "digest", "duration", "mint",
+           "presented", "revoke", "tokens"]
 
 _bearer = re.compile(r"bearer +(\S+)", re.ASCII | re.IGNORECASE).fullmatch
 
@@ -63,7 +63,7 @@ class Caller:
     cap_month: int | None = None
 
 
-class AtOnce:
+class ConcurrencyLimit:
     """How many calls run now, by whom. One for the process; it outlives a reload."""
 
     def __init__(self):
@@ -104,7 +104,7 @@ class Budget:
 class Gate:
     """Finds callers and holds them to their limits. `limiter` is a fixed-window strategy of the package limits."""
 
-    def __init__(self, db: Database, settings, limiter, at_once: AtOnce):
+    def __init__(self, db: Database, settings, limiter, at_once: ConcurrencyLimit):
         self._db = db
         self._at_once = at_once
         self._timezone = ZoneInfo(settings.site.timezone)

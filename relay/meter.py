@@ -36,7 +36,7 @@ _unescape = msgspec.json.Decoder(str).decode
 
 
 @dataclass(slots=True)
-class Fate:
+class CallState:
     """How a call went, as far as its ending depends on it."""
 
     delivered: bool = False            # content went out to the caller
@@ -46,22 +46,22 @@ class Fate:
     error: BaseException | None = None
 
 
-def ending(fate: Fate, on_disconnect: str) -> tuple[str, str]:
+def ending(state: CallState, on_disconnect: str) -> tuple[str, str]:
     """The outcome of a call, and what is charged for it: "usage", "estimate" or "nothing".
 
     The whole table of endings; the process's death is the ledger's (`billing.release_orphans`).
     """
-    if not fate.delivered:
-        if fate.left:
+    if not state.delivered:
+        if state.left:
             return "client_left", "nothing"
-        return "complete" if fate.complete else "refused" if _is_refusal(fate.error) else "failed", "nothing"
-    if fate.complete:
-        return "complete", "usage" if fate.usage else "estimate"
-    if not fate.left:
+        return "complete" if state.complete else "refused" if _is_refusal(state.error) else "failed", "nothing"
+    if state.complete:
+        return "complete", "usage" if state.usage else "estimate"
+    if not state.left:
         return "upstream_cut", "estimate"
     if on_disconnect == "free":
         return "client_left", "nothing"
-    if on_disconnect == "drain" and fate.usage:
+    if on_disconnect == "drain" and state.usage:
         return "client_left", "usage"
     return "client_left", "estimate"
 
@@ -93,7 +93,7 @@ def trusted(usage: Usage, guess: Callable[[], Usage], most: Usage) -> tuple[Usag
     return Usage(counts["input_tokens"], cached, counts["output_tokens"]), source, ", ".join(notes) or None
 
 
-class Books:
+class Settlement:
     """What all meters share: the database, the rules of holds, and endings that the disk has not taken yet."""
 
     def __init__(self, db: Database, settings):
@@ -135,13 +135,13 @@ class Books:
 class Meter:
     """The account of one call. Every call that passed the rate limit has one, and closes it exactly once."""
 
-    books: Books
+    settlement: Settlement
     caller: object
     wire: str
     id: str = field(default_factory=lambda: new_id())
     started: float = field(default_factory=time.monotonic)
     started_at: int = field(default_factory=lambda: time.time_ns() // 1_000_000)
-    fate: Fate = field(default_factory=Fate)
+    state: CallState = field(default_factory=CallState)
     attempts: list[dict] = field(default_factory=list)
     price: object = None               # set once there is a hold
     status: int = 200
@@ -164,13 +164,13 @@ class Meter:
         """Set aside what the call will likely cost. Raises NotCovered if the pockets do not hold it."""
         self._model = model
         price = model.price(self.caller.plan, self.started_at)
-        asked = min(ask.output_tokens_max or model.output_max or self.books.hold_output_tokens,
-                    model.output_max or COUNT_MAX, self.books.hold_output_tokens)
+        asked = min(ask.output_tokens_max or model.output_max or self.settlement.hold_output_tokens,
+                    model.output_max or COUNT_MAX, self.settlement.hold_output_tokens)
         likely = Usage(int(ask.input_tokens * HOLD_MARGIN + 0.999), 0, asked * ask.choices)
         try:
-            billing.hold(self.books.db, self._call(), likely, price, self.books.overdraft)
+            billing.hold(self.settlement.db, self._call(), likely, price, self.settlement.overdraft)
         except billing.NotCovered as err:
-            raise errors.NotCovered(_shortage(err)) from None
+            raise errors.InsufficientBalance(_shortage(err)) from None
         except StorageError as err:
             raise errors.StorageFull(retry_after=5) from err
         self.price = price
@@ -191,8 +191,8 @@ class Meter:
         """Note what the upstream says was used. Counts are totals: a later one replaces, -1 (not given) does not."""
         if usage is None:
             return
-        before = self.fate.usage or usage
-        self.fate.usage = Usage(
+        before = self.state.usage or usage
+        self.state.usage = Usage(
             usage.input_tokens if usage.input_tokens >= 0 else before.input_tokens,
             max(usage.cached_tokens, before.cached_tokens if usage.input_tokens < 0 else 0),
             usage.output_tokens if usage.output_tokens >= 0 else before.output_tokens)
@@ -201,7 +201,7 @@ class Meter:
         """Note upstream bytes that go out to the caller. Cheap: their text is counted only if it must be."""
         if self._first_byte is None:
             self._first_byte = time.monotonic()
-            self.fate.delivered = True
+            self.state.delivered = True
         self._unread.append(data)
         self._unread_bytes += len(data)
         if self._unread_bytes > UNREAD_BYTES_MAX:
@@ -213,27 +213,27 @@ class Meter:
             return
         self._closed = True
         if error is not None:
-            self.fate.error = error
-            if not self.fate.delivered:
+            self.state.error = error
+            if not self.state.delivered:
                 ours = error.status if isinstance(error, errors.RelayError) else 500
-                self.status = CALLER_LEFT if self.fate.left else ours
-        outcome, charged = ending(self.fate, self.policy)
+                self.status = CALLER_LEFT if self.state.left else ours
+        outcome, charged = ending(self.state, self.policy)
         end = self._ending(outcome, charged)
         if self.price is None:
             self._refuse(end)
         else:
-            self.books.close(self.id, end, self.price)
+            self.settlement.close(self.id, end, self.price)
         self._count(end)
 
     def _refuse(self, end: billing.Ending) -> None:
         try:
-            billing.refuse(self.books.db, self._call(), end)
+            billing.refuse(self.settlement.db, self._call(), end)
         except StorageError:
             log.warning("the refusal of %s could not be recorded", self.id)
 
     def _call(self) -> billing.Call:
         ask, model = self._ask, self._model
-        day = datetime.fromtimestamp(self.started_at / 1000, self.books.timezone).strftime("%Y-%m-%d")
+        day = datetime.fromtimestamp(self.started_at / 1000, self.settlement.timezone).strftime("%Y-%m-%d")
         return billing.Call(id=self.id, user_id=self.caller.user_id, token_id=self.caller.token_id, wire=self.wire,
                             model=model.id if model else (ask.model[:100] if ask else None),
                             stream=bool(ask and ask.stream), started_at=self.started_at, day=day)
@@ -241,10 +241,10 @@ class Meter:
     def _ending(self, outcome: str, charged: str) -> billing.Ending:
         usage, source, note = None, "none", None
         if charged == "usage":
-            usage, source, note = trusted(self.fate.usage, self._guess, self._most())
+            usage, source, note = trusted(self.state.usage, self._guess, self._most())
         elif charged == "estimate":
             usage, source = self._guess(), "estimated"
-        error = None if outcome == "client_left" else self.fate.error
+        error = None if outcome == "client_left" else self.state.error
         code = (error.code or error.type) if isinstance(error, errors.RelayError) else error and "internal_error"
         return billing.Ending(
             outcome=outcome, status=self.status, usage=usage, usage_source=source, usage_note=note,
@@ -276,7 +276,7 @@ class Meter:
         if self._first_byte is not None:
             metrics.of(metrics.first_byte, self.wire).observe(self._first_byte - self.started)
         if end.usage:
-            self.books.on_close(self.caller, end.usage)
+            self.settlement.on_close(self.caller, end.usage)
             metrics.of(metrics.llm_tokens, "input").inc(end.usage.input_tokens)
             metrics.of(metrics.llm_tokens, "cached").inc(end.usage.cached_tokens)
             metrics.of(metrics.llm_tokens, "output").inc(end.usage.output_tokens)

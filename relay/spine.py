@@ -12,9 +12,9 @@ from flask import Response, current_app, g, request
 
 from db import Database
 from relay import answer, body, catalog, errors, gate, metrics
-from relay.meter import Books, Meter, texts_of
+from relay.meter import Meter, Settlement, texts_of
 from relay.upstream.payload import payload
-from relay.upstream.sender import Errand, Sender
+from relay.upstream.sender import Dispatch, Dispatcher
 from relay.wires import chat, completions, cursor, embeddings, messages, responses
 from server.notices import Notices
 
@@ -34,22 +34,22 @@ class Relay:
     def __init__(self, settings, db: Database, limiter):
         self.db = db
         self.limiter = limiter
-        self.sender = Sender(settings.server.threads)
-        self.books = Books(db, settings)
+        self.sender = Dispatcher(settings.server.threads)
+        self.settlement = Settlement(db, settings)
         self.notices = Notices(settings, self.sender.notify)
         self.sender.health.notice = lambda message: self.notices.tell("upstream", message)
         self.calls_max = settings.server.threads - min(THREADS_KEPT, settings.server.threads // 4)
         self.slots = threading.BoundedSemaphore(self.calls_max)
         self.draining = False
-        self.at_once = gate.AtOnce()
-        self.books.on_close = lambda caller, usage: self.gate.spent(caller, usage.input_tokens + usage.output_tokens)
+        self.at_once = gate.ConcurrencyLimit()
+        self.settlement.on_close = lambda caller, usage: self.gate.spent(caller, usage.input_tokens + usage.output_tokens)
         self.configure(settings)
 
     def configure(self, settings) -> None:
         """Make these the settings of all calls from now on."""
         self.gate = gate.Gate(self.db, settings, self.limiter, self.at_once)
         self.catalog = catalog.Catalog(settings)
-        self.books.configure(settings)
+        self.settlement.configure(settings)
         self.notices.settings = self.settings = settings
 
 
@@ -91,7 +91,7 @@ def serve(wire, caller: gate.Caller) -> Response:
     The body is the current request's. Raises RelayError for whatever keeps the call from being answered.
     """
     relay = current_relay()
-    meter = Meter(relay.books, caller, wire.NAME, id=g.request_id)
+    meter = Meter(relay.settlement, caller, wire.NAME, id=g.request_id)
     try:
         given = given_body()
         if wire is chat and cursor.recognises(given):
@@ -102,10 +102,10 @@ def serve(wire, caller: gate.Caller) -> Response:
         relay.gate.admit(caller, ask, model)
         relay.gate.check_caps(caller)
         meter.hold(ask, model)                          # 402 if the pockets do not cover it
-        reply = relay.sender.send(_errand(relay, wire, ask, meter), targets)
+        reply = relay.sender.send(_dispatch(relay, wire, ask, meter), targets)
         spoken = WIRES[reply.target.wire]
         meter.serve_from(reply.target, TEXTS[spoken.NAME])
-        turn = answer.Turn(wire, spoken, ask, reply, meter,
+        turn = answer.Exchange(wire, spoken, ask, reply, meter,
                            _wanted(wire, caller, "key", "created_at", "request_id"))
         if not ask.stream:
             return Response(answer.whole(turn), content_type="application/json")
@@ -117,9 +117,9 @@ def serve(wire, caller: gate.Caller) -> Response:
     return response
 
 
-def _errand(relay: Relay, wire, ask: body.Ask, meter: Meter) -> Errand:
+def _dispatch(relay: Relay, wire, ask: body.Ask, meter: Meter) -> Dispatch:
     policy = relay.settings.failover
-    return Errand(ask, meter, caller_gone(), lambda target: (WIRES[target.wire], payload(wire, ask, target)),
+    return Dispatch(ask, meter, caller_gone(), lambda target: (WIRES[target.wire], payload(wire, ask, target)),
                   conversation(ask, meter.caller), request.headers, policy.attempts_max, policy.total_s)
 
 

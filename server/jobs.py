@@ -30,7 +30,7 @@ def begin(app, server) -> None:
         log.warning("%s calls were interrupted when the relay last ended; their holds went back", orphans)
     plans.expire_due(relay.db)             # who has an allowance has it from the first call on
     _say_hello(relay, server.port)
-    server.every(RETRY_S, relay.books.retry)
+    server.every(RETRY_S, relay.settlement.retry)
     server.every(EXPIRE_S, lambda: plans.expire_due(relay.db))
     server.every(FORGET_S, lambda: billing.forget_requests(relay.db, relay.settings.retention.requests_days))
     server.every(LOOK_S, lambda: relay.notices.look_at_pockets(relay.db))

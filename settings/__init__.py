@@ -129,7 +129,7 @@ class Site(Section):
     currency: Annotated[str, "The sign before amounts of money; nothing is converted."] = "¥"
 
 
-class Server(Section):
+class ServerSettings(Section):
     host: Annotated[Name, "Where to listen; 0.0.0.0 for all addresses."] = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65535), "0 lets the system choose."] = 8000
     threads: Annotated[int, Meta(ge=4, le=4096), "A stream holds one thread to its end; 16 are kept for pages."] = 128
@@ -174,7 +174,7 @@ class Retention(Section):
     requests_days: Annotated[Count, "How long single calls are kept; sums and the ledger stay."] = 90
 
 
-class Notices(Section):
+class NoticeSettings(Section):
     webhook: Annotated[str, must(lambda it: not it or _is_url(it), URL), "Where notices are posted as JSON."] = ""
     wallet_below: Annotated[Money, "A notice when a wallet falls below this; 0: none."] = Decimal("0")
     grant_below: Annotated[Natural, "A notice when a grant falls below so many LLM tokens; 0: none."] = 0
@@ -192,7 +192,7 @@ class Plan(Section):
                         "The list price is multiplied with this."] = Decimal("1")
 
 
-class Upstream(Section, kw_only=True):
+class UpstreamSettings(Section, kw_only=True):
     name: Annotated[Name, "What routes call it."]
     base_url: Annotated[Url, "To this the wire's path is added: /chat/completions, /messages, /responses, /embeddings."]
     api_key: Annotated[str, must(_is_key, KEY), "The key, or $NAME for the environment variable NAME."] = ""
@@ -214,7 +214,7 @@ class Upstream(Section, kw_only=True):
     keys: tuple[str, ...] = ()             # not a setting: those of the keys above that there are, filled in
 
     def __repr__(self) -> str:
-        return f"Upstream({self.name!r})"  # a key must not end up in a log
+        return f"UpstreamSettings({self.name!r})"  # a key must not end up in a log
 
     @property
     def usable(self) -> bool:
@@ -246,7 +246,7 @@ class Tier(Section, kw_only=True):
     output: PerMillion
 
 
-class Peak(Section, kw_only=True):
+class PeakSettings(Section, kw_only=True):
     days: Annotated[str, must(_days, "like mon-fri or sat"), "One day, or from one to another."]
     hours: Annotated[tuple[str, ...], Meta(min_length=1),
                      each_must(lambda it: _hours(it) and it[:5] != it[6:], "like 09:00-12:00"),
@@ -263,10 +263,10 @@ class Prices(Section):
     cached: Annotated[PerMillion, "Input from the provider's cache; left out: as input."] = None
     output: Annotated[PerMillion, "Output, reasoning included; embeddings have none."] = None
     tiers: Annotated[tuple[Tier, ...], must(_ascending, "ascending"), "Other prices for long inputs."] = ()
-    peak: Annotated[Peak | None, "Other prices at certain hours; the hour at which a call begins counts."] = None
+    peak: Annotated[PeakSettings | None, "Other prices at certain hours; the hour at which a call begins counts."] = None
 
 
-class Model(Section):
+class ModelSettings(Section):
     id: Annotated[Name, "What members call it."]
     provider: Annotated[str, "Whose it is, as pages show it."] = ""
     title: Annotated[str, "Its name on pages; left out: the id."] = ""
@@ -286,17 +286,17 @@ class Settings(Section):
     """All settings."""
 
     site: Site = Site()
-    server: Server = Server()
+    server: ServerSettings = ServerSettings()
     database: DatabaseFile = DatabaseFile()
     accounts: Accounts = Accounts()
     billing: Billing = Billing()
     limits: Limits = Limits()
     failover: Failover = Failover()
     retention: Retention = Retention()
-    notices: Notices = Notices()
+    notices: NoticeSettings = NoticeSettings()
     plans: dict[str, Plan] = {}
-    upstreams: tuple[Upstream, ...] = ()
-    models: tuple[Model, ...] = ()
+    upstreams: tuple[UpstreamSettings, ...] = ()
+    models: tuple[ModelSettings, ...] = ()
 
     def mistakes(self):
         if "free" not in self.plans:
@@ -360,7 +360,7 @@ def _across(given: dict, settings: Settings) -> Iterator[str]:
                 yield f"models.{model.id}.routes[{index}].upstream: there is no upstream '{route.upstream}'"
 
 
-def _keys(upstream: Upstream, env: Mapping[str, str], wrong: list[str]) -> Iterator[str]:
+def _keys(upstream: UpstreamSettings, env: Mapping[str, str], wrong: list[str]) -> Iterator[str]:
     """The keys there are, with variables filled in; a variable that is unset or empty is no key."""
     for given in upstream.api_keys or (upstream.api_key,):
         variable = _variable(given)

@@ -20,7 +20,16 @@ from werkzeug.routing import Rule
 
 from tests import browser_stage
 from tests.fake_upstream import FakeUpstream
-from tests.stage import PEOPLE, Person, Relay, configuration, free_port, in_process, in_thread, write_config
+from tests.stage import (
+    PEOPLE,
+    Person,
+    Relay,
+    configuration,
+    free_port,
+    in_process,
+    in_thread,
+    write_config,
+)
 
 # What whoever runs the tests may have set for other programs, and tests and what they start must not see.
 FOREIGN = re.compile(r"\w+_proxy|\w+_api_key|\w+_auth_token|(openai|anthropic|flask|relay)_\w+|columns", re.I).fullmatch

@@ -3,7 +3,18 @@
 Owns nothing but the list of groups. The door is door.py's: each group puts its pages on the blueprint there.
 """
 
-from console.admin import access, audit, calls, codes, member, members, models, money, system, upstreams  # noqa: F401
+from console.admin import (  # noqa: F401
+    access,
+    audit,
+    calls,
+    codes,
+    member,
+    members,
+    models,
+    money,
+    system,
+    upstreams,
+)
 from console.admin.guard import pages
 
 __all__ = ["pages"]

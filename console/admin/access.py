@@ -5,8 +5,8 @@ Owns these actions and the questions before them. That somebody stays administra
 
 from flask import abort, flash, request, url_for
 
-from console.admin.guard import note, pages, proven
-from console.admin.member import PasswordForm, ask, of, show
+from console.admin.guard import note, pages, recently_authenticated
+from console.admin.member import NewPasswordForm, ask, of, show
 from console.admin.members import made_password, password_page
 from console.context import member, state
 from console.session import back_to
@@ -38,7 +38,7 @@ def ask_disable(user_id: int):
 
 
 @pages.post("/members/<int:user_id>/disable")
-@proven
+@recently_authenticated
 def disable(user_id: int):
     """Shut a member out."""
     who = of(user_id)
@@ -51,7 +51,7 @@ def disable(user_id: int):
 
 
 @pages.post("/members/<int:user_id>/enable")
-@proven
+@recently_authenticated
 def enable(user_id: int):
     """Let a member in again."""
     who = of(user_id)
@@ -73,7 +73,7 @@ def ask_role(user_id: int):
 
 
 @pages.post("/members/<int:user_id>/role")
-@proven
+@recently_authenticated
 def set_role(user_id: int):
     """Change a member's role."""
     who, role = of(user_id), request.form.get("role")
@@ -91,10 +91,10 @@ def set_role(user_id: int):
 # ---- passwords and sessions ----------------------------------------------------------------------------------------
 
 @pages.post("/members/<int:user_id>/password")
-@proven
+@recently_authenticated
 def reset_password(user_id: int):
     """A new password for who forgot theirs; all their sessions end."""
-    who, form = of(user_id), PasswordForm(prefix="password")
+    who, form = of(user_id), NewPasswordForm(prefix="password")
     if not form.validate_on_submit():
         return show(who, password=form)
     password = form.password.data or made_password()

@@ -36,7 +36,7 @@ SELECT users.id AS id, name, {SUMS} FROM users CROSS JOIN daily ON daily.user_id
 
 
 @dataclass(frozen=True)
-class Wish:
+class AllCallsFilter:
     """What is asked for: a span, one member or all, one model, one upstream, one outcome."""
 
     span: date_range.Span
@@ -71,11 +71,11 @@ class Wish:
                            first_id(self.span.since), first_id(min(until or self.span.until, self.span.until)))
 
 
-def wish() -> Wish:
+def wish() -> AllCallsFilter:
     """What the GET parameters ask for. A name that nobody has finds nothing."""
     name = request.args.get("member", "").strip()[:64]
     outcome = request.args.get("outcome")
-    return Wish(date_range.read(request.args), name, accounts.named(state().db, name) if name else None,
+    return AllCallsFilter(date_range.read(request.args), name, accounts.named(state().db, name) if name else None,
                 request.args.get("model", "")[:200] or None, request.args.get("upstream", "")[:200] or None,
                 outcome if outcome in OUTCOMES else None)
 
@@ -99,7 +99,7 @@ def page():
         measures=usage.MEASURES, outcomes=OUTCOMES, presets=usage.presets(), choices=_choices(asked, per_model))
 
 
-def _choices(asked: Wish, per_model: dict) -> dict:
+def _choices(asked: AllCallsFilter, per_model: dict) -> dict:
     """The selects of the filters; what is asked for is always among them."""
     models = sorted(filter(None, {*state().catalog.models, *per_model, asked.model}))
     demo = "demo" if state().catalog.demo else None
@@ -109,7 +109,7 @@ def _choices(asked: Wish, per_model: dict) -> dict:
             "outcome": [("", _("All")), *((name, label) for name, (label, _look) in OUTCOMES.items())]}
 
 
-def per_member(asked: Wish, most: int) -> list:
+def per_member(asked: AllCallsFilter, most: int) -> list:
     """What each member used in the span, the dearest first."""
     return state().db.read().execute(PER_MEMBER.format(where=asked.of_days), asked.values | {"most": most}).fetchall()
 

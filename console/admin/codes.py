@@ -14,7 +14,7 @@ from wtforms.validators import InputRequired, Length, NumberRange, Optional, Val
 import billing
 import plans
 from console import public
-from console.admin.guard import claimed, pages, proven
+from console.admin.guard import first_submission, pages, recently_authenticated
 from console.context import member, state
 from console.session import back_to
 from console.ui import csv, date_range, format
@@ -141,10 +141,10 @@ def new_codes():
     return make(form) if form.validate_on_submit() else render_template("admin/new_codes.html", form=form)
 
 
-@proven
+@recently_authenticated
 def make(form: CodesForm):
     """Make codes and show them this once; a form that is sent again makes none."""
-    if not claimed(f"codes-{form.key.data[:64]}", ["codes"]):
+    if not first_submission(f"codes-{form.key.data[:64]}", ["codes"]):
         flash(_("This form was sent already, and its codes were shown then. Unused ones can be revoked here."), "warn")
         return back_to("admin.codes")
     made = plans.make_codes(state().db, form.kind.data, form.count.data, by=member().id, **form.terms())

@@ -29,7 +29,7 @@ def administrators() -> None:
     """Everybody else is asked to sign in, or told that there is no such page."""
 
 
-def proven(view):
+def recently_authenticated(view):
     """For a view that answers a form: asks for the administrator's password if it was not typed lately.
 
     What was posted is kept meanwhile, so that nothing is typed twice. Signing in counts.
@@ -56,7 +56,7 @@ def note(action: str, user_id: int | None = None, **detail) -> None:
     state().db.write(lambda conn: accounts.audit(conn, by, action, user_id, detail))
 
 
-def claimed(key: str, request_: list) -> bool:
+def first_submission(key: str, request_: list) -> bool:
     """Whether this is the first time that this administrator sends this form (`key` is its hidden field).
 
     For what cannot be answered twice because its answer is not kept. Raises KeyReused.

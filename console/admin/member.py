@@ -67,7 +67,7 @@ class PlanForm(Form):
                          description=_l("An allowance: each period begins with the full quota."))
 
 
-class PasswordForm(Form):
+class NewPasswordForm(Form):
     password = optional_password(_l("New password"))
 
 
@@ -89,7 +89,7 @@ def show(who: accounts.Member, **forms) -> str:
     conn, span = state().db.read(), date_range.latest()
     days = conn.execute(overview.BY_DAY, (who.id, str(span.first), str(span.last))).fetchall()
     tokens = gate.tokens(state().db, who.id)
-    shown = {"credit": credit_form(), "plan": plan_form(), "password": PasswordForm(prefix="password")} | forms
+    shown = {"credit": credit_form(), "plan": plan_form(), "password": NewPasswordForm(prefix="password")} | forms
     return render_template(
         "admin/member.html", who=who, has=balances.of(who.id), forms=shown, tokens=tokens, now=billing.now_ms(),
         names={each["id"]: each["name"] for each in tokens}, outcomes=usage.OUTCOMES,

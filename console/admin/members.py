@@ -11,7 +11,7 @@ from wtforms import BooleanField, PasswordField, RadioField
 from wtforms.validators import Optional
 
 from billing import now_ms
-from console.admin.guard import pages, proven
+from console.admin.guard import pages, recently_authenticated
 from console.context import member, state
 from console.member import balances, signin
 from console.ui import date_range
@@ -105,7 +105,7 @@ def _form(form: NewMemberForm) -> str:
     return render_template("admin/new_member.html", form=form, reward=state().settings.accounts.signup_reward)
 
 
-@proven
+@recently_authenticated
 def make(form: NewMemberForm):
     """Make the member, and show a password that was made for it."""
     password = form.password.data or made_password()

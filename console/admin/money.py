@@ -9,7 +9,7 @@ from flask import abort, flash, url_for
 import billing
 import plans
 from console import public
-from console.admin.guard import pages, proven
+from console.admin.guard import pages, recently_authenticated
 from console.admin.member import ask, credit_form, of, plan_form, show
 from console.context import member, state
 from console.session import back_to
@@ -18,7 +18,7 @@ from console.ui.i18n import gettext as _
 
 
 @pages.post("/members/<int:user_id>/credit")
-@proven
+@recently_authenticated
 def credit(user_id: int):
     """Put an amount into a pocket, or take it out; once, however often the form is sent."""
     who, form = of(user_id), credit_form()
@@ -40,7 +40,7 @@ def credit(user_id: int):
 
 
 @pages.post("/members/<int:user_id>/plan")
-@proven
+@recently_authenticated
 def give_plan(user_id: int):
     """Give a plan without payment; once, however often the form is sent."""
     who, form = of(user_id), plan_form()
@@ -75,7 +75,7 @@ def ask_end_plan(user_id: int, subscription_id: int):
 
 
 @pages.post("/members/<int:user_id>/plans/<int:subscription_id>/end")
-@proven
+@recently_authenticated
 def end_plan(user_id: int, subscription_id: int):
     """End a plan before its time."""
     if plans.end_plan(state().db, subscription_of(user_id, subscription_id).id, by=member().id):

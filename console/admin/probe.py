@@ -12,11 +12,11 @@ from functools import cache
 
 from relay import body, errors
 from relay.catalog import Model, Target
-from relay.meter import Fate
+from relay.meter import CallState
 from relay.spine import WIRES
 from relay.upstream.health import Health
 from relay.upstream.payload import payload
-from relay.upstream.sender import CallerLeft, Errand, Sender
+from relay.upstream.sender import CallerLeft, Dispatch, Dispatcher
 
 PATIENCE_S = 20
 PREFERRED = ("chat", "messages", "responses", "completions")
@@ -45,15 +45,15 @@ class Witness:
     """What the sender wants to tell of its attempts."""
 
     attempts: list = field(default_factory=list)
-    fate: Fate = field(default_factory=Fate)
+    state: CallState = field(default_factory=CallState)
 
     def attempted(self, target: Target, status: int | None, started: float, error: str | None = None) -> None:
         self.attempts.append(status)
 
 
 @cache
-def _sender() -> Sender:
-    return Sender(connections=2)
+def _sender() -> Dispatcher:
+    return Dispatcher(connections=2)
 
 
 def wire_for(model: Model, target: Target) -> str | None:
@@ -70,19 +70,19 @@ def call(target: Target, wire_name: str, key: str) -> Outcome:
                        connect_s=min(target.upstream.connect_s, PATIENCE_S),
                        first_byte_s=min(target.upstream.first_byte_s, PATIENCE_S))
     ask = wire.read(body.parse(ASKED[wire_name] % b"test"))
-    errand = Errand(ask, witness, lambda: False, lambda found: (wire, payload(wire, ask, found)), attempts_max=1,
+    dispatch = Dispatch(ask, witness, lambda: False, lambda found: (wire, payload(wire, ask, found)), attempts_max=1,
                     total_s=PATIENCE_S)
     with _one_at_a_time:
         sender, started = _sender(), time.monotonic()
         sender.health = Health(notice=lambda _message: None)
-        code = _sent(sender, errand, replace(target, upstream=upstream, wire=wire_name))
+        code = _sent(sender, dispatch, replace(target, upstream=upstream, wire=wire_name))
         took_ms = round((time.monotonic() - started) * 1000)
     return Outcome(code, next(iter(witness.attempts), None), took_ms)
 
 
-def _sent(sender: Sender, errand: Errand, target: Target) -> str:
+def _sent(sender: Dispatcher, dispatch: Dispatch, target: Target) -> str:
     try:
-        sender.send(errand, (target,)).close()
+        sender.send(dispatch, (target,)).close()
     except errors.UpstreamRefused:
         return "upstream_refused"              # its own code is the provider's word
     except (errors.RelayError, CallerLeft) as err:

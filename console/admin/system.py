@@ -14,7 +14,7 @@ from pathlib import Path
 from flask import redirect, render_template, send_file, url_for
 
 from billing import now_ms
-from console.admin.guard import note, pages, proven
+from console.admin.guard import note, pages, recently_authenticated
 from console.context import state
 from db import meta
 from server import jobs, status
@@ -66,7 +66,7 @@ def _prove(db) -> None:
 
 
 @pages.post("/system/backup")
-@proven
+@recently_authenticated
 def backup():
     """A consistent copy of the database, streamed; on this disk its name is gone before it is sent."""
     folder = state().db.path.parent

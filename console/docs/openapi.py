@@ -55,7 +55,7 @@ POSTS = (                                            # path, name, what it is, r
     ("/embeddings", "embeddings", "Embeddings", "EmbeddingsRequest", "Any"),
     ("/completions", "completions", "Legacy completions", "Any", "Any"),
 )
-ANSWERING = (errors.BadRequest, errors.NotAuthenticated, errors.NotCovered, errors.ModelNotAllowed,
+ANSWERING = (errors.BadRequest, errors.NotAuthenticated, errors.InsufficientBalance, errors.ModelNotAllowed,
              errors.ModelNotFound, errors.BodyTooLarge, errors.RateLimited, errors.UpstreamError, errors.Unavailable,
              errors.UpstreamTimeout)
 

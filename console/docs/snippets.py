@@ -33,7 +33,7 @@ class Snippet:
 
 
 @dataclass(frozen=True)
-class Tool:
+class ToolGuide:
     """Something that members connect. `wire` is what it speaks; `input_tokens` what it sends before the user says
     a word, where that is a lot; `links` are the makers of deep links that fill it in by a click.
     """
@@ -54,39 +54,39 @@ CONFIG = Snippet("config.toml", "config.toml")
 STREAM_SAMPLES = (Snippet("curl-stream.sh", "curl"), Snippet("stream.py", "Python"), Snippet("stream.mjs", "Node.js"))
 
 TOOLS = (
-    Tool("claude-code", "Claude Code", _("Coding agent in the terminal"), "messages",
+    ToolGuide("claude-code", "Claude Code", _("Coding agent in the terminal"), "messages",
          (Snippet("claude-code.json", "~/.claude/settings.json"), Snippet("claude-code.sh", "shell")), 12_000),
-    Tool("codex", "Codex CLI", _("Coding agent in the terminal"), "responses",
+    ToolGuide("codex", "Codex CLI", _("Coding agent in the terminal"), "responses",
          (Snippet("codex.toml", "~/.codex/config.toml"), Snippet("codex.sh", "shell")), 9_000),
-    Tool("qwen-code", "Qwen Code", _("Coding agent in the terminal"), "chat",
+    ToolGuide("qwen-code", "Qwen Code", _("Coding agent in the terminal"), "chat",
          (Snippet("qwen-code.json", "~/.qwen/settings.json"),)),
-    Tool("opencode", "opencode", _("Coding agent in the terminal"), "chat",
+    ToolGuide("opencode", "opencode", _("Coding agent in the terminal"), "chat",
          (Snippet("opencode.json", "~/.config/opencode/opencode.json"),)),
-    Tool("claude-code-router", "Claude Code Router", _("Sends Claude Code's calls to other models"), "chat",
+    ToolGuide("claude-code-router", "Claude Code Router", _("Sends Claude Code's calls to other models"), "chat",
          (Snippet("claude-code-router.json", "~/.claude-code-router/config.json"),), 12_000),
-    Tool("cc-switch", "CC Switch", _("Switches the providers of coding agents"), "messages",
+    ToolGuide("cc-switch", "CC Switch", _("Switches the providers of coding agents"), "messages",
          links=("cc-switch-claude", "cc-switch-codex", "cc-switch-opencode", "cc-switch-openclaw")),
-    Tool("openclaw", "OpenClaw", _("Personal agent"), "chat", (Snippet("openclaw.json", "~/.openclaw/openclaw.json"),)),
-    Tool("cursor", "Cursor", _("Code editor")),
-    Tool("cline", "Cline", _("Agent for VS Code and the terminal"), "chat", (Snippet("cline.sh", "shell"),)),
-    Tool("continue", "Continue", _("Assistant for VS Code and JetBrains"), "chat",
+    ToolGuide("openclaw", "OpenClaw", _("Personal agent"), "chat", (Snippet("openclaw.json", "~/.openclaw/openclaw.json"),)),
+    ToolGuide("cursor", "Cursor", _("Code editor")),
+    ToolGuide("cline", "Cline", _("Agent for VS Code and the terminal"), "chat", (Snippet("cline.sh", "shell"),)),
+    ToolGuide("continue", "Continue", _("Assistant for VS Code and JetBrains"), "chat",
          (Snippet("continue.yaml", "~/.continue/config.yaml"),)),
-    Tool("lingma", "Lingma", _("Assistant for VS Code and JetBrains")),
-    Tool("qoder", "Qoder", _("Code editor")),
-    Tool("cherry-studio", "Cherry Studio", _("Chat on the desktop"), links=("cherry-studio",)),
-    Tool("dify", "Dify", _("Platform for applications")),
-    Tool("openai-sdk", "OpenAI SDK", _("Library for Python and Node.js"), "chat",
+    ToolGuide("lingma", "Lingma", _("Assistant for VS Code and JetBrains")),
+    ToolGuide("qoder", "Qoder", _("Code editor")),
+    ToolGuide("cherry-studio", "Cherry Studio", _("Chat on the desktop"), links=("cherry-studio",)),
+    ToolGuide("dify", "Dify", _("Platform for applications")),
+    ToolGuide("openai-sdk", "OpenAI SDK", _("Library for Python and Node.js"), "chat",
          (Snippet("openai-sdk.py", "Python"), Snippet("openai-sdk.mjs", "Node.js"))),
-    Tool("anthropic-sdk", "Anthropic SDK", _("Library for Python and Node.js"), "messages",
+    ToolGuide("anthropic-sdk", "Anthropic SDK", _("Library for Python and Node.js"), "messages",
          (Snippet("anthropic-sdk.py", "Python"), Snippet("anthropic-sdk.mjs", "Node.js"))),
-    Tool("langchain", "LangChain", _("Library for Python"), "chat", (Snippet("langchain.py", "Python"),)),
-    Tool("postman", "Postman", _("Tries out requests"), "chat", (CURL,)),
+    ToolGuide("langchain", "LangChain", _("Library for Python"), "chat", (Snippet("langchain.py", "Python"),)),
+    ToolGuide("postman", "Postman", _("Tries out requests"), "chat", (CURL,)),
 )
 BY_SLUG = {tool.slug: tool for tool in TOOLS}
 
 
 @dataclass(frozen=True)
-class Place:
+class SitePlace:
     """What fills the snippets in: this site, a model, perhaps a token."""
 
     site_url: str
@@ -122,7 +122,7 @@ def _source(name: str) -> str:
     return (FOLDER / name).read_text(encoding="utf-8").rstrip("\n")
 
 
-def render(snippet: Snippet, place: Place) -> str:
+def render(snippet: Snippet, place: SitePlace) -> str:
     """A snippet's text, filled in."""
     words = {
         "BASE_URL": _harmless(place.base_url), "SITE_URL": _harmless(place.site_url),
@@ -135,7 +135,7 @@ def render(snippet: Snippet, place: Place) -> str:
     return re.sub(rf"\b(?:{'|'.join(words)})\b", lambda found: words[found[0]], _source(snippet.source))
 
 
-def _cc_switch(app: str, place: Place) -> str:
+def _cc_switch(app: str, place: SitePlace) -> str:
     models = {"model": place.model}
     if app == "claude":
         models.update(haikuModel=place.model, sonnetModel=place.model, opusModel=place.model)
@@ -145,7 +145,7 @@ def _cc_switch(app: str, place: Place) -> str:
          "endpoint": endpoint, "apiKey": place.token, **models}, quote_via=quote)
 
 
-def _cherry_studio(place: Place) -> str:
+def _cherry_studio(place: SitePlace) -> str:
     provider = {"id": place.slug, "name": place.site_name, "type": "openai",
                 "baseUrl": place.site_url + "/api", "apiKey": place.token}
     data = base64.b64encode(json.dumps(provider, ensure_ascii=False).encode()).decode()
@@ -161,6 +161,6 @@ LINKS = {
 }
 
 
-def link(name: str, place: Place) -> str:
+def link(name: str, place: SitePlace) -> str:
     """A deep link that opens a program on the reader's machine and fills this site in."""
     return LINKS[name][1](place)

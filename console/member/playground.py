@@ -105,7 +105,7 @@ def _refused(err: errors.RelayError) -> Response:
 
 def _sentence(err: errors.RelayError, message: str) -> str:
     """What the page says of an error: its sentence, and what its message says besides."""
-    if err.code == errors.NotCovered.code:
+    if err.code == errors.InsufficientBalance.code:
         has = balances.of(member().id).available
         return _("Your pockets do not cover this call. They hold %(grant)s LLM tokens, %(quota)s of quota and"
                  " %(wallet)s in the wallet.", grant=format.count(has.grant), quota=format.money_short(has.quota),

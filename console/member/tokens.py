@@ -10,7 +10,14 @@ from datetime import date, timedelta
 from types import SimpleNamespace
 
 from flask import Blueprint, abort, flash, make_response, render_template, request, url_for
-from wtforms import DateField, HiddenField, IntegerField, SelectMultipleField, StringField, TextAreaField
+from wtforms import (
+    DateField,
+    HiddenField,
+    IntegerField,
+    SelectMultipleField,
+    StringField,
+    TextAreaField,
+)
 from wtforms.validators import InputRequired, Length, NumberRange, Optional, ValidationError
 from wtforms.widgets import CheckboxInput, ListWidget
 

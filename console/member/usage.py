@@ -57,7 +57,7 @@ SUMS = ("calls", "refused", "input_tokens", "cached_tokens", "output_tokens", "c
 
 
 @dataclass(frozen=True)
-class Wish:
+class CallFilter:
     """What the page is asked to show: a span, one token or all, one model or all, one outcome or all."""
 
     span: date_range.Span
@@ -83,13 +83,13 @@ class Wish:
                            first_id(self.span.since), first_id(min(until or self.span.until, self.span.until)))
 
 
-def wish() -> Wish:
+def wish() -> CallFilter:
     """What the GET parameters ask for. A token of somebody else is no token."""
     token_id = request.args.get("token", type=int)
     if token_id is not None and token_id not in token_names():
         abort(404)
     outcome = request.args.get("outcome") if request.args.get("outcome") in OUTCOMES else None
-    return Wish(date_range.read(request.args), token_id, request.args.get("model", "")[:200] or None, outcome)
+    return CallFilter(date_range.read(request.args), token_id, request.args.get("model", "")[:200] or None, outcome)
 
 
 def token_names() -> dict[int, str]:
@@ -119,7 +119,7 @@ def page():
         retention_days=state().settings.retention.requests_days)
 
 
-def models_used(asked: Wish) -> list[str]:
+def models_used(asked: CallFilter) -> list[str]:
     """The models that were used in a span, by name."""
     rows = state().db.read().execute("SELECT DISTINCT model FROM daily WHERE user_id = :user_id"
                                      " AND day BETWEEN :first AND :last AND model <> '' ORDER BY model", asked.values)
@@ -246,7 +246,7 @@ def summary(row) -> str:
 
 
 @dataclass(frozen=True)
-class Line:
+class CallLine:
     """One kind of LLM token in a call's price: how many, how many of them the grant paid, the price of one."""
 
     kind: str
@@ -263,7 +263,7 @@ class Line:
         return self.rest * self.each
 
 
-def price_lines(row) -> list[Line]:
+def price_lines(row) -> list[CallLine]:
     """How a call's price comes about: the grant pays uncached input first, then cached input, then output.
 
     The costs of the lines sum up to what quota and wallet paid (`pricing.split` is the law).
@@ -276,7 +276,7 @@ def price_lines(row) -> list[Line]:
                               ("output", row["output_tokens"], row["price_output"])):
         paid = min(grant, count)
         grant -= paid
-        lines.append(Line(kind, count, paid, each))
+        lines.append(CallLine(kind, count, paid, each))
     return lines
 
 

@@ -25,7 +25,7 @@ class PrivateAddress(OSError):
     """The target's name leads to an address that is not public, and its upstream does not say allow_private."""
 
 
-class Line:
+class Connection:
     """One attempt's connection, so that another thread can cut it."""
 
     def __init__(self, allow_private: bool, allow_loopback: bool = False):
@@ -93,12 +93,12 @@ class Watcher:
     """Looks, four times a second while lines are open, whether their callers are still there."""
 
     def __init__(self):
-        self._lines: dict[Line, Callable[[], bool]] = {}
+        self._lines: dict[Connection, Callable[[], bool]] = {}
         self._busy = threading.Event()
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
 
-    def watch(self, line: Line, gone: Callable[[], bool]) -> None:
+    def watch(self, line: Connection, gone: Callable[[], bool]) -> None:
         self._lines[line] = gone
         self._busy.set()
         if self._thread is None:
@@ -107,7 +107,7 @@ class Watcher:
                     self._thread = threading.Thread(target=self._run, name="watcher", daemon=True)
                     self._thread.start()
 
-    def forget(self, line: Line) -> None:
+    def forget(self, line: Connection) -> None:
         self._lines.pop(line, None)
 
     def _run(self) -> None:
@@ -124,7 +124,7 @@ class Watcher:
                 self._busy.set()
 
 
-def connect(line: Line, host: str, port: int, secure: bool, connect_s: float) -> socket.socket:
+def connect(line: Connection, host: str, port: int, secure: bool, connect_s: float) -> socket.socket:
     """A connection to the first of the host's addresses that can be reached, each within `connect_s`.
 
     Raises OSError: TimeoutError if it took too long, PrivateAddress if it may not lead there.
@@ -163,7 +163,7 @@ def _trust() -> ssl.SSLContext:
     return context
 
 
-def check_public(address: str, line: Line) -> None:
+def check_public(address: str, line: Connection) -> None:
     """Raise PrivateAddress if this line may not lead there."""
     if line.allow_private:
         return

@@ -35,10 +35,10 @@ class State:
     """What is known of one upstream, or of one of its keys."""
 
     name: str
-    resting_until: float = 0.0     # monotonic
-    why: str | None = None         # busy | refused | failing
+    open_until: float = 0.0     # monotonic
+    cause: str | None = None         # busy | refused | failing
     open_end: bool = False         # busy, and its provider has not said for how long
-    rests: int = 0                 # in a row, for growing pauses
+    trips: int = 0                 # in a row, for growing pauses
     failures: int = 0              # in a row
     probed_until: float = 0.0      # monotonic; a call has been let through to see how it is
     running: int = 0
@@ -52,16 +52,16 @@ class State:
     def busy(self, seconds: float | None, now: float) -> None:
         """Rest as long as the provider says, or for a moment; a longer or a worse rest stays."""
         until = now + (seconds or PAUSE_S)
-        if now < self.resting_until and (self.why != "busy" or until <= self.resting_until):
+        if now < self.open_until and (self.cause != "busy" or until <= self.open_until):
             return
-        self.why, self.resting_until, self.open_end = "busy", until, seconds is None
+        self.cause, self.open_until, self.open_end = "busy", until, seconds is None
 
-    def rest(self, why: str, pause_s: float, most_s: float, now: float) -> None:
+    def rest(self, cause: str, pause_s: float, most_s: float, now: float) -> None:
         """Rest, each time in a row twice as long. Of a crowd of calls that fail together only the first counts."""
-        if now < self.resting_until and self.why != "busy":
+        if now < self.open_until and self.cause != "busy":
             return
-        self.why, self.resting_until = why, now + min(pause_s * 2 ** min(self.rests, 10), most_s)
-        self.rests += 1
+        self.cause, self.open_until = cause, now + min(pause_s * 2 ** min(self.trips, 10), most_s)
+        self.trips += 1
 
 
 @dataclass
@@ -76,21 +76,21 @@ class Health:
     _told_at: dict[str, float] = field(default_factory=dict)       # notices
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def begin(self, upstream, wish: int, tried: set[str], pressed: bool = False) -> str | None:
-        """A key of this upstream that a call may try now, the `wish`-th if it can be; None if it or all keys rest.
+    def begin(self, upstream, preferred: int, tried: set[str], last_resort: bool = False) -> str | None:
+        """A key of this upstream that a call may try now, the `preferred`-th if it can be; None if it or all keys rest.
 
-        An upstream without keys has the key "". After a pause only one call is let through to probe. `pressed`: there
+        An upstream without keys has the key "". After a pause only one call is let through to probe. `last_resort`: there
         is nobody else to ask. What begins here is ended by `end`, and what the attempt taught is told to `learn`.
         """
         now, keys = self.clock(), upstream.keys or ("",)
         with self._lock:
             state = self._upstream(upstream.name)
             full = upstream.calls_at_once is not None and state.running >= upstream.calls_at_once
-            if full or not self._may_try(state, now, pressed):
+            if full or not self._may_try(state, now, last_resort):
                 return None
             for offset in range(len(keys)):
-                key = keys[(wish + offset) % len(keys)]
-                if key not in tried and self._may_try(self._key(upstream.name, key), now, pressed):
+                key = keys[(preferred + offset) % len(keys)]
+                if key not in tried and self._may_try(self._key(upstream.name, key), now, last_resort):
                     self._probe(state, now)
                     self._probe(self._key(upstream.name, key), now)
                     state.running += 1
@@ -120,7 +120,7 @@ class Health:
         with self._lock:
             upstream, state = self._upstream(upstream_name), self._key(upstream_name, key)
             if error is None or isinstance(error, errors.UpstreamRefused):
-                upstream.failures = upstream.rests = state.rests = 0
+                upstream.failures = upstream.trips = state.trips = 0
             else:
                 self._failed(upstream, state, error, now)
 
@@ -135,7 +135,7 @@ class Health:
         with self._lock:
             self.changes += 1
             for state in (*self._upstreams.values(), *self._keys.values()):
-                state.why, state.resting_until, state.rests, state.failures = None, 0.0, 0, 0
+                state.cause, state.open_until, state.trips, state.failures = None, 0.0, 0, 0
 
     def exhausted(self, upstreams: list) -> errors.RelayError:
         """What to say when none of these may be tried: to wait if one is only busy, else that they are broken."""
@@ -146,13 +146,13 @@ class Health:
                 return errors.UpstreamBusy("The model's providers have all the calls that they take at once.",
                                            retry_after=1)
             resting = [state for states in groups for state in states if not self._may_try(state, now)]
-            free_at = min(max(own.resting_until, min(key.resting_until for key in keys)) for own, *keys in groups)
+            free_at = min(max(own.open_until, min(key.open_until for key in keys)) for own, *keys in groups)
         wait_s = max(1, math.ceil(free_at - now))
-        if any(state.why == "busy" for state in resting):
+        if any(state.cause == "busy" for state in resting):
             return errors.UpstreamBusy(retry_after=wait_s)
-        if all(state.why == "refused" for state in resting):
+        if all(state.cause == "refused" for state in resting):
             return errors.UpstreamAccount(retry_after=wait_s)
-        return errors.UpstreamResting(retry_after=min(wait_s, 30))
+        return errors.UpstreamUnavailable(retry_after=min(wait_s, 30))
 
     def report(self, upstreams: list) -> list[dict]:
         """The picture: each upstream's state, and how many of its keys can be used. No key is in it."""
@@ -163,26 +163,26 @@ class Health:
     def _picture(self, upstream, now: float) -> dict:
         state = self._upstream(upstream.name)
         keys = [self._key(upstream.name, key) for key in upstream.keys or ("",)]
-        resting = [each for each in (state, *keys) if now < each.resting_until]
-        usable = sum(now >= key.resting_until for key in keys)
-        word = "ok" if not resting else state.why if now < state.resting_until else keys[0].why if not usable else "ok"
+        resting = [each for each in (state, *keys) if now < each.open_until]
+        usable = sum(now >= key.open_until for key in keys)
+        word = "ok" if not resting else state.cause if now < state.open_until else keys[0].cause if not usable else "ok"
         latest = max((state, *keys), key=lambda each: each.last_error_at or 0)
         return {"name": upstream.name, "state": word, "keys": len(keys), "keys_usable": usable,
                 "calls": state.calls, "failed": state.failed, "latency_ms": round(state.latency_ms),
-                "rests_s": max((round(each.resting_until - now, 1) for each in resting), default=0),
+                "rests_s": max((round(each.open_until - now, 1) for each in resting), default=0),
                 "last_error": latest.last_error, "last_error_at": latest.last_error_at}
 
     def _answers(self, upstream: State, key: State, took_ms: float, now: float) -> None:
         for state in (upstream, key):
-            if state.why == "busy" and not state.open_end and now < state.resting_until:
+            if state.cause == "busy" and not state.open_end and now < state.open_until:
                 continue           # this call began before its provider said for how long not to
-            if state.why in ("refused", "failing"):
+            if state.cause in ("refused", "failing"):
                 log.warning("upstream %s answers again", upstream.name)
             if state.noticed:
                 state.noticed = False
                 self.notice(f"Upstream {upstream.name} answers again.")
-            self.changes += state.why is not None
-            state.why, state.resting_until = None, 0.0
+            self.changes += state.cause is not None
+            state.cause, state.open_until = None, 0.0
         weight = LATENCY_WEIGHT if upstream.latency_ms else 1.0
         upstream.latency_ms += weight * (took_ms - upstream.latency_ms)
 
@@ -216,13 +216,13 @@ class Health:
         self.notice(message)
         return True
 
-    def _may_try(self, state: State, now: float, pressed: bool = False) -> bool:
-        if state.why is None or now >= max(state.resting_until, state.probed_until):
+    def _may_try(self, state: State, now: float, last_resort: bool = False) -> bool:
+        if state.cause is None or now >= max(state.open_until, state.probed_until):
             return True
-        return pressed and state.why == "busy" and state.open_end
+        return last_resort and state.cause == "busy" and state.open_end
 
     def _probe(self, state: State, now: float) -> None:
-        if state.why is not None and state.why != "busy":
+        if state.cause is not None and state.cause != "busy":
             state.probed_until = now + PROBE_S
 
     def _upstream(self, name: str) -> State:

@@ -17,7 +17,7 @@ from urllib.parse import quote, urlsplit
 
 import httptools
 
-from relay.upstream.connection import Line, connect, readable
+from relay.upstream.connection import Connection, connect, readable
 
 READ_BYTES = 16384                # what a TLS record holds
 HEAD_BYTES_MAX = 65536             # of an answer's status and headers
@@ -26,16 +26,16 @@ STALE_S = 1.0                      # a kept connection that ends sooner was clos
 PORTS = {"http": 80, "https": 443}
 
 
-class BadAnswer(OSError):
+class ProtocolError(OSError):
     """What came is no HTTP answer, or broke off."""
 
 
-class Unheard(OSError):
+class ServerDisconnected(OSError):
     """The connection ended before a single byte of an answer."""
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Origin:
     """Where an address leads."""
 
     secure: bool
@@ -45,17 +45,17 @@ class Place:
 
 
 @functools.lru_cache(512)
-def place_of(url: str) -> Place:
+def place_of(url: str) -> Origin:
     """The place of an http or https address. Raises ValueError."""
     parts = urlsplit(url)
     path = quote(parts.path or "/", safe="/%:@!$&'()*+,;=~")
     host = parts.netloc.rpartition("@")[2]
     host = host if host.isascii() else host.encode("idna").decode()
-    return Place(parts.scheme == "https", parts.hostname or "", parts.port or PORTS[parts.scheme],
+    return Origin(parts.scheme == "https", parts.hostname or "", parts.port or PORTS[parts.scheme],
                  f"POST {path} HTTP/1.1\r\nHost: {host}\r\n".encode("ascii"))
 
 
-class Connections:
+class ConnectionPool:
     """Sends requests; keeps up to `kept_max` connections to a place for later ones. Safe to use from many threads."""
 
     def __init__(self, kept_max: int):
@@ -63,11 +63,11 @@ class Connections:
         self._kept: dict[tuple, deque[tuple[socket.socket, float]]] = defaultdict(deque)   # and since when
         self._lock = threading.Lock()
 
-    def post(self, line: Line, url: str, headers: Mapping[str, str], body: bytes, connect_s: float,
-             answer_s: float) -> "Answer":
+    def post(self, line: Connection, url: str, headers: Mapping[str, str], body: bytes, connect_s: float,
+             answer_s: float) -> "HTTPResponse":
         """The answer to a POST, once its status and headers are there, which they must be within `answer_s`.
 
-        Raises OSError: TimeoutError when it took too long, BadAnswer for what cannot be read.
+        Raises OSError: TimeoutError when it took too long, ProtocolError for what cannot be read.
         """
         place, started = place_of(url), time.monotonic()
         lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
@@ -77,14 +77,14 @@ class Connections:
             line.attach(sock)
             try:
                 return self._exchange(line, place, sock, request, answer_s)
-            except Unheard:
+            except ServerDisconnected:
                 if line.left or time.monotonic() - started > STALE_S:
                     raise
                 # A kept connection that the provider closed in this very moment: it has read nothing of this.
         return self._exchange(line, place, connect(line, place.host, place.port, place.secure, connect_s), request,
                               answer_s)
 
-    def keep(self, place: Place, sock: socket.socket) -> None:
+    def keep(self, place: Origin, sock: socket.socket) -> None:
         """Take a connection back that has nothing more to say, and close those that have waited too long."""
         now = time.monotonic()
         with self._lock:
@@ -96,7 +96,7 @@ class Connections:
         for each in over:
             each.close()
 
-    def _take(self, place: Place) -> socket.socket | None:
+    def _take(self, place: Origin) -> socket.socket | None:
         """The connection that was used last, if it still stands; those that do not are closed."""
         kept = self._kept.get((place.secure, place.host, place.port))
         while kept:
@@ -112,9 +112,9 @@ class Connections:
             sock.close()
         return None
 
-    def _exchange(self, line: Line, place: Place, sock: socket.socket, request: bytes, answer_s: float) -> "Answer":
+    def _exchange(self, line: Connection, place: Origin, sock: socket.socket, request: bytes, answer_s: float) -> "HTTPResponse":
         end_at = time.monotonic() + answer_s
-        answer = Answer(line, sock, lambda: self.keep(place, sock))
+        answer = HTTPResponse(line, sock, lambda: self.keep(place, sock))
         try:
             line.wait_at_most(answer_s)
             try:
@@ -130,13 +130,13 @@ class Connections:
             answer.close()
             if answer.heard:
                 raise
-            raise Unheard("the connection ended without an answer") from err
+            raise ServerDisconnected("the connection ended without an answer") from err
 
 
-class Answer:
+class HTTPResponse:
     """One answer: `status` and `headers` (names in lower case), and its body piece by piece."""
 
-    def __init__(self, line: Line, sock: socket.socket, keep):
+    def __init__(self, line: Connection, sock: socket.socket, keep):
         self.status = 0
         self.headers: dict[str, str] = {}
         self._line, self._sock, self._keep = line, sock, keep
@@ -156,7 +156,7 @@ class Answer:
                 self._line.wait_at_most(left_s)
             read_bytes += self._feed()
             if read_bytes > HEAD_BYTES_MAX and not self._head_done:
-                raise BadAnswer("the answer's headers are too long")
+                raise ProtocolError("the answer's headers are too long")
 
     def read(self) -> bytes:
         """The next bytes of the body, as soon as there are any; b"" at its end. Raises OSError."""
@@ -202,7 +202,7 @@ class Answer:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as err:
             if not self._ended:
-                raise BadAnswer(f"no HTTP answer: {err}") from None
+                raise ProtocolError(f"no HTTP answer: {err}") from None
             self._extra = True
         return len(data)
 
@@ -210,7 +210,7 @@ class Answer:
         """The other side has closed: the end of a body that says nothing of its length, else a break."""
         framed = "content-length" in self.headers or "transfer-encoding" in self.headers
         if not self._head_done or framed:
-            raise BadAnswer("the connection was closed before the answer was complete")
+            raise ProtocolError("the connection was closed before the answer was complete")
         self._ended = True
 
     # What httptools calls

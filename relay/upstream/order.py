@@ -9,18 +9,18 @@ import math
 import random
 
 
-def order(targets, stick: str | None) -> list:
-    """The targets in the order in which to try them. `stick` is the conversation's key, None if there is none.
+def order(targets, affinity: str | None) -> list:
+    """The targets in the order in which to try them. `affinity` is the conversation's key, None if there is none.
 
     Weighted rendezvous hashing (Thaler and Ravishankar; with logarithms for the weights): when a target drops out, only
     its own conversations move.
     """
     if len(targets) < 2:
         return list(targets)
-    return sorted(targets, key=lambda target: (target.priority, _score(target, stick)))
+    return sorted(targets, key=lambda target: (target.priority, _score(target, affinity)))
 
 
-def _score(target, stick: str | None) -> float:
-    name = f"{stick}|{target.upstream.name}|{target.model}".encode()
-    drawn = random.random() if stick is None else int.from_bytes(hashlib.blake2b(name, digest_size=7).digest()) / 2**56
+def _score(target, affinity: str | None) -> float:
+    name = f"{affinity}|{target.upstream.name}|{target.model}".encode()
+    drawn = random.random() if affinity is None else int.from_bytes(hashlib.blake2b(name, digest_size=7).digest()) / 2**56
     return -math.log(max(drawn, 1e-18)) / target.weight

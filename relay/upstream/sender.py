@@ -18,12 +18,12 @@ import msgspec
 from relay import errors
 from relay.body import Ask
 from relay.upstream import order, provider_errors
-from relay.upstream.connection import Line, Watcher
+from relay.upstream.connection import Connection, Watcher
 from relay.upstream.demo.provider import Demo
 from relay.upstream.health import Health
-from relay.upstream.http1 import Connections
+from relay.upstream.http1 import ConnectionPool
 from relay.wires import sse
-from relay.wires.chat import Signs
+from relay.wires.chat import EventInfo
 
 log = logging.getLogger("relay.upstream")
 
@@ -47,7 +47,7 @@ class CallerLeft(Exception):
 class Reply:
     """A target's answer that has begun: a whole document, or a stream whose first content has arrived."""
 
-    def __init__(self, target, key: str, line: Line, answer, watcher: Watcher):
+    def __init__(self, target, key: str, line: Connection, answer, watcher: Watcher):
         self.target, self.key = target, key
         self.on_close: Callable[[], None] = lambda: None
         self.status = answer.status
@@ -126,10 +126,10 @@ class Reply:
 
 
 @dataclass(slots=True)
-class Errand:
+class Dispatch:
     """What an ask's attempts have in common.
 
-    `spoken(target)` is the wire to speak with a target and the body to send it; `stick` is the same for calls of one
+    `spoken(target)` is the wire to speak with a target and the body to send it; `affinity` is the same for calls of one
     conversation, which are best sent to the same place; `gone` tells whether the caller has left.
     """
 
@@ -137,7 +137,7 @@ class Errand:
     meter: object
     gone: Callable[[], bool]
     spoken: Callable[[object], tuple]
-    stick: str | None = None
+    affinity: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict)       # the caller's; the wire says which of them pass
     attempts_max: int = 4
     total_s: float = 180.0
@@ -150,32 +150,32 @@ class Errand:
         return heard[-1] if heard else None
 
 
-class Sender:
+class Dispatcher:
     """Sends asks to targets. One for the process: it holds the pools of connections, and what health is known."""
 
     def __init__(self, connections: int = 128):
-        web = Connections(connections)
+        web = ConnectionPool(connections)
         self._doors = {"http": web, "https": web, "demo": Demo()}
         self._watcher = Watcher()
         self._turns = itertools.count()
         self.health = Health()
 
-    def send(self, errand: Errand, targets) -> Reply:
+    def send(self, dispatch: Dispatch, targets) -> Reply:
         """The first target's answer that begins properly.
 
         Raises what the last target answered when none does, what their health says when none may be tried,
         UpstreamRefused at once when the request itself is wrong, CallerLeft when the caller is gone.
         """
-        end_at = time.monotonic() + errand.total_s
-        for target, key in self._choices(errand, targets):
+        end_at = time.monotonic() + dispatch.total_s
+        for target, key in self._choices(dispatch, targets):
             try:
-                return self._try(errand, target, key)
+                return self._try(dispatch, target, key)
             except errors.UpstreamError as err:
                 if isinstance(err, errors.UpstreamRefused) and not err.of_model:
                     raise                      # else another target may do better
-            if len(errand.meter.attempts) >= errand.attempts_max or time.monotonic() > end_at:
+            if len(dispatch.meter.attempts) >= dispatch.attempts_max or time.monotonic() > end_at:
                 break
-        failure = errand.failure or self.health.exhausted([target.upstream for target in targets])
+        failure = dispatch.failure or self.health.exhausted([target.upstream for target in targets])
         if isinstance(failure, errors.UpstreamOverloaded):
             failure.retry_after = failure.retry_after or 1
         raise failure
@@ -192,61 +192,61 @@ class Sender:
         if not 200 <= response.status_code < 300:
             raise errors.UpstreamError(f"the webhook answered {response.status_code}")
 
-    def _choices(self, errand: Errand, targets) -> Iterator[tuple]:
+    def _choices(self, dispatch: Dispatch, targets) -> Iterator[tuple]:
         """Targets with a key each, best first, as their health allows at the moment they are asked for.
 
         Keys are used in turn; a conversation stays with its key. Another key of the same upstream is tried after one
         that is refused or busy.
         """
-        wish = next(self._turns) if errand.stick is None else zlib.crc32(errand.stick.encode())
-        ordered = order.order(targets, errand.stick)
-        for pressed in (False, True):
+        preferred = next(self._turns) if dispatch.affinity is None else zlib.crc32(dispatch.affinity.encode())
+        ordered = order.order(targets, dispatch.affinity)
+        for last_resort in (False, True):
             for target in ordered:
                 tried: set[str] = set()
-                while (key := self.health.begin(target.upstream, wish, tried, pressed)) is not None:
+                while (key := self.health.begin(target.upstream, preferred, tried, last_resort)) is not None:
                     tried.add(key)
                     yield target, key
-                    if not isinstance(errand.failures[-1], errors.UpstreamAccount | errors.UpstreamOverloaded):
+                    if not isinstance(dispatch.failures[-1], errors.UpstreamAccount | errors.UpstreamOverloaded):
                         break
-            if errand.failures:
+            if dispatch.failures:
                 return
 
-    def _try(self, errand: Errand, target, key: str) -> Reply:
+    def _try(self, dispatch: Dispatch, target, key: str) -> Reply:
         started, error, name = time.monotonic(), None, target.upstream.name
         try:
-            reply = self._attempt(errand, target, key)
+            reply = self._attempt(dispatch, target, key)
         except BaseException as err:
             error = err
             self.health.end(name)
             code = _code(err)
-            errand.meter.attempted(target, getattr(err, "seen", None), started, code)
-            errand.meter.fate.left |= isinstance(err, CallerLeft)
+            dispatch.meter.attempted(target, getattr(err, "seen", None), started, code)
+            dispatch.meter.state.left |= isinstance(err, CallerLeft)
             if isinstance(err, errors.UpstreamError):
-                errand.failures.append(err)
+                dispatch.failures.append(err)
                 log.warning("upstream %s: %s %s", name, code, provider_errors.cause(err, key))
                 if err.of_model:
                     self.health.lacks(name, target.model)
             raise
         finally:
             self.health.learn(name, key, error, (time.monotonic() - started) * 1000)
-        reply.on_close = lambda: self._ended(name, key, errand.meter.fate)
-        errand.meter.attempted(target, reply.status, started)
+        reply.on_close = lambda: self._ended(name, key, dispatch.meter.state)
+        dispatch.meter.attempted(target, reply.status, started)
         return reply
 
-    def _ended(self, name: str, key: str, fate) -> None:
+    def _ended(self, name: str, key: str, state) -> None:
         """An answer that had begun is over; that a caller has left says nothing of the upstream."""
         self.health.end(name)
-        if fate.complete or isinstance(fate.error, errors.UpstreamError):
-            self.health.learn_end(name, key, None if fate.complete else fate.error)
+        if state.complete or isinstance(state.error, errors.UpstreamError):
+            self.health.learn_end(name, key, None if state.complete else state.error)
 
-    def _attempt(self, errand: Errand, target, key: str) -> Reply:
-        wire, payload = errand.spoken(target)
-        line = Line(target.upstream.allow_private, target.upstream.on_this_machine)
-        self._watcher.watch(line, errand.gone)
-        stream, reply = errand.ask.stream, None
+    def _attempt(self, dispatch: Dispatch, target, key: str) -> Reply:
+        wire, payload = dispatch.spoken(target)
+        line = Connection(target.upstream.allow_private, target.upstream.on_this_machine)
+        self._watcher.watch(line, dispatch.gone)
+        stream, reply = dispatch.ask.stream, None
         end_at = time.monotonic() + target.upstream.first_byte_s
         try:
-            headers = _headers(wire, key, stream, len(payload)) | _passed(wire, errand.headers)
+            headers = _headers(wire, key, stream, len(payload)) | _passed(wire, dispatch.headers)
             answer = self._post(target, headers, payload, line)
             reply = Reply(target, key, line, answer, self._watcher)
             if answer.status >= 300:
@@ -266,7 +266,7 @@ class Sender:
             self._watcher.forget(line)
             raise
 
-    def _post(self, target, headers: dict[str, str], payload: bytes, line: Line):
+    def _post(self, target, headers: dict[str, str], payload: bytes, line: Connection):
         upstream, url = target.upstream, target.upstream.url(target.wire)
         try:
             return self._doors[url.partition(":")[0]].post(line, url, headers, payload, upstream.connect_s,
@@ -285,7 +285,7 @@ class Sender:
         return provider_errors.of_status(answer.status, body, answer.headers, key=reply.key)
 
 
-def _failure(err: Exception, line: Line) -> Exception:
+def _failure(err: Exception, line: Connection) -> Exception:
     """What an error of a line stands for, to be raised: the caller's leaving if that is why it was cut."""
     if line.left:
         return CallerLeft()
@@ -351,7 +351,7 @@ def _read(reply: Reply, wire) -> None:
         raise errors.UpstreamError("The model's provider gave an answer that cannot be read.") from err
     if not isinstance(doc, dict):
         raise errors.UpstreamError("The model's provider gave an answer that cannot be read.")
-    told: Signs = wire.signs_of(doc)
+    told: EventInfo = wire.signs_of(doc)
     if told.error:
         raise provider_errors.read(told.error, key=reply.key)
     if not told.content and told.finish in NO_ANSWER:

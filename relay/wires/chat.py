@@ -31,7 +31,7 @@ _notable = re.compile(
 
 
 @dataclass(slots=True)
-class Signs:
+class EventInfo:
     """What one event of an upstream's stream tells."""
 
     content: bool = False                  # something that a person or a program can use
@@ -128,20 +128,20 @@ def error_event(err: RelayError, request_id: str) -> bytes:
     return sse.frame(_encode(error(err, request_id)))
 
 
-def signs(data: bytes) -> Signs:
+def signs(data: bytes) -> EventInfo:
     """What an event's data tells: an answer's chunk, or a whole answer."""
     if data.strip() == b"[DONE]":
-        return Signs(done=True)
+        return EventInfo(done=True)
     try:
         doc = _decode(data)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         doc = None
-    return signs_of(doc) if isinstance(doc, dict) else Signs(error={"message": "not a JSON object"})
+    return signs_of(doc) if isinstance(doc, dict) else EventInfo(error={"message": "not a JSON object"})
 
 
-def signs_of(doc: dict) -> Signs:
+def signs_of(doc: dict) -> EventInfo:
     """The same of a parsed chunk or answer."""
-    seen = Signs(usage=usage(doc), error=error_in(doc))
+    seen = EventInfo(usage=usage(doc), error=error_in(doc))
     choices = doc.get("choices")
     for choice in choices if isinstance(choices, list) else ():
         if not isinstance(choice, dict):

@@ -13,7 +13,7 @@ from relay import estimate
 from relay.body import Ask, Body
 from relay.errors import BadRequest
 from relay.wires import chat
-from relay.wires.chat import Signs, natural
+from relay.wires.chat import EventInfo, natural
 
 NAME = "embeddings"
 PATH = "/embeddings"
@@ -59,9 +59,9 @@ def usage(doc: dict) -> Usage | None:
     return Usage(read_tokens if read_tokens >= 0 else natural(used.get("total_tokens")), 0, 0)
 
 
-def signs_of(doc: dict) -> Signs:
+def signs_of(doc: dict) -> EventInfo:
     """What an answer tells the spine."""
-    return Signs(content=bool(doc.get("data")), usage=usage(doc), error=chat.error_in(doc))
+    return EventInfo(content=bool(doc.get("data")), usage=usage(doc), error=chat.error_in(doc))
 
 
 def _size(given: object) -> int:

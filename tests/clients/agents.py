@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from console.docs.snippets import BY_SLUG, Place, render
+from console.docs.snippets import BY_SLUG, SitePlace, render
 from tests.clients.install import agents, node
 from tests.clients.stage import MODEL, Stage, Wrong
 
@@ -82,7 +82,7 @@ class Agent:
 
     def written(self, stage: Stage, token: str) -> dict[str, str]:
         """The files that our documentation tells its readers to write, by their place below the home."""
-        place = Place(stage.url, "PingToken", MODEL, 131_072, 8192, token)
+        place = SitePlace(stage.url, "PingToken", MODEL, 131_072, 8192, token)
         told = BY_SLUG[self.documented].snippets if self.documented else ()
         return {each.file.removeprefix("~/"): render(each, place) for each in told if each.file.startswith("~/")}
 

@@ -9,7 +9,15 @@ from members import accounts, tokens
 from tests.browser_stage import Visitors, fits, sign_in
 from tests.fake_upstream import FakeUpstream, Gate, answer, stream
 from tests.providers import chunk, usage, usage_chunk
-from tests.stage import configuration, free_port, in_process, in_thread, model_config, shown_config, write_config
+from tests.stage import (
+    configuration,
+    free_port,
+    in_process,
+    in_thread,
+    model_config,
+    shown_config,
+    write_config,
+)
 from tests.wires.scripted_model import Says
 
 PASSWORD = "some words in a row"

@@ -24,8 +24,8 @@ from tests.stage import upstream_config
 
 OTHERS = {*snippets.SAMPLES, *snippets.STREAM_SAMPLES, snippets.EMBEDDINGS, snippets.CONFIG}
 EVERY = sorted(OTHERS | {s for tool in snippets.TOOLS for s in tool.snippets}, key=lambda s: s.source)
-USUAL = snippets.Place("https://relay.example", "PingToken", "deepseek-v4-pro", 131072, 8192, "sk-secret")
-HOSTILE = snippets.Place("https://relay.example", 'Ping"; rm -rf / #\n$(x) `y` \\ 令牌', "acme/big:1 {{7*7}}",
+USUAL = snippets.SitePlace("https://relay.example", "PingToken", "deepseek-v4-pro", 131072, 8192, "sk-secret")
+HOSTILE = snippets.SitePlace("https://relay.example", 'Ping"; rm -rf / #\n$(x) `y` \\ 令牌', "acme/big:1 {{7*7}}",
                          token="sk-secret")
 NAMES = [snippet.source for snippet in EVERY]
 
@@ -133,7 +133,7 @@ def test_the_router_names_the_whole_address_and_qwen_code_the_base():
     ("令牌站", "relay", "RELAY_API_KEY"), ("2 fast", "2-fast", "_2_FAST_API_KEY"),
 ])
 def test_a_site_name_becomes_a_key_and_a_variable(name, slug, variable):
-    place = snippets.Place("https://relay.example", name, "m")
+    place = snippets.SitePlace("https://relay.example", name, "m")
     assert (place.slug, place.variable) == (slug, variable)
 
 
@@ -195,7 +195,7 @@ def test_a_program_of_the_documentation_runs(snippet, start_relay, person, fake,
     alice = person("alice", relay).given(wallet="10")
     named = "vectors" if snippet is snippets.EMBEDDINGS else "test-model"
     program = tmp_path / snippet.source
-    program.write_text(snippets.render(snippet, snippets.Place(relay.url, "Test", named, token=alice.token)))
+    program.write_text(snippets.render(snippet, snippets.SitePlace(relay.url, "Test", named, token=alice.token)))
     done = subprocess.run([*command, str(program)], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     expected = ["0.25"] if snippet is snippets.EMBEDDINGS else providers.TEXT

@@ -4,7 +4,7 @@ import pytest
 
 from billing import Usage
 from relay import errors
-from relay.meter import Fate, ending, new_id, texts_of, trusted
+from relay.meter import CallState, ending, new_id, texts_of, trusted
 from tests.providers import plain, usage
 from tests.stage import model_config
 
@@ -15,31 +15,31 @@ BROKE_OFF = {"error": errors.UpstreamError()}
 
 @pytest.mark.parametrize("fate, policy, outcome, charged", [
     # refused by us, or no target answered
-    (Fate(error=errors.BadRequest()), "estimate", "refused", "nothing"),
-    (Fate(error=errors.NotCovered()), "estimate", "refused", "nothing"),
-    (Fate(error=errors.UpstreamRefused(400, "no")), "estimate", "refused", "nothing"),
-    (Fate(error=errors.UpstreamError()), "estimate", "failed", "nothing"),
-    (Fate(error=errors.UpstreamTimeout()), "estimate", "failed", "nothing"),
-    (Fate(error=ValueError("ours")), "estimate", "failed", "nothing"),
+    (CallState(error=errors.BadRequest()), "estimate", "refused", "nothing"),
+    (CallState(error=errors.InsufficientBalance()), "estimate", "refused", "nothing"),
+    (CallState(error=errors.UpstreamRefused(400, "no")), "estimate", "refused", "nothing"),
+    (CallState(error=errors.UpstreamError()), "estimate", "failed", "nothing"),
+    (CallState(error=errors.UpstreamTimeout()), "estimate", "failed", "nothing"),
+    (CallState(error=ValueError("ours")), "estimate", "failed", "nothing"),
     # complete, with and without usage
-    (Fate(delivered=True, complete=True, **SAID), "estimate", "complete", "usage"),
-    (Fate(delivered=True, complete=True, **SILENT), "estimate", "complete", "estimate"),
+    (CallState(delivered=True, complete=True, **SAID), "estimate", "complete", "usage"),
+    (CallState(delivered=True, complete=True, **SILENT), "estimate", "complete", "estimate"),
     # the client left after delivery began
-    (Fate(delivered=True, left=True, **SILENT), "estimate", "client_left", "estimate"),
-    (Fate(delivered=True, left=True, **SAID), "estimate", "client_left", "estimate"),
-    (Fate(delivered=True, left=True, **SAID), "drain", "client_left", "usage"),
-    (Fate(delivered=True, left=True, **SILENT), "drain", "client_left", "estimate"),
-    (Fate(delivered=True, left=True, **SAID), "free", "client_left", "nothing"),
+    (CallState(delivered=True, left=True, **SILENT), "estimate", "client_left", "estimate"),
+    (CallState(delivered=True, left=True, **SAID), "estimate", "client_left", "estimate"),
+    (CallState(delivered=True, left=True, **SAID), "drain", "client_left", "usage"),
+    (CallState(delivered=True, left=True, **SILENT), "drain", "client_left", "estimate"),
+    (CallState(delivered=True, left=True, **SAID), "free", "client_left", "nothing"),
     # the client left after the end: it has its answer
-    (Fate(delivered=True, complete=True, left=True, **SAID), "free", "complete", "usage"),
+    (CallState(delivered=True, complete=True, left=True, **SAID), "free", "complete", "usage"),
     # the client left before the first content
-    (Fate(left=True), "estimate", "client_left", "nothing"),
-    (Fate(left=True), "drain", "client_left", "nothing"),
+    (CallState(left=True), "estimate", "client_left", "nothing"),
+    (CallState(left=True), "drain", "client_left", "nothing"),
     # the upstream died in mid-stream
-    (Fate(delivered=True, **BROKE_OFF), "estimate", "upstream_cut", "estimate"),
-    (Fate(delivered=True, usage=GIVEN, **BROKE_OFF), "free", "upstream_cut", "estimate"),
+    (CallState(delivered=True, **BROKE_OFF), "estimate", "upstream_cut", "estimate"),
+    (CallState(delivered=True, usage=GIVEN, **BROKE_OFF), "free", "upstream_cut", "estimate"),
     # no content at all
-    (Fate(complete=True, **SAID), "estimate", "complete", "nothing"),
+    (CallState(complete=True, **SAID), "estimate", "complete", "nothing"),
 ])
 def test_the_table_of_endings(fate, policy, outcome, charged):
     assert ending(fate, policy) == (outcome, charged)

@@ -40,7 +40,7 @@ def test_the_image_holds_every_module_and_no_secret():
 
 def test_the_unit_waits_longer_than_the_relay_drains():
     unit = (DEPLOY / "relay.service").read_text()
-    assert int(re.search(r"^TimeoutStopSec=(\d+)$", unit, re.M)[1]) > settings.Server().drain_s
+    assert int(re.search(r"^TimeoutStopSec=(\d+)$", unit, re.M)[1]) > settings.ServerSettings().drain_s
 
 
 def test_the_unit_starts_what_there_is():

@@ -13,7 +13,14 @@ from server import jobs
 from tests.client import assert_openai_error
 from tests.fake_upstream import DONE, Gate, stream
 from tests.providers import TEXT, chunk, error, openai_stream, plain, usage, usage_chunk, words
-from tests.stage import LIMIT_S, configuration, model_config, upstream_config, wait_until, write_config
+from tests.stage import (
+    LIMIT_S,
+    configuration,
+    model_config,
+    upstream_config,
+    wait_until,
+    write_config,
+)
 
 COUNTS = usage(20, 10)
 COST = 20 * 2_000 + 10 * 8_000

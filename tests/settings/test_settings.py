@@ -22,11 +22,11 @@ UPSTREAM = {"name": "house", "base_url": "https://house.example/v1"}
 MODEL = {"id": "m", "prices": {"input": "1", "output": "2"}, "routes": [{"upstream": "house", "model": "m-1"}]}
 
 HEADERS = {
-    "site": settings.Site, "server": settings.Server, "database": settings.DatabaseFile, "accounts": settings.Accounts,
+    "site": settings.Site, "server": settings.ServerSettings, "database": settings.DatabaseFile, "accounts": settings.Accounts,
     "billing": settings.Billing, "limits": settings.Limits, "failover": settings.Failover,
-    "retention": settings.Retention, "notices": settings.Notices, "plans.NAME": settings.Plan,
-    "upstreams": settings.Upstream, "models": settings.Model, "models.routes": settings.Route,
-    "models.prices": settings.Prices, "models.prices.tiers": settings.Tier, "models.prices.peak": settings.Peak,
+    "retention": settings.Retention, "notices": settings.NoticeSettings, "plans.NAME": settings.Plan,
+    "upstreams": settings.UpstreamSettings, "models": settings.ModelSettings, "models.routes": settings.Route,
+    "models.prices": settings.Prices, "models.prices.tiers": settings.Tier, "models.prices.peak": settings.PeakSettings,
 }
 
 

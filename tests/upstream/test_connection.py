@@ -11,8 +11,8 @@ import pytest
 
 import relay.upstream.connection
 from relay.catalog import Upstream
-from relay.upstream.connection import Line, PrivateAddress, Watcher, check_public, connect
-from relay.upstream.http1 import Connections
+from relay.upstream.connection import Connection, PrivateAddress, Watcher, check_public, connect
+from relay.upstream.http1 import ConnectionPool
 from tests.fake_upstream import Gate, answer, end, head
 from tests.stage import LIMIT_S
 
@@ -25,14 +25,14 @@ LOOPBACK = ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"]
 @pytest.mark.parametrize("address", PRIVATE + LOOPBACK)
 def test_private_addresses_are_refused(address):
     with pytest.raises(PrivateAddress):
-        check_public(address, Line(allow_private=False))
-    check_public(address, Line(allow_private=True))
+        check_public(address, Connection(allow_private=False))
+    check_public(address, Connection(allow_private=True))
 
 
 @pytest.mark.parametrize("address", ["8.8.8.8", "2400:3200::1", "::ffff:8.8.8.8"])
 def test_public_addresses_are_not(address):
     assert ipaddress.ip_address(address)
-    check_public(address, Line(allow_private=False))
+    check_public(address, Connection(allow_private=False))
 
 
 @pytest.mark.parametrize("url, outright", [
@@ -42,7 +42,7 @@ def test_public_addresses_are_not(address):
 def test_only_who_writes_this_machines_address_outright_reaches_it(url, outright):
     upstream = Upstream("a", url)
     assert upstream.on_this_machine is outright
-    line = Line(allow_private=False, allow_loopback=upstream.on_this_machine)
+    line = Connection(allow_private=False, allow_loopback=upstream.on_this_machine)
     if outright:
         check_public("127.0.0.1", line)
     else:
@@ -65,11 +65,11 @@ def read(found) -> bytes:
     return data
 
 
-@pytest.mark.parametrize("late", [Line.cut, lambda line: line.wait_at_most(0.01)], ids=["cut", "short of patience"])
+@pytest.mark.parametrize("late", [Connection.cut, lambda line: line.wait_at_most(0.01)], ids=["cut", "short of patience"])
 def test_who_had_a_connection_before_can_no_longer_touch_it(fake, late):
-    gate, before, now = Gate(), Line(allow_private=True), Line(allow_private=True)
+    gate, before, now = Gate(), Connection(allow_private=True), Connection(allow_private=True)
     fake.next(answer(b"one"), [head(), b"two", gate, b"three", end])
-    connections = Connections(4)
+    connections = ConnectionPool(4)
     assert read(sent(connections, before, fake.url)) == b"one"
     found = sent(connections, now, fake.url)
     assert not now.fresh and found.read() == b"two"
@@ -81,7 +81,7 @@ def test_who_had_a_connection_before_can_no_longer_touch_it(fake, late):
 @pytest.mark.parametrize("kept", [False, True])
 def test_a_large_request_may_take_as_long_to_send_as_an_answer_to_come(kept):
     """The provider takes its first bytes and then, for a while, no more."""
-    body, connections, line = b"x" * (16 << 20), Connections(4), Line(allow_private=True)
+    body, connections, line = b"x" * (16 << 20), ConnectionPool(4), Connection(allow_private=True)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}/"
 
@@ -100,14 +100,14 @@ def test_a_large_request_may_take_as_long_to_send_as_an_answer_to_come(kept):
         if kept:
             assert read(sent(connections, line, url)) == b"ok"
             line.wait_at_most(0.05)            # as for the end of a stream
-            line = Line(allow_private=True)
+            line = Connection(allow_private=True)
         assert read(sent(connections, line, url, body, connect_s=0.1)) == b"ok" and line.fresh is not kept
 
 
 @pytest.mark.parametrize("secure", [False, True], ids=["to connect", "to shake hands"])
 def test_who_waits_for_a_peer_that_does_not_answer_hears_that_the_caller_has_left(secure):
     """The first peer's queue is full, so the kernel takes no further connection; the second takes it and is silent."""
-    line, ended, watcher = Line(allow_private=True), threading.Event(), Watcher()
+    line, ended, watcher = Connection(allow_private=True), threading.Event(), Watcher()
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=8 if secure else 0))
         for _ in range(0 if secure else 4):
@@ -143,7 +143,7 @@ def test_the_watcher_rests_while_no_line_is_open_and_wakes_for_the_next(monkeypa
             assert time_passes.acquire(timeout=LIMIT_S)
 
     monkeypatch.setattr(relay.upstream.connection, "time", SimpleNamespace(monotonic=time.monotonic, sleep=sleep))
-    watcher, first, second = Watcher(), Line(allow_private=True), Line(allow_private=True)
+    watcher, first, second = Watcher(), Connection(allow_private=True), Connection(allow_private=True)
     watcher.watch(first, lambda: False)
     for _ in range(3):
         assert looks.acquire(timeout=LIMIT_S)

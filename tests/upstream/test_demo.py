@@ -14,7 +14,7 @@ from openai.types import CreateEmbeddingResponse
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from relay import estimate
-from relay.upstream.connection import Line
+from relay.upstream.connection import Connection
 from relay.upstream.demo.provider import EVENTS_PER_S, Demo
 from relay.upstream.demo.schema import fit
 from relay.wires import sse
@@ -30,7 +30,7 @@ SEARCH = {"type": "function", "function": {"name": "search_docs", "parameters": 
 
 def send(path, body, pace=0):
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return Demo(pace).post(Line(allow_private=True), "demo://" + path, {}, data, 1, 1)
+    return Demo(pace).post(Connection(allow_private=True), "demo://" + path, {}, data, 1, 1)
 
 
 def content(answer):

@@ -16,8 +16,29 @@ import pytest
 from msgspec.structs import replace
 
 from tests.client import CHAT, ask, assert_openai_error
-from tests.fake_upstream import FakeUpstream, Gate, answer, cut, end, event, head, reset, silence, stream
-from tests.providers import ERRORS_INSIDE_200, TEXT, chunk, error, openai_stream, plain, usage, usage_chunk, words
+from tests.fake_upstream import (
+    FakeUpstream,
+    Gate,
+    answer,
+    cut,
+    end,
+    event,
+    head,
+    reset,
+    silence,
+    stream,
+)
+from tests.providers import (
+    ERRORS_INSIDE_200,
+    TEXT,
+    chunk,
+    error,
+    openai_stream,
+    plain,
+    usage,
+    usage_chunk,
+    words,
+)
 from tests.stage import (
     LIMIT_S,
     Person,

@@ -163,7 +163,7 @@ def test_a_busy_key_without_a_time_is_passed_over_while_another_can_be_asked(hea
     assert health.begin(two, 0, set()) == "k2"
     attempt(health, upstream(), errors.UpstreamOverloaded())
     assert health.begin(upstream(), 0, set()) is None
-    assert health.begin(upstream(), 0, set(), pressed=True) == "k1"
+    assert health.begin(upstream(), 0, set(), last_resort=True) == "k1"
     clock.now += 1
     assert health.begin(two, 0, set()) == "k1"
 
@@ -173,7 +173,7 @@ def test_a_time_that_the_provider_gave_is_kept_even_when_pressed_and_when_an_ear
     attempt(health, upstream(), errors.UpstreamOverloaded(retry_after=60))
     finish(health, "a", "k1")
     finish(health, "a", "k1", errors.UpstreamOverloaded(retry_after=3))
-    assert health.begin(upstream(), 0, set(), pressed=True) is None and rests_s(health) == 60
+    assert health.begin(upstream(), 0, set(), last_resort=True) is None and rests_s(health) == 60
 
 
 def test_answers_that_break_off_again_and_again_put_an_upstream_to_rest(health, clock):

@@ -9,8 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relay.upstream.connection import Line
-from relay.upstream.http1 import Answer, BadAnswer, Connections, Unheard, place_of
+from relay.upstream.connection import Connection
+from relay.upstream.http1 import (
+    ConnectionPool,
+    HTTPResponse,
+    ProtocolError,
+    ServerDisconnected,
+    place_of,
+)
 from tests.fake_upstream import FakeUpstream, Gate, answer, cut, end, head, reset, silence
 
 HEADERS = {"Content-Type": "application/json", "Content-Length": "2"}
@@ -25,10 +31,10 @@ def upstream():
 @pytest.fixture
 def post(upstream):
     """A function that posts to the upstream over one set of connections: (answer, line)."""
-    connections = Connections(kept_max=2)
+    connections = ConnectionPool(kept_max=2)
 
     def post(body: bytes = b"{}", answer_s: float = 10):
-        line = Line(allow_private=True)
+        line = Connection(allow_private=True)
         headers = HEADERS | {"Content-Length": str(len(body))}
         return connections.post(line, upstream.url + "/chat", headers, body, 10, answer_s), line
 
@@ -80,11 +86,11 @@ def test_an_answer_is_the_same_however_it_is_cut(name, cuts):
     pieces = [data[start:stop] for start, stop in zip(places, places[1:], strict=False)]
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        line = Line(allow_private=True)
+        line = Connection(allow_private=True)
         ours.settimeout(10)
         line.attach(ours)
         kept = []
-        found = Answer(line, ours, lambda: kept.append(True))
+        found = HTTPResponse(line, ours, lambda: kept.append(True))
         writer = threading.Thread(target=lambda: [theirs.sendall(piece) for piece in pieces])
         writer.start()
         found.await_head(time.monotonic() + 10)
@@ -129,10 +135,10 @@ def test_what_is_no_http_answer_is_refused(upstream, post, data):
 
 def test_a_connection_that_ends_unheard_is_told_apart(upstream, post):
     upstream.always([cut])
-    with pytest.raises(Unheard):
+    with pytest.raises(ServerDisconnected):
         post()
     upstream.always([raw(b"HTTP/1.1 2"), cut])
-    with pytest.raises(BadAnswer):
+    with pytest.raises(ProtocolError):
         post()
 
 
@@ -187,7 +193,7 @@ def test_one_that_closes_in_this_very_moment_is_replaced_once(upstream, post):
     upstream.next([reset])
     found.close()
     upstream.always([reset])
-    with pytest.raises(Unheard):
+    with pytest.raises(ServerDisconnected):
         post()
     assert len(upstream.requests) == 5
 
@@ -221,7 +227,7 @@ def test_who_answers_before_having_read_everything_is_heard(upstream, post):
     thread = threading.Thread(target=refuse)
     thread.start()
     body = b"x" * (8 << 20)
-    found = Connections(1).post(Line(allow_private=True), f"http://127.0.0.1:{listener.getsockname()[1]}/",
+    found = ConnectionPool(1).post(Connection(allow_private=True), f"http://127.0.0.1:{listener.getsockname()[1]}/",
                                 HEADERS | {"Content-Length": str(len(body))}, body, 10, 10)
     assert found.status == 413 and body_of(found) == b"{}"
     found.close()

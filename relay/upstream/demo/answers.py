@@ -50,7 +50,7 @@ _WORDS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class DemoAnswer:
     """What is said: some thoughts, then a text or tool calls (name, arguments as JSON)."""
 
     thoughts: str = ""
@@ -58,7 +58,7 @@ class Answer:
     calls: tuple[tuple[str, str], ...] = ()
 
 
-def answer(body: dict, choice: int = 0) -> Answer:
+def answer(body: dict, choice: int = 0) -> DemoAnswer:
     """The answer to a chat request; its choices differ a little."""
     messages = [message for message in body["messages"] if isinstance(message, dict)]
     asked = next((_text(message.get("content")) for message in reversed(messages)
@@ -68,8 +68,8 @@ def answer(body: dict, choice: int = 0) -> Answer:
     results = _results(messages)
     tools = [] if results else _tools_to_call(body, asked)
     if tools:
-        return Answer(thoughts, calls=tuple((tool["name"], _arguments(tool, asked)) for tool in tools))
-    return Answer(thoughts, _json_text(body, asked) or _prose(body, asked, results, words, choice))
+        return DemoAnswer(thoughts, calls=tuple((tool["name"], _arguments(tool, asked)) for tool in tools))
+    return DemoAnswer(thoughts, _json_text(body, asked) or _prose(body, asked, results, words, choice))
 
 
 def _arguments(tool: dict, asked: str) -> str:

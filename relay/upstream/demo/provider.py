@@ -20,7 +20,7 @@ from zlib import crc32
 import msgspec
 
 from relay import estimate
-from relay.upstream.demo.answers import Answer, answer
+from relay.upstream.demo.answers import DemoAnswer, answer
 from relay.wires import sse
 
 EVENTS_PER_S = 45
@@ -41,20 +41,20 @@ class Demo:
         """`pace` 1 streams about as fast as a model, 2 takes twice the time, 0 does not wait at all."""
         self._pause_s = pace / EVENTS_PER_S
 
-    def post(self, line, url: str, headers, body: bytes, connect_s: float, answer_s: float) -> "DemoAnswer":
+    def post(self, line, url: str, headers, body: bytes, connect_s: float, answer_s: float) -> "DemoResponse":
         """The answer to a request. Errors are answers too; it raises nothing."""
         try:
             status, pieces = 200, _serve(url, body)
         except _Refused as err:
             status, pieces = err.status, [_encode({"error": {
                 "message": str(err), "type": "invalid_request_error", "param": err.param, "code": err.code}})]
-        answer = DemoAnswer(status, pieces, self._pause_s)
+        answer = DemoResponse(status, pieces, self._pause_s)
         line.on_cut(answer.close)
         return answer
 
 
-class DemoAnswer:
-    """An answer that arrives piece by piece, read like an `exchange.Answer`. A list of pieces does not wait."""
+class DemoResponse:
+    """An answer that arrives piece by piece, read like an `http1.HTTPResponse`. A list of pieces does not wait."""
 
     def __init__(self, status: int, pieces: Iterable[bytes], pause_s: float):
         streamed = not isinstance(pieces, list)
@@ -171,7 +171,7 @@ def _check_count(body: dict, name: str, most: int | None) -> None:
         raise _Refused(f"'{name}' must be a whole number from 1{f' to {most}' if most else ''}.", name)
 
 
-def _told(body: dict, said: Answer) -> _Told:
+def _told(body: dict, said: DemoAnswer) -> _Told:
     """The answer within `stop` and `max_tokens`."""
     text = _until_stop(said.text, body.get("stop"))
     bits = [("reasoning_content", bit) for bit in _bits(said.thoughts)] + [("content", bit) for bit in _bits(text)]

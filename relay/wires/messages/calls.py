@@ -15,7 +15,7 @@ BLANKS_MAX = 4096                      # whitespace on end in tool arguments: so
 
 
 @dataclass(slots=True)
-class Call:
+class OpenCall:
     """A tool call in the making."""
 
     index: object = None
@@ -52,10 +52,10 @@ def in_order(pieces: Iterable[tuple[str, object]], names: dict[str, str], stem: 
     Code drops a call that it has seen. A call without a name cannot be run: the answer has failed (UpstreamError),
     unless its length was cut.
     """
-    open_calls: list[Call] = []
+    open_calls: list[OpenCall] = []
     seen, numbers = set(known), count()
 
-    def outgoing(call: Call) -> Iterator[tuple[str, object]]:
+    def outgoing(call: OpenCall) -> Iterator[tuple[str, object]]:
         if call.own is None:
             id, made = own_id(call.id) if call.id else "", f"{stem}_{next(numbers)}"
             call.own = (made if not id or id in seen else id, names.get(call.name, call.name))
@@ -80,7 +80,7 @@ def in_order(pieces: Iterable[tuple[str, object]], names: dict[str, str], stem: 
         yield kind, value
 
 
-def _take(calls: list[Call], piece: dict) -> None:
+def _take(calls: list[OpenCall], piece: dict) -> None:
     """Add a piece to the call that it belongs to, or begin another with it."""
     function = piece.get("function") if isinstance(piece.get("function"), dict) else {}
     id, name = (value if isinstance(value, str) else "" for value in (piece.get("id"), function.get("name")))
@@ -90,12 +90,12 @@ def _take(calls: list[Call], piece: dict) -> None:
         return
     call = _belonging(calls, piece.get("index"), id, name)
     if call is None:
-        call = Call()
+        call = OpenCall()
         calls.append(call)
     call.take(piece.get("index"), id, name, given)
 
 
-def _belonging(calls: list[Call], index: object, id: str, name: str) -> Call | None:
+def _belonging(calls: list[OpenCall], index: object, id: str, name: str) -> OpenCall | None:
     """The call that a piece continues, None if it begins one.
 
     Some gateways send no index, some no id, some the same index for all calls, some the id with every piece.

@@ -6,7 +6,7 @@ Owns what the spine must see in bytes that otherwise pass untouched: content, us
 import msgspec
 
 from billing import Usage
-from relay.wires.chat import Signs, natural
+from relay.wires.chat import EventInfo, natural
 from relay.wires.messages.answer import STOP_REASONS, frame
 from relay.wires.named import passing
 
@@ -36,22 +36,22 @@ def usage(doc: dict) -> Usage | None:
     return Usage(total or -1, max(0, cached), natural(used.get("output_tokens")))
 
 
-def signs(data: bytes) -> Signs:
+def signs(data: bytes) -> EventInfo:
     """What an event's data tells."""
     try:
         doc = _decode(data)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-        return Signs()
-    return signs_of(doc) if isinstance(doc, dict) else Signs()
+        return EventInfo()
+    return signs_of(doc) if isinstance(doc, dict) else EventInfo()
 
 
-def signs_of(doc: dict) -> Signs:
+def signs_of(doc: dict) -> EventInfo:
     """The same of a parsed event, or of a whole message."""
     kind = doc.get("type")
     if kind == "error" or "type" not in doc and doc.get("error"):
         inner = doc.get("error")
-        return Signs(error=inner if isinstance(inner, dict) else {"message": str(inner or "")})
-    told = Signs(usage=usage(doc), done=kind == "message_stop")
+        return EventInfo(error=inner if isinstance(inner, dict) else {"message": str(inner or "")})
+    told = EventInfo(usage=usage(doc), done=kind == "message_stop")
     delta = doc.get("delta") if isinstance(doc.get("delta"), dict) else {}
     if kind == "content_block_delta":
         told.content = any(delta.get(name) for name in ("text", "thinking", "partial_json"))

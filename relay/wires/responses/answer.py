@@ -8,7 +8,14 @@ import uuid
 from collections.abc import Iterable
 
 from relay import estimate
-from relay.errors import BadRequest, RateLimited, RelayError, UpstreamError, UpstreamOverloaded, UpstreamRefused
+from relay.errors import (
+    BadRequest,
+    RateLimited,
+    RelayError,
+    UpstreamError,
+    UpstreamOverloaded,
+    UpstreamRefused,
+)
 from relay.wires import chat
 from relay.wires.responses import compaction, conversation, tools
 from relay.wires.responses.items import Item, Making, pieces

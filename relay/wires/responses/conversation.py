@@ -23,7 +23,7 @@ NAMES = {"local_shell_call": "local_shell", "shell_call": "shell", "apply_patch_
 
 
 @dataclass(slots=True)
-class Turn:
+class AssistantTurn:
     """What the assistant did in one go."""
 
     thoughts: list[str] = field(default_factory=list)
@@ -54,7 +54,7 @@ def messages(body: dict, key: bytes | str) -> list[dict]:
     """Chat's messages. `key` is what sealed reasoning is believed by. Raises BadRequest, which names the place."""
     items = _items(body, key)
     outputs = _outputs(items)
-    system, talk, turn = [_instructions(body)], [], Turn()
+    system, talk, turn = [_instructions(body)], [], AssistantTurn()
     for at, kind, item in items:
         if kind == "reasoning":
             turn.thoughts.append(_thought(item, at, key))
@@ -68,7 +68,7 @@ def messages(body: dict, key: bytes | str) -> list[dict]:
             system.append(_text(item, at))
         elif kind == "user says" or kind in OUTPUTS:
             talk += _kept(turn).messages(outputs)
-            turn = Turn()
+            turn = AssistantTurn()
             if kind == "user says":
                 talk.append({"role": "user", "content": _collapsed(_parts(item.get("content"), f"{at}.content"))})
     talk += _kept(turn).messages(outputs)
@@ -79,8 +79,8 @@ def messages(body: dict, key: bytes | str) -> list[dict]:
     return told
 
 
-def _kept(turn: Turn) -> Turn:
-    return Turn([text for text in turn.thoughts if text], [text for text in turn.texts if text], turn.calls)
+def _kept(turn: AssistantTurn) -> AssistantTurn:
+    return AssistantTurn([text for text in turn.thoughts if text], [text for text in turn.texts if text], turn.calls)
 
 
 def _instructions(body: dict) -> str:

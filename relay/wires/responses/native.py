@@ -7,7 +7,7 @@ import msgspec
 
 from billing import Usage
 from relay.wires import sse
-from relay.wires.chat import Signs, natural
+from relay.wires.chat import EventInfo, natural
 from relay.wires.named import passing
 
 ENDS = ("response.completed", "response.incomplete", "response.failed")
@@ -29,16 +29,16 @@ def usage(doc: dict) -> Usage | None:
     return Usage(natural(used.get("input_tokens")), max(0, natural(cached)), natural(used.get("output_tokens")))
 
 
-def signs(data: bytes) -> Signs:
+def signs(data: bytes) -> EventInfo:
     """What an event's data tells."""
     if data.strip() == b"[DONE]":
-        return Signs()
+        return EventInfo()
     try:
         doc = _decode(data)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-        return Signs()
+        return EventInfo()
     if not isinstance(doc, dict):
-        return Signs()
+        return EventInfo()
     kind = doc.get("type")
     if isinstance(doc.get("response"), dict) and kind in ENDS:
         told = signs_of(doc["response"])
@@ -46,15 +46,15 @@ def signs(data: bytes) -> Signs:
         return told
     if kind == "error" or "type" not in doc and doc.get("error"):
         inner = doc.get("error")
-        return Signs(error=inner if isinstance(inner, dict) else {
+        return EventInfo(error=inner if isinstance(inner, dict) else {
             "code": doc.get("code"), "message": doc.get("message") or inner})
-    return Signs(content=kind == "response.output_item.done" or bool(doc.get("delta")), usage=usage(doc))
+    return EventInfo(content=kind == "response.output_item.done" or bool(doc.get("delta")), usage=usage(doc))
 
 
-def signs_of(doc: dict) -> Signs:
+def signs_of(doc: dict) -> EventInfo:
     """The same of a whole Response."""
     status, error = doc.get("status"), doc.get("error")
-    told = Signs(content=bool(doc.get("output")), usage=usage(doc))
+    told = EventInfo(content=bool(doc.get("output")), usage=usage(doc))
     if error or status == "failed":
         told.error = error if isinstance(error, dict) else {"message": str(error or "")}
     else:
