@@ -19,6 +19,7 @@ test: $(VENV)/ready-to-test ## run all tests
 
 lint: $(VENV)/ready-to-test ## look for mistakes and untidiness in the code
 	$(IN) -m ruff check .
+	$(IN) -m ruff format --check --quiet . || { echo 'Some files are not formatted: $(IN) -m ruff format' >&2; exit 1; }
 
 translations: $(VENV)/ready ## compile the translations and name what is untranslated
 	$(IN) -m console.ui.i18n

@@ -20,16 +20,23 @@ log = logging.getLogger("app")
 
 
 def create_app(settings=None, *, serving: bool = False) -> Flask:
-    """The app for these settings (else config.toml's). `serving`: with the writer thread, as the one server has it."""
+    """The app for these settings (else config.toml's).
+
+    `serving`: with the writer thread, as the one server has it.
+    """
     with commands.start_said():
         settings = settings or configuration.load()
     app = Flask(__name__)
     app.config.update(MAX_CONTENT_LENGTH=settings.server.body_bytes_max)
     app.json.sort_keys = False
-    app.ensure_sync = lambda function: function            # none of ours is async; Flask would look each time
+    app.ensure_sync = lambda function: function  # none of ours is async; Flask would look each time
     database = (db.Database if serving else commands.DatabaseWhenAsked)(settings.database.path)
-    limiter = Limiter(lambda: "", strategy="fixed-window", storage_uri=limits.address(settings.limits.storage_uri))
-    limiter.init_app(Flask("limits"))      # not our app: the gate asks it, so its hooks on every request would be idle
+    limiter = Limiter(
+        lambda: "", strategy="fixed-window", storage_uri=limits.address(settings.limits.storage_uri)
+    )
+    limiter.init_app(
+        Flask("limits")
+    )  # not our app: the gate asks it, so its hooks on every request would be idle
     app.extensions["relay"] = Relay(settings, database, limiter.limiter)
     app.register_blueprint(api.blueprint())
     app.register_blueprint(status.pages)

@@ -1,11 +1,13 @@
 """The ledger: holds, charges, and every movement of money.
 
-Owns the balances and the entries: nothing else writes them. What a call costs and which pocket pays is pricing.py's.
-It refuses to know what a call says, who may make it, and the settings: prices and limits come as arguments.
+Owns the balances and the entries: nothing else writes them. What a call costs and which pocket pays
+is pricing.py's. It refuses to know what a call says, who may make it, and the settings: prices and
+limits come as arguments.
 
 Money is nano-yuan; the grant pocket counts LLM tokens. `now` is in ms and None means the clock's.
 
-    LedgerError                what was asked cannot be done; the message is a sentence for who asked
+    LedgerError                what was asked cannot be done; the message is a sentence for who
+    asked
      ├─ NotCovered             the pockets do not hold what is needed: .available, .needed
      ├─ Unknown                no such member, call or subscription
      └─ KeyReused              this idempotency key stands for another operation
@@ -22,12 +24,40 @@ from db import Database
 from pricing import AMOUNT_MAX, NANO, NOTHING, Pockets, Price, Usage, nano, split, yuan
 from verify import verify
 
-__all__ = ["AMOUNT_MAX", "NANO", "Call", "Ending", "KeyReused", "LedgerError", "NotCovered", "Pockets", "Price",
-           "Unknown", "Usage", "available", "balances", "close", "credit", "credit_all", "first_id", "forget_requests",
-           "hold", "nano", "now_ms", "once", "post", "refuse", "release_orphans", "requests", "split", "statement",
-           "verify", "yuan"]
+__all__ = [
+    "AMOUNT_MAX",
+    "NANO",
+    "Call",
+    "Ending",
+    "KeyReused",
+    "LedgerError",
+    "NotCovered",
+    "Pockets",
+    "Price",
+    "Unknown",
+    "Usage",
+    "available",
+    "balances",
+    "close",
+    "credit",
+    "credit_all",
+    "first_id",
+    "forget_requests",
+    "hold",
+    "nano",
+    "now_ms",
+    "once",
+    "post",
+    "refuse",
+    "release_orphans",
+    "requests",
+    "split",
+    "statement",
+    "verify",
+    "yuan",
+]
 
-COUNT_MAX = 10**9                  # LLM tokens of one kind in one call; no price makes more of it than SQLite holds
+COUNT_MAX = 10**9  # LLM tokens of one kind in one call; no price makes more of it than SQLite holds
 KEY_LENGTH_MAX = 255
 CREDIT_KINDS = ("reward", "top_up", "refund", "adjust")
 
@@ -40,8 +70,11 @@ class NotCovered(LedgerError):
     """The pockets do not hold what is needed."""
 
     def __init__(self, available: Pockets, needed: Pockets):
-        super().__init__(f"needed: {yuan(needed.wallet)} yuan from the wallet; available: {yuan(available.wallet)}"
-                         if needed.wallet else f"the grant holds {available.grant} LLM tokens, not {needed.grant}")
+        super().__init__(
+            f"needed: {yuan(needed.wallet)} yuan from the wallet; available: {yuan(available.wallet)}"
+            if needed.wallet
+            else f"the grant holds {available.grant} LLM tokens, not {needed.grant}"
+        )
         self.available, self.needed = available, needed
 
 
@@ -70,7 +103,10 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How a call ended. `usage` None: nothing is charged. `error` is a code, `attempts` a JSON-able list."""
+    """How a call ended. `usage` None: nothing is charged.
+
+    `error` is a code, `attempts` a JSON-able list.
+    """
 
     outcome: str
     status: int | None = None
@@ -84,7 +120,8 @@ class Ending:
     error: str | None = None
 
 
-# ---- calls: hold, refuse, close ------------------------------------------------------------------------------------
+# ---- calls: hold, refuse, close
+# ------------------------------------------------------------------------------------
 
 AVAILABLE = """
 SELECT grant_balance - grant_held, wallet_balance - wallet_held,
@@ -117,7 +154,8 @@ UPDATE requests
        price_output = coalesce(?, price_output), cost = ?, charged_grant = ?, charged_quota = ?, charged_wallet = ?
  WHERE id = ? AND closed_at IS NULL"""
 
-# Subscriptions that may pay for a call are those that were active when it began, the one that ends soonest first.
+# Subscriptions that may pay for a call are those that were active when it began, the one that ends
+# soonest first.
 PAYING = """
 SELECT id, left FROM subscriptions
  WHERE user_id = ?1 AND ends_at > ?2 AND starts_at <= ?2 AND left > 0 ORDER BY ends_at, id"""
@@ -129,9 +167,11 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
 
 
 def hold(db: Database, call: Call, usage: Usage, price: Price, overdraft: int = 0) -> Pockets:
-    """Set aside what a call will likely cost, and open its row; returns what each pocket holds for it.
+    """Set aside what a call will likely cost, and open its row; returns what each pocket holds for
+    it.
 
-    `overdraft` (nano-yuan) is how far below zero the wallet may go for it. Raises NotCovered, and then writes nothing.
+    `overdraft` (nano-yuan) is how far below zero the wallet may go for it. Raises NotCovered, and
+    then writes nothing.
     """
     return db.write_admitting(_hold, call, _possible(usage), price.highest(), overdraft)
 
@@ -141,9 +181,26 @@ def _hold(conn, call: Call, usage: Usage, price: Price, overdraft: int) -> Pocke
     held = split(usage, price, has)
     if held.wallet > max(0, has.wallet + overdraft):
         raise NotCovered(has, held)
-    conn.execute(BEGIN_CALL, (call.id, call.user_id, call.token_id, call.wire, call.model, call.upstream, call.stream,
-                              call.day, call.started_at, price.input, price.cached, price.output,
-                              held.grant, held.quota, held.wallet))
+    conn.execute(
+        BEGIN_CALL,
+        (
+            call.id,
+            call.user_id,
+            call.token_id,
+            call.wire,
+            call.model,
+            call.upstream,
+            call.stream,
+            call.day,
+            call.started_at,
+            price.input,
+            price.cached,
+            price.output,
+            held.grant,
+            held.quota,
+            held.wallet,
+        ),
+    )
     return held
 
 
@@ -153,13 +210,33 @@ def refuse(db: Database, call: Call, ending: Ending) -> None:
 
 
 def _refuse(conn, call: Call, end: Ending, now: int) -> None:
-    conn.execute(REFUSE_CALL, (call.id, call.user_id, call.token_id, call.wire, call.model,
-                               end.upstream or call.upstream, call.stream, call.day, call.started_at, now, end.outcome,
-                               end.status, end.error, end.usage_note, end.first_byte_ms, end.duration_ms,
-                               _attempts(end)))
+    conn.execute(
+        REFUSE_CALL,
+        (
+            call.id,
+            call.user_id,
+            call.token_id,
+            call.wire,
+            call.model,
+            end.upstream or call.upstream,
+            call.stream,
+            call.day,
+            call.started_at,
+            now,
+            end.outcome,
+            end.status,
+            end.error,
+            end.usage_note,
+            end.first_byte_ms,
+            end.duration_ms,
+            _attempts(end),
+        ),
+    )
 
 
-def close(db: Database, call_id: str, ending: Ending, price: Price | None, now: int | None = None) -> Pockets | None:
+def close(
+    db: Database, call_id: str, ending: Ending, price: Price | None, now: int | None = None
+) -> Pockets | None:
     """End a call: release its hold, charge its usage at `price`; returns what each pocket paid.
 
     None if it was closed already (or never opened): then nothing happens.
@@ -173,45 +250,120 @@ def _close(conn, call_id: str, end: Ending, price: Price | None, now: int) -> Po
         return None
     usage = price and end.usage and _possible(end.usage)
     price = price.at(usage.input_tokens) if usage else None
-    paying = [] if not usage or call["quota_balance"] == 0 else conn.execute(
-        PAYING, (call["user_id"], call["started_at"])).fetchall()
+    paying = (
+        []
+        if not usage or call["quota_balance"] == 0
+        else conn.execute(PAYING, (call["user_id"], call["started_at"])).fetchall()
+    )
     quota = min(call["quota"], sum(left for _, left in paying))
     charged = split(usage, price, Pockets(call["grant"], quota, 0)) if usage else NOTHING
     cost = price.cost(usage) if usage else 0
-    conn.execute(CLOSE_CALL, (
-        now, end.outcome, end.status, end.error, end.upstream or call["upstream"], _attempts(end),
-        end.first_byte_ms, end.duration_ms, *_counts(usage), end.usage_source, end.usage_note,
-        *((price.input, price.cached, price.output) if price else (None, None, None)), cost,
-        charged.grant, charged.quota, charged.wallet, call_id))
+    conn.execute(
+        CLOSE_CALL,
+        (
+            now,
+            end.outcome,
+            end.status,
+            end.error,
+            end.upstream or call["upstream"],
+            _attempts(end),
+            end.first_byte_ms,
+            end.duration_ms,
+            *_counts(usage),
+            end.usage_source,
+            end.usage_note,
+            *((price.input, price.cached, price.output) if price else (None, None, None)),
+            cost,
+            charged.grant,
+            charged.quota,
+            charged.wallet,
+            call_id,
+        ),
+    )
     if charged != NOTHING:
         _charge(conn, call_id, call, charged, paying, now)
     return charged
 
 
 def _charge(conn, call_id: str, call, charged: Pockets, paying: list, now: int) -> None:
-    """One entry a pocket, and for the quota one a subscription. The hold has been released before."""
+    """One entry a pocket, and for the quota one a subscription.
+
+    The hold has been released before.
+    """
     user_id = call["user_id"]
     if charged.grant:
-        conn.execute(POST, (user_id, "grant", "charge", -charged.grant, call["grant_balance"] - charged.grant, call_id,
-                            None, None, None, now))
+        conn.execute(
+            POST,
+            (
+                user_id,
+                "grant",
+                "charge",
+                -charged.grant,
+                call["grant_balance"] - charged.grant,
+                call_id,
+                None,
+                None,
+                None,
+                now,
+            ),
+        )
     rest, balance = charged.quota, call["quota_balance"]
     for subscription_id, left in paying:
         if part := min(rest, left):
             rest, balance = rest - part, balance - part
-            conn.execute(POST, (user_id, "quota", "charge", -part, balance, call_id, subscription_id, None, None, now))
+            conn.execute(
+                POST,
+                (
+                    user_id,
+                    "quota",
+                    "charge",
+                    -part,
+                    balance,
+                    call_id,
+                    subscription_id,
+                    None,
+                    None,
+                    now,
+                ),
+            )
     if charged.wallet:
-        conn.execute(POST, (user_id, "wallet", "charge", -charged.wallet, call["wallet_balance"] - charged.wallet,
-                            call_id, None, None, None, now))
+        conn.execute(
+            POST,
+            (
+                user_id,
+                "wallet",
+                "charge",
+                -charged.wallet,
+                call["wallet_balance"] - charged.wallet,
+                call_id,
+                None,
+                None,
+                None,
+                now,
+            ),
+        )
     if call["invite_pending"]:
         _reward_inviter(conn, user_id, call_id, now)
 
 
 def _reward_inviter(conn, user_id: int, call_id: str, now: int) -> None:
     conn.execute("UPDATE balances SET invite_pending = 0 WHERE user_id = ?", (user_id,))
-    owed = conn.execute("UPDATE invites SET rewarded_at = ? WHERE user_id = ? AND rewarded_at IS NULL"
-                        " RETURNING inviter_id, reward", (now, user_id)).fetchone()
+    owed = conn.execute(
+        "UPDATE invites SET rewarded_at = ? WHERE user_id = ? AND rewarded_at IS NULL"
+        " RETURNING inviter_id, reward",
+        (now, user_id),
+    ).fetchone()
     if owed and owed["reward"]:
-        post(conn, owed["inviter_id"], "grant", "reward", owed["reward"], note="invite", request_id=call_id, now=now)
+        post(
+            conn,
+            owed["inviter_id"],
+            "grant",
+            "reward",
+            owed["reward"],
+            note="invite",
+            request_id=call_id,
+            now=now,
+        )
 
 
 def _attempts(end: Ending) -> str:
@@ -228,43 +380,93 @@ def available(conn, user_id: int, now: int) -> Pockets:
 
 
 def _possible(usage: Usage) -> Usage:
-    """The usage, cut to what can be: the last guard of the ledger against counts that nobody checked."""
+    """The usage, cut to what can be.
+
+    The last guard of the ledger against counts that nobody checked.
+    """
     given = min(max(0, usage.input_tokens), COUNT_MAX)
-    return Usage(given, min(max(0, usage.cached_tokens), given), min(max(0, usage.output_tokens), COUNT_MAX))
+    return Usage(
+        given, min(max(0, usage.cached_tokens), given), min(max(0, usage.output_tokens), COUNT_MAX)
+    )
 
 
 def _counts(usage: Usage | None) -> tuple:
-    return (usage.input_tokens, usage.cached_tokens, usage.output_tokens) if usage else (None, None, None)
+    return (
+        (usage.input_tokens, usage.cached_tokens, usage.output_tokens)
+        if usage
+        else (None, None, None)
+    )
 
 
-# ---- money ---------------------------------------------------------------------------------------------------------
+# ---- money
+# ---------------------------------------------------------------------------------------------------------
 
-def post(conn, user_id: int, pocket: str, kind: str, amount: int, *, now: int, note: str | None = None,
-         by: int | None = None, request_id: str | None = None, subscription_id: int | None = None) -> dict:
-    """Write one entry, within a transaction of who calls; returns {"entry": id, "balance": nano-yuan after it}."""
-    before = conn.execute(f"SELECT {pocket}_balance FROM balances WHERE user_id = ?", (user_id,)).fetchone()
+
+def post(
+    conn,
+    user_id: int,
+    pocket: str,
+    kind: str,
+    amount: int,
+    *,
+    now: int,
+    note: str | None = None,
+    by: int | None = None,
+    request_id: str | None = None,
+    subscription_id: int | None = None,
+) -> dict:
+    """Write one entry, within a transaction of who calls; returns {"entry": id, "balance".
+
+    Nano-yuan after it}.
+    """
+    before = conn.execute(
+        f"SELECT {pocket}_balance FROM balances WHERE user_id = ?", (user_id,)
+    ).fetchone()
     if before is None:
         raise Unknown("there is no such member")
     after = before[0] + amount
     if abs(after) > max(AMOUNT_MAX, abs(before[0])):
         raise LedgerError("the balance would be absurdly large")
-    done = conn.execute(POST, (user_id, pocket, kind, amount, after, request_id, subscription_id, note, by, now))
+    done = conn.execute(
+        POST, (user_id, pocket, kind, amount, after, request_id, subscription_id, note, by, now)
+    )
     return {"entry": done.lastrowid, "balance": after}
 
 
-def credit(db: Database, user_id: int, pocket: str, amount: int, kind: str = "top_up", note: str | None = None,
-           by: int | None = None, now: int | None = None, key: str | None = None) -> dict:
-    """Put an amount into the grant or the wallet, or take it out (negative); returns {"entry", "balance"}.
+def credit(
+    db: Database,
+    user_id: int,
+    pocket: str,
+    amount: int,
+    kind: str = "top_up",
+    note: str | None = None,
+    by: int | None = None,
+    now: int | None = None,
+    key: str | None = None,
+) -> dict:
+    """Put an amount into the grant or the wallet, or take it out (negative); returns {"entry",
+    "balance"}.
 
-    Sent twice with the same `key` it happens once. Raises ValueError for what is no credit, NotCovered if the grant
-    does not hold what is taken out, Unknown, KeyReused.
+    Sent twice with the same `key` it happens once. Raises ValueError for what is no credit,
+    NotCovered if the grant does not hold what is taken out, Unknown, KeyReused.
     """
     return credit_all(db, user_id, {pocket: amount}, kind, note, by, now, key)[pocket]
 
 
-def credit_all(db: Database, user_id: int, amounts: dict[str, int], kind: str | None = None, note: str | None = None,
-               by: int | None = None, now: int | None = None, key: str | None = None) -> dict[str, dict]:
-    """The same for several pockets, all or none; `kind` None: top_up for what is put in, adjust for what is taken."""
+def credit_all(
+    db: Database,
+    user_id: int,
+    amounts: dict[str, int],
+    kind: str | None = None,
+    note: str | None = None,
+    by: int | None = None,
+    now: int | None = None,
+    key: str | None = None,
+) -> dict[str, dict]:
+    """The same for several pockets, all or none; `kind` None.
+
+    Top_up for what is put in, adjust for what is taken.
+    """
     for pocket, amount in amounts.items():
         if pocket not in ("grant", "wallet") or kind not in (None, *CREDIT_KINDS):
             raise ValueError(f"there is no credit of kind {kind!r} into {pocket!r}")
@@ -275,24 +477,40 @@ def credit_all(db: Database, user_id: int, amounts: dict[str, int], kind: str | 
         has = available(conn, user_id, now)
         if has.grant + amounts.get("grant", 0) < 0:
             raise NotCovered(has, Pockets(-amounts["grant"], 0, 0))
-        return {pocket: post(conn, user_id, pocket, kind or ("top_up" if amount > 0 else "adjust"), amount, now=now,
-                             note=(note or None) and note[:500], by=by) for pocket, amount in amounts.items()}
+        return {
+            pocket: post(
+                conn,
+                user_id,
+                pocket,
+                kind or ("top_up" if amount > 0 else "adjust"),
+                amount,
+                now=now,
+                note=(note or None) and note[:500],
+                by=by,
+            )
+            for pocket, amount in amounts.items()
+        }
 
     return db.write(once, user_id, key, ["credit", amounts, kind, note], act, now or now_ms())
 
 
 def once(conn, user_id: int, key: str | None, request: list, act: Callable, now: int) -> dict:
-    """Run `act(conn, now)`, or give back what came of it when this key of this member was first used."""
+    """Run `act(conn, now)`, or give back what came of it when this key of this member was first
+    used."""
     if key is None:
         return act(conn, now)
     if not 1 <= len(key) <= KEY_LENGTH_MAX:
         raise ValueError(f"a key has 1 to {KEY_LENGTH_MAX} characters")
     wanted = json.dumps(request, ensure_ascii=False)
-    done = conn.execute("SELECT request, result FROM operations WHERE user_id = ? AND key = ?",
-                        (user_id, key)).fetchone()
+    done = conn.execute(
+        "SELECT request, result FROM operations WHERE user_id = ? AND key = ?", (user_id, key)
+    ).fetchone()
     if done is None:
         result = act(conn, now)
-        conn.execute("INSERT INTO operations VALUES (?, ?, ?, ?, ?)", (user_id, key, wanted, json.dumps(result), now))
+        conn.execute(
+            "INSERT INTO operations VALUES (?, ?, ?, ?, ?)",
+            (user_id, key, wanted, json.dumps(result), now),
+        )
         return result
     if done["request"] != wanted:
         raise KeyReused("this idempotency key was used for another operation")
@@ -301,15 +519,22 @@ def once(conn, user_id: int, key: str | None, request: list, act: Callable, now:
 
 def balances(db: Database, user_id: int) -> dict[str, Pockets]:
     """{"balance": Pockets, "held": Pockets} of a member. Raises Unknown."""
-    row = db.read().execute(
-        "SELECT grant_balance, quota_balance, wallet_balance, grant_held, quota_held, wallet_held"
-        " FROM balances WHERE user_id = ?", (user_id,)).fetchone()
+    row = (
+        db.read()
+        .execute(
+            "SELECT grant_balance, quota_balance, wallet_balance, grant_held, quota_held, wallet_held"
+            " FROM balances WHERE user_id = ?",
+            (user_id,),
+        )
+        .fetchone()
+    )
     if row is None:
         raise Unknown("there is no such member")
     return {"balance": Pockets(*row[:3]), "held": Pockets(*row[3:])}
 
 
-# ---- the rows of calls ---------------------------------------------------------------------------------------------
+# ---- the rows of calls
+# ---------------------------------------------------------------------------------------------
 
 CALLS = """
 SELECT r.id, r.started_at AS created_at, users.name AS user, tokens.name AS token, wire, model, upstream, outcome,
@@ -320,16 +545,25 @@ SELECT r.id, r.started_at AS created_at, users.name AS user, tokens.name AS toke
  WHERE {where} ORDER BY r.id DESC LIMIT :limit"""
 
 # What a listing of calls may be asked for: argument -> condition.
-WANTED = {"user_id": "r.user_id = :user_id", "token_id": "+r.token_id = :token_id", "model": "model = :model",
-          "outcome": "outcome = :outcome", "since": "r.id >= :since", "until": "r.id < :until",
-          "before": "r.id < :before"}
+WANTED = {
+    "user_id": "r.user_id = :user_id",
+    "token_id": "+r.token_id = :token_id",
+    "model": "model = :model",
+    "outcome": "outcome = :outcome",
+    "since": "r.id >= :since",
+    "until": "r.id < :until",
+    "before": "r.id < :before",
+}
 
 
-def requests(db: Database, *, limit: int = 100, since: int | None = None, until: int | None = None,
-             **wanted) -> list[dict]:
-    """Calls, newest first: of `user_id`, `token_id`, `model`, `outcome`, begun in [since, until) ms.
+def requests(
+    db: Database, *, limit: int = 100, since: int | None = None, until: int | None = None, **wanted
+) -> list[dict]:
+    """Calls, newest first: of `user_id`, `token_id`, `model`, `outcome`, begun in [since, until)
+    ms.
 
-    The next page is asked for with `before`, the last id of this one. Amounts are integers, `attempts` a list.
+    The next page is asked for with `before`, the last id of this one. Amounts are integers,
+    `attempts` a list.
     """
     asked = wanted | {"since": first_id(since), "until": first_id(until)}
     asked = {name: value for name, value in asked.items() if value is not None}
@@ -340,7 +574,11 @@ def requests(db: Database, *, limit: int = 100, since: int | None = None, until:
 
 def _listed(row: dict) -> dict:
     charged = {pocket: row.pop(f"charged_{pocket}") for pocket in ("grant", "quota", "wallet")}
-    return row | {"charged": charged, "stream": bool(row["stream"]), "attempts": json.loads(row["attempts"])}
+    return row | {
+        "charged": charged,
+        "stream": bool(row["stream"]),
+        "attempts": json.loads(row["attempts"]),
+    }
 
 
 def first_id(at: int | None) -> str | None:
@@ -349,7 +587,10 @@ def first_id(at: int | None) -> str | None:
 
 
 def release_orphans(db: Database, now: int | None = None) -> int:
-    """End all open calls as interrupted, and return how many. Only whoever just became the one server may do this."""
+    """End all open calls as interrupted, and return how many.
+
+    Only whoever just became the one server may do this.
+    """
     return db.write(_release_orphans, now or now_ms())
 
 
@@ -361,7 +602,8 @@ def _release_orphans(conn, now: int) -> int:
 
 
 def forget_requests(db: Database, days: int, now: int | None = None) -> int:
-    """Remove the rows of calls that ended and are older than so many days (0: none); returns how many.
+    """Remove the rows of calls that ended and are older than so many days (0: none); returns how
+    many.
 
     It goes in small steps, so that nobody waits for it. No balance, entry or roll-up changes.
     """
@@ -372,18 +614,36 @@ def forget_requests(db: Database, days: int, now: int | None = None) -> int:
 
 
 def _forget(conn, limit: str) -> int:
-    gone = conn.execute("DELETE FROM requests WHERE id IN (SELECT id FROM requests"
-                        " WHERE id < ? AND closed_at IS NOT NULL ORDER BY id LIMIT 200)", (limit,)).rowcount
+    gone = conn.execute(
+        "DELETE FROM requests WHERE id IN (SELECT id FROM requests"
+        " WHERE id < ? AND closed_at IS NOT NULL ORDER BY id LIMIT 200)",
+        (limit,),
+    ).rowcount
     if gone:
-        conn.execute("INSERT INTO meta VALUES ('requests_kept_from', ?1)"
-                     " ON CONFLICT DO UPDATE SET value = max(value, ?1)", (limit,))
+        conn.execute(
+            "INSERT INTO meta VALUES ('requests_kept_from', ?1)"
+            " ON CONFLICT DO UPDATE SET value = max(value, ?1)",
+            (limit,),
+        )
     return gone
 
 
-def statement(db: Database, user_id: int, *, pocket: str | None = None, kind: str | None = None,
-              since: int | None = None, before: int | None = None, limit: int = 100) -> list[dict]:
-    """A member's entries, newest first, each with the balance after it. `before` is the last id of the page before."""
-    rows = db.read().execute("""
+def statement(
+    db: Database,
+    user_id: int,
+    *,
+    pocket: str | None = None,
+    kind: str | None = None,
+    since: int | None = None,
+    before: int | None = None,
+    limit: int = 100,
+) -> list[dict]:
+    """A member's entries, newest first, each with the balance after it.
+
+    `before` is the last id of the page before.
+    """
+    rows = db.read().execute(
+        """
         SELECT entries.id, entries.created_at, pocket, kind, amount, balance_after, request_id, subscription_id, note,
                users.name AS by
           FROM entries LEFT JOIN users ON users.id = by_user_id
@@ -391,7 +651,15 @@ def statement(db: Database, user_id: int, *, pocket: str | None = None, kind: st
            AND (:pocket IS NULL OR pocket = :pocket) AND (:kind IS NULL OR kind = :kind)
            AND (:since IS NULL OR entries.created_at >= :since)
          ORDER BY entries.id DESC LIMIT :limit""",
-        {"user_id": user_id, "before": before, "pocket": pocket, "kind": kind, "since": since, "limit": limit})
+        {
+            "user_id": user_id,
+            "before": before,
+            "pocket": pocket,
+            "kind": kind,
+            "since": since,
+            "limit": limit,
+        },
+    )
     return [dict(row) for row in rows.fetchall()]
 
 

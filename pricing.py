@@ -1,21 +1,24 @@
 """What things cost: money as text and number, prices, usage, and which pocket pays. Only computes.
 
-Money is an integer number of nano-yuan and prices are nano-yuan per LLM token, so a cost is a sum of products of
-integers, and nothing is ever rounded. It knows no database and no settings.
+Money is an integer number of nano-yuan and prices are nano-yuan per LLM token, so a cost is a sum
+of products of integers, and nothing is ever rounded. It knows no database and no settings.
 """
 
 import re
 from dataclasses import dataclass
 from decimal import Decimal
 
-NANO = 1_000_000_000               # nano-yuan in a yuan
-AMOUNT_MAX = 10**18                # nano-yuan or LLM tokens in one entry: a billion yuan
+NANO = 1_000_000_000  # nano-yuan in a yuan
+AMOUNT_MAX = 10**18  # nano-yuan or LLM tokens in one entry: a billion yuan
 
 _decimal = re.compile(r"[+-]?[0-9]{1,15}(\.[0-9]*)?", re.ASCII).fullmatch
 
 
 def nano(amount: str | Decimal | int) -> int:
-    """Yuan as nano-yuan. Raises ValueError for what is no plain number, has over 9 decimals, or is absurdly large."""
+    """Yuan as nano-yuan.
+
+    Raises ValueError for what is no plain number, has over 9 decimals, or is absurdly large.
+    """
     if isinstance(amount, str) and not _decimal(amount.strip()):
         raise ValueError(f"{amount!r} is not an amount of money")
     if isinstance(amount, bool | float) or not isinstance(amount, str | Decimal | int):
@@ -32,7 +35,10 @@ def nano(amount: str | Decimal | int) -> int:
 
 
 def yuan(amount: int) -> str:
-    """Nano-yuan as text: "0", two decimals if those are exact ("20.00"), else nine ("-0.000012500")."""
+    """Nano-yuan as text.
+
+    "0", two decimals if those are exact ("20.00"), else nine ("-0.000012500").
+    """
     if amount == 0:
         return "0"
     sign, (whole, rest) = "-" if amount < 0 else "", divmod(abs(amount), NANO)
@@ -72,17 +78,27 @@ class Price:
         if not self.tiers:
             return self
         every = (self, *(price for _, price in self.tiers))
-        return Price(max(p.input for p in every), max(p.cached for p in every), max(p.output for p in every))
+        return Price(
+            max(p.input for p in every), max(p.cached for p in every), max(p.output for p in every)
+        )
 
     def cost(self, usage: Usage) -> int:
         """Nano-yuan for a usage, exactly: DESIGN, section 3."""
-        return ((usage.input_tokens - usage.cached_tokens) * self.input + usage.cached_tokens * self.cached
-                + usage.output_tokens * self.output)
+        return (
+            (usage.input_tokens - usage.cached_tokens) * self.input
+            + usage.cached_tokens * self.cached
+            + usage.output_tokens * self.output
+        )
 
     @property
     def free(self) -> bool:
         """Whether nothing is ever charged at this price, from any pocket."""
-        return not (self.input or self.cached or self.output or any(not price.free for _, price in self.tiers))
+        return not (
+            self.input
+            or self.cached
+            or self.output
+            or any(not price.free for _, price in self.tiers)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +116,8 @@ NOTHING = Pockets(0, 0, 0)
 def split(usage: Usage, price: Price, pockets: Pockets) -> Pockets:
     """What each pocket pays for a usage. The wallet takes the rest, however much.
 
-    The grant pays LLM tokens one for one: uncached input first, then cached input, then output. What is left is priced;
-    the quota pays before the wallet. A free model debits nothing.
+    The grant pays LLM tokens one for one: uncached input first, then cached input, then output.
+    What is left is priced; the quota pays before the wallet. A free model debits nothing.
     """
     if price.free:
         return NOTHING
@@ -110,7 +126,10 @@ def split(usage: Usage, price: Price, pockets: Pockets) -> Pockets:
     by_grant = min(grant, uncached)
     cached_by_grant = min(grant - by_grant, usage.cached_tokens)
     output_by_grant = min(grant - by_grant - cached_by_grant, usage.output_tokens)
-    rest = ((uncached - by_grant) * price.input + (usage.cached_tokens - cached_by_grant) * price.cached
-            + (usage.output_tokens - output_by_grant) * price.output)
+    rest = (
+        (uncached - by_grant) * price.input
+        + (usage.cached_tokens - cached_by_grant) * price.cached
+        + (usage.output_tokens - output_by_grant) * price.output
+    )
     quota = min(max(0, pockets.quota), rest)
     return Pockets(by_grant + cached_by_grant + output_by_grant, quota, rest - quota)

@@ -1,7 +1,8 @@
-"""Proof that the ledger is right: every balance, hold, charge and roll-up, computed again from what they rest on.
+"""Proof that the ledger is right: every balance, hold, charge and roll-up, computed again from what
+they rest on.
 
-Reads one moment of the file and changes nothing. It shares no code with what writes the ledger, for the same mistake
-would hide in both.
+Reads one moment of the file and changes nothing. It shares no code with what writes the ledger, for
+the same mistake would hide in both.
 """
 
 import re
@@ -10,7 +11,8 @@ from datetime import UTC, datetime
 from db import SCHEMA, Database
 from pricing import yuan
 
-# Each statement finds what is wrong: (whose or which, pocket, what it is, what it should be). The sentence says so.
+# Each statement finds what is wrong: (whose or which, pocket, what it is, what it should be). The
+# sentence says so.
 BALANCES = """
 WITH sums AS (SELECT user_id, pocket, sum(amount) AS amount FROM entries GROUP BY user_id, pocket),
      kept AS (SELECT user_id, 'grant' AS pocket, grant_balance AS balance FROM balances
@@ -20,7 +22,9 @@ SELECT name, pocket, balance, coalesce(amount, 0)
   FROM kept LEFT JOIN sums USING (user_id, pocket) JOIN users ON users.id = user_id
  WHERE balance <> coalesce(amount, 0)"""
 
-MISSING_BALANCES = "SELECT name, '', 'none', 'a row' FROM users WHERE id NOT IN (SELECT user_id FROM balances)"
+MISSING_BALANCES = (
+    "SELECT name, '', 'none', 'a row' FROM users WHERE id NOT IN (SELECT user_id FROM balances)"
+)
 
 CHAIN = """
 SELECT name || ', entry ' || e.id, pocket, balance_after, running FROM (
@@ -43,7 +47,8 @@ SELECT name || ', subscription ' || s.id, 'quota', left, coalesce(amount, 0)
   LEFT JOIN sums ON subscription_id = s.id AND sums.user_id = s.user_id
  WHERE left <> coalesce(amount, 0)"""
 
-# The terms of a period: what it granted is an entry, and so is what was paid for it. An allowance renews on them.
+# The terms of a period: what it granted is an entry, and so is what was paid for it. An allowance
+# renews on them.
 GRANTED = """
 WITH sums AS (SELECT subscription_id, user_id, sum(amount) AS amount FROM entries
                WHERE pocket = 'quota' AND amount > 0 GROUP BY subscription_id, user_id)
@@ -85,7 +90,8 @@ SELECT id, 'money', cost, made FROM (
       FROM requests)
  WHERE cost <> made"""
 
-# Who paid: the grant covers uncached input, then cached input, then output; its rest is money. (max and min of two.)
+# Who paid: the grant covers uncached input, then cached input, then output; its rest is money. (max
+# and min of two.)
 SPLITS = """
 SELECT id, 'money', paid, uncached * price_input + cached * price_cached
                           + max(0, output_tokens - max(0, charged_grant - input_tokens)) * price_output AS made
@@ -106,7 +112,8 @@ SELECT name, pocket, coalesce(charged, 0), coalesce(amount, 0)
   FROM kept FULL JOIN paid USING (user_id, pocket) JOIN users ON users.id = user_id
  WHERE coalesce(charged, 0) <> coalesce(amount, 0)"""
 
-# Only days of which no call has been forgotten. A name that no model has is not kept where there was no hold.
+# Only days of which no call has been forgotten. A name that no model has is not kept where there
+# was no hold.
 ROLLED_CALLS = """
 WITH differences AS (
     SELECT user_id, day, token_id, model, sum(c) AS calls, sum(r) AS refused, sum(i) AS input_tokens,
@@ -146,7 +153,7 @@ CHECKS = (
     ("{}: the roll-ups of the {} sum to {}; the charges to {}", ROLL_UPS),
     ("{}: the roll-ups{} are off the calls by {}{}", ROLLED_CALLS),
 )
-EACH_MAX = 20                      # findings named of each check; a damaged file has thousands
+EACH_MAX = 20  # findings named of each check; a damaged file has thousands
 
 _laws = re.compile(r"^(CREATE TRIGGER (\w+).*?\bEND);$", re.DOTALL | re.MULTILINE).findall
 
@@ -159,29 +166,47 @@ def verify(db: Database) -> list[str]:
         damage = [row[0] for row in conn.execute("PRAGMA integrity_check(5)").fetchall()]
         if damage != ["ok"]:
             return [f"the file is damaged: {found}" for found in damage]
-        broken = conn.execute("SELECT DISTINCT \"table\", parent FROM pragma_foreign_key_check").fetchall()
-        found = [f"a row of {table} refers to one of {parent} that is not there" for table, parent in broken]
+        broken = conn.execute(
+            'SELECT DISTINCT "table", parent FROM pragma_foreign_key_check'
+        ).fetchall()
+        found = [
+            f"a row of {table} refers to one of {parent} that is not there"
+            for table, parent in broken
+        ]
         found += _broken_laws(conn)
         first_day = _first_whole_day(conn)
         for sentence, check in CHECKS:
             rows = conn.execute(f"{check} LIMIT {EACH_MAX}", {"first_day": first_day}).fetchall()
-            found += [sentence.format(which, pocket, _amount(pocket, has), _amount(pocket, should))
-                      for which, pocket, has, should in rows]
+            found += [
+                sentence.format(which, pocket, _amount(pocket, has), _amount(pocket, should))
+                for which, pocket, has, should in rows
+            ]
         return found
     finally:
         conn.execute("ROLLBACK")
 
 
 def _broken_laws(conn) -> list[str]:
-    """Without its triggers the file takes anything: whoever removed, changed or added one had something in mind."""
-    there = dict(conn.execute("SELECT name, sql FROM sqlite_schema WHERE type = 'trigger'").fetchall())
+    """Without its triggers the file takes anything.
+
+    Whoever removed, changed or added one had something in mind.
+    """
+    there = dict(
+        conn.execute("SELECT name, sql FROM sqlite_schema WHERE type = 'trigger'").fetchall()
+    )
     made = {name: sql for sql, name in _laws(SCHEMA.read_text(encoding="utf-8"))}
-    return [f"the trigger {name} is {'missing' if name not in there else 'not as models.sql has it'}"
-            for name in sorted(made.keys() | there.keys()) if there.get(name) != made.get(name)]
+    return [
+        f"the trigger {name} is {'missing' if name not in there else 'not as models.sql has it'}"
+        for name in sorted(made.keys() | there.keys())
+        if there.get(name) != made.get(name)
+    ]
 
 
 def _first_whole_day(conn) -> str:
-    """The last day of which calls may have been forgotten. A day of the site may begin 14 hours off the one in UTC."""
+    """The last day of which calls may have been forgotten.
+
+    A day of the site may begin 14 hours off the one in UTC.
+    """
     row = conn.execute("SELECT value FROM meta WHERE key = 'requests_kept_from'").fetchone()
     if row is None:
         return ""

@@ -1,4 +1,7 @@
-"""`python -m bench`: starts the fake upstream, the relay and, where they are installed, its peers; prints a table."""
+"""`python -m bench`: starts the fake upstream, the relay and, where they are installed, its peers.
+
+Prints a table.
+"""
 
 from __future__ import annotations
 
@@ -20,15 +23,24 @@ from bench.target import ROOT, Target
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="one short round of everything: a look, no proof")
+    parser.add_argument(
+        "--quick", action="store_true", help="one short round of everything: a look, no proof"
+    )
     parser.add_argument("--rounds", type=int, help="rounds of each scenario (3, with --quick 1)")
     parser.add_argument(
-        "--only", metavar="NAME", action="append", help="one scenario: " + ", ".join(scenarios.all_of(False))
+        "--only",
+        metavar="NAME",
+        action="append",
+        help="one scenario: " + ", ".join(scenarios.all_of(False)),
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--no-peer", action="store_true", help="leave the peers out even if they are installed")
+    parser.add_argument(
+        "--no-peer", action="store_true", help="leave the peers out even if they are installed"
+    )
     parser.add_argument("--install-peer", action="store_true", help="install the peers and stop")
-    parser.add_argument("--folder", type=Path, help="where the files are kept (a temporary one, then removed)")
+    parser.add_argument(
+        "--folder", type=Path, help="where the files are kept (a temporary one, then removed)"
+    )
     return parser.parse_args()
 
 
@@ -54,7 +66,9 @@ def measure(options: argparse.Namespace, folder: Path) -> scenarios.Bench:
     chosen = scenarios.all_of(options.quick)
     wanted = {"start", *(options.only or chosen)}
     if unknown := wanted - set(chosen):
-        raise SystemExit(f"no such scenario: {', '.join(sorted(unknown))}; there are {', '.join(chosen)}")
+        raise SystemExit(
+            f"no such scenario: {', '.join(sorted(unknown))}; there are {', '.join(chosen)}"
+        )
     with fake_upstream() as upstream:
         servers = [Relay(folder / "relay", upstream.port)]
         if not options.no_peer:
@@ -91,8 +105,15 @@ def main() -> None:
         bench = measure(options, (options.folder or Path(temporary)).resolve())
     table, facts = report.medians(bench.values), about(options)
     if options.json:
-        met = [{"label": label, "target": words, "met": met} for label, words, met in report.verdicts(table)]
-        print(json.dumps({"about": facts, "medians": table, "targets": met, "failures": bench.failures}))
+        met = [
+            {"label": label, "target": words, "met": met}
+            for label, words, met in report.verdicts(table)
+        ]
+        print(
+            json.dumps(
+                {"about": facts, "medians": table, "targets": met, "failures": bench.failures}
+            )
+        )
     else:
         print(report.text(table, facts, bench.failures))
 

@@ -1,8 +1,9 @@
 """The load of the benchmark: callers in a process of their own, on raw connections.
 
-`run(job)` starts that process and returns its result. A job says where to call and what: `callers` callers who
-each call again as soon as they are answered, for `seconds`; or `streams` streams of `rate` events a second.
-Latencies are milliseconds. An event's delay is the time from the upstream's stamp to its arrival here.
+`run(job)` starts that process and returns its result. A job says where to call and what: `callers`
+callers who each call again as soon as they are answered, for `seconds`; or `streams` streams of
+`rate` events a second. Latencies are milliseconds. An event's delay is the time from the upstream's
+stamp to its arrival here.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ CONNECT_PAUSE_S = 0.05
 
 @dataclass(frozen=True)
 class Wire:
-    """How a stream is asked for on a wire, where an event's stamp stands, and what tells a good end."""
+    """How a stream is asked for on a wire, where an event's stamp stands, and what tells a good
+    end."""
 
     path: str
     stamp: re.Pattern
@@ -52,7 +54,9 @@ class Job:
     ramp_s: float = 1.0  # the streams start one after the other within this time
     wire: str = "chat"
     headers: dict[str, str] = field(default_factory=dict)
-    grace_s: float = 20.0  # streams that are still incomplete this long after their time have failed
+    grace_s: float = (
+        20.0  # streams that are still incomplete this long after their time have failed
+    )
 
 
 def request(job: Job, content: str, stream: bool) -> bytes:
@@ -60,7 +64,9 @@ def request(job: Job, content: str, stream: bool) -> bytes:
     asked = {"messages": [{"role": "user", "content": content}], "max_tokens": 64}
     if job.wire == "responses":
         asked = {"input": content, "max_output_tokens": 64}
-    payload = json.dumps({"model": job.model, **asked} | ({"stream": True} if stream else {})).encode()
+    payload = json.dumps(
+        {"model": job.model, **asked} | ({"stream": True} if stream else {})
+    ).encode()
     more = "".join(f"{name}: {value}\r\n" for name, value in job.headers.items())
     path = job.path.replace(WIRES["chat"].path, WIRES[job.wire].path)
     return (

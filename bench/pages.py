@@ -1,6 +1,7 @@
 """How long the console's pages take with a million calls in the database.
 
-Owns how such a database is filled (in bulk, but by the ledger's laws: it can be proved) and which pages are asked.
+Owns how such a database is filled (in bulk, but by the ledger's laws: it can be proved) and which
+pages are asked.
 """
 
 from __future__ import annotations
@@ -23,31 +24,72 @@ DAY_MS = 86_400_000
 VIEWS = 5  # of each page, the first not counted; files may be asked for ten times a minute
 FIRST_BYTES = 2048  # of a file: how soon it begins is what a person waits for
 
-# A year, one old day, and the filters that are asked for alone and together; `nothing` finds nothing.
+# A year, one old day, and the filters that are asked for alone and together; `nothing` finds
+# nothing.
 YEAR = f"from={date.today() - timedelta(365)}&to={date.today()}"
 OLD_DAY = f"from={date.today() - timedelta(80)}&to={date.today() - timedelta(80)}"
 FILTERS = (
-    "", "outcome=complete", "outcome=failed", "outcome=refused", "outcome=open", "model=glm-5", "model=nothing",
-    "model=glm-5&outcome=failed", YEAR, f"{YEAR}&model=glm-5&outcome=failed", f"{YEAR}&outcome=refused", OLD_DAY,
-    "before={old}", "after={old}", "before={old}&outcome=refused", "after={old}&outcome=refused",
+    "",
+    "outcome=complete",
+    "outcome=failed",
+    "outcome=refused",
+    "outcome=open",
+    "model=glm-5",
+    "model=nothing",
+    "model=glm-5&outcome=failed",
+    YEAR,
+    f"{YEAR}&model=glm-5&outcome=failed",
+    f"{YEAR}&outcome=refused",
+    OLD_DAY,
+    "before={old}",
+    "after={old}",
+    "before={old}&outcome=refused",
+    "after={old}&outcome=refused",
 )
-STATEMENT = ("", "?kind=charge", "?kind=top_up", "?pocket=grant", "?before=400000&kind=reward",
-             "?after=400000&kind=reward")
+STATEMENT = (
+    "",
+    "?kind=charge",
+    "?kind=top_up",
+    "?pocket=grant",
+    "?before=400000&kind=reward",
+    "?after=400000&kind=reward",
+)
 PAGES = {
     "a visitor": ("/", "/models", "/calculator", "/docs/"),
     "a member": (
-        "/console", *(f"/console/usage?{each}" for each in FILTERS), f"/console/usage?{YEAR}&token=1",
-        "/console/usage/calls.csv", "/console/tokens", "/console/wallet",
-        *(f"/console/wallet/statement{each}" for each in STATEMENT), "/console/wallet/statement.csv",
-        "/console/invites", "/console/account", "/console/test",
+        "/console",
+        *(f"/console/usage?{each}" for each in FILTERS),
+        f"/console/usage?{YEAR}&token=1",
+        "/console/usage/calls.csv",
+        "/console/tokens",
+        "/console/wallet",
+        *(f"/console/wallet/statement{each}" for each in STATEMENT),
+        "/console/wallet/statement.csv",
+        "/console/invites",
+        "/console/account",
+        "/console/test",
     ),
     "an administrator": (
-        "/admin/", "/admin/?q=member&state=active", "/admin/?state=empty", "/admin/members/1", "/admin/members/3",
-        *(f"/admin/members/1/statement{each}" for each in STATEMENT), "/admin/members/1/statement.csv",
-        *(f"/admin/calls?{each}" for each in FILTERS), "/admin/calls?member=alice",
-        "/admin/calls?member=alice&model=glm-5", "/admin/calls?member=member-3&outcome=refused",
-        "/admin/calls?upstream=bench", "/admin/calls?upstream=nothing", "/admin/calls.csv", "/admin/codes",
-        "/admin/upstreams", "/admin/models", "/admin/system", "/admin/audit", "/admin/audit?who=nobody",
+        "/admin/",
+        "/admin/?q=member&state=active",
+        "/admin/?state=empty",
+        "/admin/members/1",
+        "/admin/members/3",
+        *(f"/admin/members/1/statement{each}" for each in STATEMENT),
+        "/admin/members/1/statement.csv",
+        *(f"/admin/calls?{each}" for each in FILTERS),
+        "/admin/calls?member=alice",
+        "/admin/calls?member=alice&model=glm-5",
+        "/admin/calls?member=member-3&outcome=refused",
+        "/admin/calls?upstream=bench",
+        "/admin/calls?upstream=nothing",
+        "/admin/calls.csv",
+        "/admin/codes",
+        "/admin/upstreams",
+        "/admin/models",
+        "/admin/system",
+        "/admin/audit",
+        "/admin/audit?who=nobody",
     ),
 }
 
@@ -85,8 +127,8 @@ SELECT user_id, 'wallet', 'charge', -charged_wallet,
 
 
 def fill(path: Path, count: int) -> None:
-    """Add so many paid calls of 200 members over 90 days, every fourth alice's, to the file of a new Relay that is
-    stopped. Carol administers.
+    """Add so many paid calls of 200 members over 90 days, every fourth alice's, to the file of a
+    new Relay that is stopped. Carol administers.
     """
     import billing
     from db import Database
@@ -99,8 +141,13 @@ def fill(path: Path, count: int) -> None:
         user_id = database.write(accounts._insert, name, hashed, role, "en", now)
         billing.credit(database, user_id, "wallet", billing.nano("100000"), "top_up", "bench")
         tokens.mint(database, user_id, "bench")
-    values = {"count": count, "members": MEMBERS, "models": str(list(MODELS)).replace("'", '"'),
-              "from_ms": now - DAYS * DAY_MS, "span_ms": DAYS * DAY_MS - DAY_MS // 24}
+    values = {
+        "count": count,
+        "members": MEMBERS,
+        "models": str(list(MODELS)).replace("'", '"'),
+        "from_ms": now - DAYS * DAY_MS,
+        "span_ms": DAYS * DAY_MS - DAY_MS // 24,
+    }
     database.write(_calls, values)
     database.close()
 
@@ -108,7 +155,7 @@ def fill(path: Path, count: int) -> None:
 def _calls(conn, values: dict) -> None:
     """All at once: the roll-ups are counted afterwards, instead of by a trigger for each call."""
     name = "a_refused_call_is_rolled_up"
-    trigger, = conn.execute("SELECT sql FROM sqlite_schema WHERE name = ?", (name,)).fetchone()
+    (trigger,) = conn.execute("SELECT sql FROM sqlite_schema WHERE name = ?", (name,)).fetchone()
     conn.execute(f"DROP TRIGGER {name}")
     conn.execute(CALLS, values)
     conn.execute(ROLL_UPS)
@@ -122,16 +169,22 @@ class Browser:
     def __init__(self, port: int):
         self.address = f"http://127.0.0.1:{port}"
         self.opener = urllib.request.build_opener(
-            urllib.request.HTTPCookieProcessor(http.cookiejar.CookieJar()), urllib.request.ProxyHandler({}))
+            urllib.request.HTTPCookieProcessor(http.cookiejar.CookieJar()),
+            urllib.request.ProxyHandler({}),
+        )
 
     def get(self, path: str) -> str:
         with self.opener.open(self.address + path, timeout=60) as answer:
-            return (answer.read1(FIRST_BYTES) if ".csv" in path else answer.read()).decode(errors="replace")
+            return (answer.read1(FIRST_BYTES) if ".csv" in path else answer.read()).decode(
+                errors="replace"
+            )
 
     def sign_in(self, name: str) -> None:
         token = re.search(r'name="csrf_token"[^>]*value="([^"]+)"', self.get("/login"))[1]
         form = {"csrf_token": token, "name": name, "password": PASSWORD}
-        with self.opener.open(self.address + "/login", urllib.parse.urlencode(form).encode(), timeout=60) as answer:
+        with self.opener.open(
+            self.address + "/login", urllib.parse.urlencode(form).encode(), timeout=60
+        ) as answer:
             if answer.url.endswith("/login"):
                 raise RuntimeError(f"{name} could not sign in")
 
@@ -146,9 +199,16 @@ class Browser:
 
 
 def measured(target: Target) -> dict[str, tuple[dict[str, float], float]]:
-    """By who asks: the median of each page in ms, and the processor time of a page in ms, the mean of all views."""
+    """By who asks.
+
+    The median of each page in ms, and the processor time of a page in ms, the mean of all views.
+    """
     old, found = f"req_{int(time.time() * 1000) - 45 * DAY_MS:012x}", {}
-    for who, name in (("a visitor", None), ("a member", MEMBER), ("an administrator", ADMINISTRATOR)):
+    for who, name in (
+        ("a visitor", None),
+        ("a member", MEMBER),
+        ("an administrator", ADMINISTRATOR),
+    ):
         browser = Browser(target.port)
         if name:
             browser.sign_in(name)

@@ -1,8 +1,8 @@
 """The peers, each in an environment of its own (`python -m bench --install-peer`).
 
-LiteLLM's proxy checks one master key and writes no ledger: without a Postgres server it has neither members nor money.
-Portkey's gateway, for Node, checks and counts nothing at all; it is here for what a bare gateway costs. It is left out
-where there is no Node.
+LiteLLM's proxy checks one master key and writes no ledger: without a Postgres server it has neither
+members nor money. Portkey's gateway, for Node, checks and counts nothing at all; it is here for
+what a bare gateway costs. It is left out where there is no Node.
 """
 
 from __future__ import annotations
@@ -27,7 +27,10 @@ litellm_settings: {{ telemetry: false }}
 
 
 class Peer:
-    """One process of another gateway, as its documentation starts it: by what its `command()` says."""
+    """One process of another gateway, as its documentation starts it.
+
+    By what its `command()` says.
+    """
 
     name: str
     path = "/v1/chat/completions"
@@ -35,7 +38,11 @@ class Peer:
 
     def __init__(self, folder: Path, upstream_port: int):
         folder.mkdir(parents=True, exist_ok=True)
-        self.folder, self.log, self.upstream_port = folder, folder / f"{self.name}.log", upstream_port
+        self.folder, self.log, self.upstream_port = (
+            folder,
+            folder / f"{self.name}.log",
+            upstream_port,
+        )
         self.target = Target(self.name, free_port(), self.path, "sk-bench", headers=self.headers())
         self.process: subprocess.Popen | None = None
 
@@ -73,14 +80,23 @@ class LiteLLM(Peer):
         pip = ENVIRONMENT / "bin" / "pip"
         if not (ENVIRONMENT / "bin" / "litellm").exists():
             return None
-        listed = subprocess.run([pip, "show", "litellm"], capture_output=True, text=True, check=True).stdout
+        listed = subprocess.run(
+            [pip, "show", "litellm"], capture_output=True, text=True, check=True
+        ).stdout
         return next(line.split()[1] for line in listed.splitlines() if line.startswith("Version:"))
 
     def command(self) -> list[str]:
         config = self.folder / "litellm.yaml"
         config.write_text(LITELLM_CONFIG.format(model=MODEL, upstream_port=self.upstream_port))
-        return [str(ENVIRONMENT / "bin" / "litellm"), "--config", str(config), "--host", "127.0.0.1",
-                "--port", str(self.target.port)]
+        return [
+            str(ENVIRONMENT / "bin" / "litellm"),
+            "--config",
+            str(config),
+            "--host",
+            "127.0.0.1",
+            "--port",
+            str(self.target.port),
+        ]
 
 
 class Portkey(Peer):
@@ -91,21 +107,42 @@ class Portkey(Peer):
     @staticmethod
     def install() -> None:
         if shutil.which("npm"):
-            subprocess.run(["npm", "install", "--silent", "--no-save", "--prefix", ENVIRONMENT, Portkey.package],
-                           check=True)
+            subprocess.run(
+                [
+                    "npm",
+                    "install",
+                    "--silent",
+                    "--no-save",
+                    "--prefix",
+                    ENVIRONMENT,
+                    Portkey.package,
+                ],
+                check=True,
+            )
 
     @staticmethod
     def version() -> str | None:
         """What is installed; None if it is not."""
         about = Portkey.home / "package.json"
-        return json.loads(about.read_text())["version"] if about.exists() and shutil.which("node") else None
+        return (
+            json.loads(about.read_text())["version"]
+            if about.exists() and shutil.which("node")
+            else None
+        )
 
     def headers(self) -> dict[str, str]:
-        return {"x-portkey-provider": "openai",
-                "x-portkey-custom-host": f"http://127.0.0.1:{self.upstream_port}/v1"}
+        return {
+            "x-portkey-provider": "openai",
+            "x-portkey-custom-host": f"http://127.0.0.1:{self.upstream_port}/v1",
+        }
 
     def command(self) -> list[str]:
-        return ["node", str(self.home / "build" / "start-server.js"), f"--port={self.target.port}", "--headless"]
+        return [
+            "node",
+            str(self.home / "build" / "start-server.js"),
+            f"--port={self.target.port}",
+            "--headless",
+        ]
 
 
 PEERS = (LiteLLM, Portkey)

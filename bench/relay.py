@@ -1,6 +1,7 @@
 """The relay of the benchmark: `python app.py` with everything on, in a folder of its own.
 
-Tokens, limits and the durable ledger are those of a member's call; only the numbers are high enough not to refuse.
+Tokens, limits and the durable ledger are those of a member's call; only the numbers are high enough
+not to refuse.
 """
 
 from __future__ import annotations
@@ -56,7 +57,9 @@ class Relay:
         self.config = folder / "config.toml"
         port = free_port()
         self.config.write_text(
-            CONFIG.format(port=port, folder=folder, upstream_port=upstream_port, threads=threads, model=MODEL)
+            CONFIG.format(
+                port=port, folder=folder, upstream_port=upstream_port, threads=threads, model=MODEL
+            )
         )
         self.flask("user", "add", MEMBER, "--password", PASSWORD)
         self.flask("credit", MEMBER, "--wallet", "100000")
@@ -85,10 +88,19 @@ class Relay:
         return wait_for_answer(self.target, self.process, self.log)
 
     def await_proof(self) -> None:
-        """Wait until the ledger is proved, as it is at every start: beside a million calls that takes some seconds."""
+        """Wait until the ledger is proved, as it is at every start.
+
+        Beside a million calls that takes some seconds.
+        """
         database = sqlite3.connect(f"file:{self.folder}/relay.db?mode=ro", uri=True)
-        while not (found := database.execute("SELECT value FROM meta WHERE key = 'fact:proof'").fetchone()) or \
-                json.loads(found[0])["at"] < self.started_ms:
+        while (
+            not (
+                found := database.execute(
+                    "SELECT value FROM meta WHERE key = 'fact:proof'"
+                ).fetchone()
+            )
+            or json.loads(found[0])["at"] < self.started_ms
+        ):
             time.sleep(0.1)
         database.close()
 

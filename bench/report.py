@@ -39,7 +39,9 @@ def medians(values: dict) -> dict[str, dict[str, float]]:
         if "p50 ms" in label and "direct" in row:
             kind = label.replace("event p50", "added event p50") if "event" in label else None
             kind = kind or label.replace("p50", "added p50")
-            table[kind] = {name: value - row["direct"] for name, value in row.items() if name != "direct"}
+            table[kind] = {
+                name: value - row["direct"] for name, value in row.items() if name != "direct"
+            }
     return table
 
 
@@ -49,11 +51,17 @@ def without_none(values: list) -> list:
 
 def verdicts(table: dict) -> list[tuple[str, str, bool]]:
     """(label, target in words, met) for every target that was measured."""
-    found = [(label, words, met(table[label])) for label, words, met in TARGETS if "relay" in table.get(label, {})]
+    found = [
+        (label, words, met(table[label]))
+        for label, words, met in TARGETS
+        if "relay" in table.get(label, {})
+    ]
     chat = table.get(TURNED_LABEL.format("chat"), {})
     for label in map(TURNED_LABEL.format, ("messages", "responses")):
         if label in table:
-            found.append((label, "at most twice chat's", table[label]["relay"] <= 2 * chat["relay"]))
+            found.append(
+                (label, "at most twice chat's", table[label]["relay"] <= 2 * chat["relay"])
+            )
     if ROWS_LABEL in table:
         empty, full = table[ROWS_LABEL].values()
         found.append((ROWS_LABEL, f"within 5 % ({full / empty - 1:+.1%})", full <= empty * 1.05))
@@ -70,17 +78,28 @@ def number(value: float | None) -> str:
 
 def text(table: dict, about: list[str], failures: list[str]) -> str:
     """The table for people."""
-    names = [name for name in ("direct", "relay", "litellm", "portkey") if any(name in row for row in table.values())]
+    names = [
+        name
+        for name in ("direct", "relay", "litellm", "portkey")
+        if any(name in row for row in table.values())
+    ]
     rows = [label for label in table if label != ROWS_LABEL]
-    beside = {f"call beside {name}: p50 ms": value for name, value in table.get(ROWS_LABEL, {}).items()}
+    beside = {
+        f"call beside {name}: p50 ms": value for name, value in table.get(ROWS_LABEL, {}).items()
+    }
     width = max(map(len, [*rows, *beside]), default=0) + 2
     lines = [*about, "", " " * width + "".join(f"{name:>12}" for name in names)]
     for label in rows:
-        lines.append(f"{label:<{width}}" + "".join(f"{number(table[label].get(name)):>12}" for name in names))
+        lines.append(
+            f"{label:<{width}}" + "".join(f"{number(table[label].get(name)):>12}" for name in names)
+        )
     column = 12 * (1 + names.index("relay")) if "relay" in names else 12
     lines += [f"{label:<{width}}{number(value):>{column}}" for label, value in beside.items()]
     lines += ["", "Targets"]
-    lines += [f"  {'met  ' if met else 'MISSED'}  {label}: {words}" for label, words, met in verdicts(table)]
+    lines += [
+        f"  {'met  ' if met else 'MISSED'}  {label}: {words}"
+        for label, words, met in verdicts(table)
+    ]
     if failures:
         lines += ["", "Failures", *(f"  {each}" for each in failures[:20])]
     return "\n".join(lines)

@@ -1,6 +1,8 @@
-"""What is measured. Each scenario writes values under labels; the report takes medians of the rounds.
+"""What is measured. Each scenario writes values under labels; the report takes medians of the
+rounds.
 
-Targets are measured in turn within each round, so that a slow minute of the machine is slow for all of them.
+Targets are measured in turn within each round, so that a slow minute of the machine is slow for all
+of them.
 """
 
 from __future__ import annotations
@@ -21,7 +23,10 @@ MILLION = 1_000_000
 
 @dataclass
 class Bench:
-    """The servers of one run of the benchmark, and what was found: values[label][target] is a list."""
+    """The servers of one run of the benchmark, and what was found.
+
+    Values[label][target] is a list.
+    """
 
     servers: list  # Relay, LiteLLM
     upstream: Target
@@ -49,7 +54,10 @@ class Bench:
         self.values[label][target.name].append(value)
 
     def run(self, target: Target, **wishes) -> dict:
-        """Run a load against a target; what it reports. The first failure is kept for the report."""
+        """Run a load against a target; what it reports.
+
+        The first failure is kept for the report.
+        """
         job = Job(target.port, target.path, target.token, MODEL, headers=target.headers, **wishes)
         found = load.run(job)
         if found["failure"]:
@@ -94,7 +102,10 @@ def streams(bench: Bench, count: int, rate: int, seconds: float) -> None:
 
 
 def conversions(bench: Bench, count: int, rate: int, seconds: float) -> None:
-    """The same streams as messages and responses, turned from chat on the way; chat's own beside them."""
+    """The same streams as messages and responses, turned from chat on the way.
+
+    Chat's own beside them.
+    """
     relay = bench.servers[0].target
     for _ in range(bench.rounds):
         direct = bench.run(bench.upstream, streams=count, rate=rate, seconds=seconds)

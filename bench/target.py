@@ -25,7 +25,7 @@ class Target:
     path: str = "/v1/chat/completions"
     token: str = "sk-none"
     pid: int | None = None
-    headers: dict[str, str] = field(default_factory=dict)    # what a call must say besides the usual
+    headers: dict[str, str] = field(default_factory=dict)  # what a call must say besides the usual
 
     def rss_mib(self) -> float:
         """Resident memory of the process and all its descendants, in MiB."""
@@ -38,8 +38,16 @@ class Target:
     def answered(self) -> bool:
         """Whether one plain call is answered with 200."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
-        body = {"model": MODEL, "messages": [{"role": "user", "content": "hello"}], "max_tokens": 64}
-        headers = {"Authorization": f"Bearer {self.token}", "Content-Type": "application/json", **self.headers}
+        body = {
+            "model": MODEL,
+            "messages": [{"role": "user", "content": "hello"}],
+            "max_tokens": 64,
+        }
+        headers = {
+            "Authorization": f"Bearer {self.token}",
+            "Content-Type": "application/json",
+            **self.headers,
+        }
         try:
             connection.request("POST", self.path, json.dumps(body), headers)
             return connection.getresponse().status == 200
@@ -76,7 +84,9 @@ def free_port() -> int:
 def launch(command: list[str], log: Path, **environment: str) -> subprocess.Popen:
     """Start a server from the project's folder, its output into `log`."""
     with log.open("ab") as output:
-        return subprocess.Popen(command, cwd=ROOT, env=os.environ | environment, stdout=output, stderr=output)
+        return subprocess.Popen(
+            command, cwd=ROOT, env=os.environ | environment, stdout=output, stderr=output
+        )
 
 
 def wait_for_answer(target: Target, process: subprocess.Popen, log: Path) -> float:

@@ -1,8 +1,10 @@
-"""The provider of the benchmark: a fast fake in a process of its own, so that it is never the bottleneck.
+"""The provider of the benchmark: a fast fake in a process of its own, so that it is never the
+bottleneck.
 
-What it answers stands in the caller's message, which passes every gateway unchanged: `events=150 rate=50` asks a
-stream for 150 events, 50 a second (rate 0: as fast as the connection takes them). Each event carries the time at
-which it was sent, `@<ns>@` of the machine's monotonic clock, which the reader at the other end compares with its own.
+What it answers stands in the caller's message, which passes every gateway unchanged: `events=150
+rate=50` asks a stream for 150 events, 50 a second (rate 0: as fast as the connection takes them).
+Each event carries the time at which it was sent, `@<ns>@` of the machine's monotonic clock, which
+the reader at the other end compares with its own.
 
 Run as `python -m bench.upstream`: prints its port, and serves until its standard input is closed.
 """
@@ -28,7 +30,9 @@ PLAIN = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %
     len(PLAIN_BODY),
     PLAIN_BODY,
 )
-STREAM_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+STREAM_HEAD = (
+    b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+)
 CHUNK = b'data: {"object":"chat.completion.chunk",%b,"choices":[%%b]%%b}\n\n' % ABOUT
 EVENT = CHUNK % (b'{"index":0,"delta":{"content":"@%d@ word"},"finish_reason":null}', b"")
 FINISH = CHUNK % (b'{"index":0,"delta":{},"finish_reason":"stop"}', b"")

@@ -1,7 +1,7 @@
 """The command line: `flask user add alice`, from the project's folder.
 
-One module a topic; `given` reads what is typed, `shown` prints. Commands open the database beside a server that may
-run, and hand the work to the modules that own it: they hold no rules of their own.
+One module a topic; `given` reads what is typed, `shown` prints. Commands open the database beside a
+server that may run, and hand the work to the modules that own it: they hold no rules of their own.
 
 Exit status: 0 done, 1 refused with the reason in a line on standard error, 2 typed wrongly.
 """
@@ -11,8 +11,20 @@ from commands.given import DatabaseWhenAsked, start_said
 
 __all__ = ["DatabaseWhenAsked", "register", "start_said"]
 
-TOPICS = (users.user, tokens.token, money.credit, money.balance, codes.code, calls.requests, ledger.ledger,
-          file.backup, file.restore, configuration.config, serving.upstreams, serving.reload)
+TOPICS = (
+    users.user,
+    tokens.token,
+    money.credit,
+    money.balance,
+    codes.code,
+    calls.requests,
+    ledger.ledger,
+    file.backup,
+    file.restore,
+    configuration.config,
+    serving.upstreams,
+    serving.reload,
+)
 
 
 def register(app) -> None:

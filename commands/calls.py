@@ -12,13 +12,47 @@ PAGE = 1000
 TABLE_ROWS = 50
 
 OUTCOMES = ("complete", "refused", "failed", "client_left", "upstream_cut", "interrupted")
-COLUMNS = ("id", "created_at", "user", "token", "wire", "model", "upstream", "outcome", "status", "stream",
-           "input_tokens", "cached_tokens", "output_tokens", "usage_source", "cost", "charged", "first_byte_ms",
-           "duration_ms", "attempts")
-CSV_COLUMNS = [column for name in COLUMNS for column in (
-    ["charged_grant", "charged_quota", "charged_wallet"] if name == "charged" else [name])]
-NARROW = ("created_at", "user", "token", "model", "upstream", "outcome", "status", "input_tokens", "output_tokens",
-          "cost", "duration_ms")
+COLUMNS = (
+    "id",
+    "created_at",
+    "user",
+    "token",
+    "wire",
+    "model",
+    "upstream",
+    "outcome",
+    "status",
+    "stream",
+    "input_tokens",
+    "cached_tokens",
+    "output_tokens",
+    "usage_source",
+    "cost",
+    "charged",
+    "first_byte_ms",
+    "duration_ms",
+    "attempts",
+)
+CSV_COLUMNS = [
+    column
+    for name in COLUMNS
+    for column in (
+        ["charged_grant", "charged_quota", "charged_wallet"] if name == "charged" else [name]
+    )
+]
+NARROW = (
+    "created_at",
+    "user",
+    "token",
+    "model",
+    "upstream",
+    "outcome",
+    "status",
+    "input_tokens",
+    "output_tokens",
+    "cost",
+    "duration_ms",
+)
 
 
 @given.command
@@ -27,11 +61,17 @@ NARROW = ("created_at", "user", "token", "model", "upstream", "outcome", "status
 @click.option("--until", type=given.PAST, help="The same; calls from then on are left out.")
 @click.option("--model", help="Only calls of this model.")
 @click.option("--outcome", type=click.Choice(OUTCOMES), help="Only calls that ended so.")
-@click.option("--limit", type=click.IntRange(1), metavar="N",
-              help=f"No more than so many; else {TABLE_ROWS} in a table, all as JSON or CSV.")
+@click.option(
+    "--limit",
+    type=click.IntRange(1),
+    metavar="N",
+    help=f"No more than so many; else {TABLE_ROWS} in a table, all as JSON or CSV.",
+)
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
 @shown.json_option
-def requests(member: accounts.Member | None, limit: int | None, as_csv: bool, as_json: bool, **wanted) -> None:
+def requests(
+    member: accounts.Member | None, limit: int | None, as_csv: bool, as_json: bool, **wanted
+) -> None:
     """List calls, newest first: all, or those of USER."""
     if as_csv and as_json:
         raise click.UsageError("give --csv or --json")
@@ -42,13 +82,19 @@ def requests(member: accounts.Member | None, limit: int | None, as_csv: bool, as
     elif as_json:
         shown.listing(True, rows, "")
     else:
-        shown.listing(False, ({name: row[name] for name in NARROW} for row in rows), "There are no such calls.")
+        shown.listing(
+            False,
+            ({name: row[name] for name in NARROW} for row in rows),
+            "There are no such calls.",
+        )
 
 
 def calls(limit: int | None, **wanted) -> Iterator[dict]:
     """Calls as they are printed, read page by page."""
     before = None
-    while page := billing.requests(given.relay().db, limit=min(PAGE, limit or PAGE), before=before, **wanted):
+    while page := billing.requests(
+        given.relay().db, limit=min(PAGE, limit or PAGE), before=before, **wanted
+    ):
         yield from ({name: _written(name, row[name]) for name in COLUMNS} for row in page)
         before = page[-1]["id"]
         if limit is not None and (limit := limit - len(page)) == 0:

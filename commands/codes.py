@@ -15,18 +15,37 @@ TIMES = ("created_at", "expires_at", "revoked_at", "redeemed_at")
 @click.option("--wallet", type=given.MONEY, help="Worth so many yuan.")
 @click.option("--grant", type=given.COUNT, metavar="N", help="Worth so many LLM tokens.")
 @click.option("--plan", metavar="PLAN", help="Worth a period of this plan.")
-@click.option("--count", type=click.IntRange(1, plans.CODES_MAX), default=1, metavar="N", help="How many; else one.")
-@click.option("--expires", "expires_at", type=given.FUTURE, help="30d, or the last day: 2027-01-31.")
+@click.option(
+    "--count",
+    type=click.IntRange(1, plans.CODES_MAX),
+    default=1,
+    metavar="N",
+    help="How many; else one.",
+)
+@click.option(
+    "--expires", "expires_at", type=given.FUTURE, help="30d, or the last day: 2027-01-31."
+)
 @click.option("--note", metavar="TEXT", help="What they are for; only administrators see it.")
 @shown.json_option
-def add(wallet: int | None, grant: int | None, plan: str | None, count: int, expires_at: int | None,
-        note: str | None, as_json: bool) -> None:
+def add(
+    wallet: int | None,
+    grant: int | None,
+    plan: str | None,
+    count: int,
+    expires_at: int | None,
+    note: str | None,
+    as_json: bool,
+) -> None:
     """Make codes and print them. They are never shown again."""
     if sum(each is not None for each in (wallet, grant, plan)) != 1:
         raise click.UsageError("give one of --wallet, --grant and --plan")
     kind = "wallet" if wallet is not None else "grant" if grant is not None else "plan"
-    worth = _plan_terms(plan) if kind == "plan" else {"amount": wallet if kind == "wallet" else grant}
-    made = plans.make_codes(given.relay().db, kind, count, **worth, expires_at=expires_at, note=note)
+    worth = (
+        _plan_terms(plan) if kind == "plan" else {"amount": wallet if kind == "wallet" else grant}
+    )
+    made = plans.make_codes(
+        given.relay().db, kind, count, **worth, expires_at=expires_at, note=note
+    )
     shown.one(as_json, made, "\n".join(made))
 
 
@@ -34,8 +53,10 @@ def _plan_terms(name: str) -> dict:
     """What a code for this plan is worth, as the settings say now."""
     offered = given.relay().settings.plans
     if name not in offered or name == "free":
-        raise click.ClickException(f"there is no plan {name!r} to give; there are "
-                                   f"{', '.join(each for each in offered if each != 'free') or 'none'}")
+        raise click.ClickException(
+            f"there is no plan {name!r} to give; there are "
+            f"{', '.join(each for each in offered if each != 'free') or 'none'}"
+        )
     return {"plan": name, "quota": billing.nano(offered[name].quota), "days": offered[name].days}
 
 
@@ -50,9 +71,16 @@ def _codes():
     before = None
     while page := plans.codes(given.relay().db, before=before, limit=1000):
         for row in page:
-            yield {"id": row["id"], "hint": row["hint"], "kind": row["kind"],
-                   "amount": shown.amount(row["kind"], row["amount"]), "plan": row["plan"], "note": row["note"],
-                   "redeemed_by": row["redeemed_by"], **{name: shown.when(row[name]) for name in TIMES}}
+            yield {
+                "id": row["id"],
+                "hint": row["hint"],
+                "kind": row["kind"],
+                "amount": shown.amount(row["kind"], row["amount"]),
+                "plan": row["plan"],
+                "note": row["note"],
+                "redeemed_by": row["redeemed_by"],
+                **{name: shown.when(row[name]) for name in TIMES},
+            }
         before = page[-1]["id"]
 
 

@@ -15,15 +15,26 @@ config = given.Topic("config", help="The settings: check them.")
 def check(file: str | None, as_json: bool) -> None:
     """Name every mistake in FILE, or in the settings in force; exit status 1 if there is one."""
     try:
-        found = settings.load(file) if file else given.relay().settings     # those in force were read without mistake
+        found = (
+            settings.load(file) if file else given.relay().settings
+        )  # those in force were read without mistake
     except settings.SettingsError as err:
         shown.one(as_json, {"ok": False, "mistakes": err.mistakes}, "\n".join(err.mistakes))
         raise click.exceptions.Exit(1) from None
     catalog = Catalog(found)
     available = [each.id for each in catalog.models.values() if each.available]
     keyless = [name for name, each in catalog.upstreams.items() if not each.usable]
-    shown.one(as_json, {"ok": True, "mistakes": [], "demo": catalog.demo, "models": available,
-                        "upstreams_without_key": keyless}, _sentence(catalog.demo, available, keyless))
+    shown.one(
+        as_json,
+        {
+            "ok": True,
+            "mistakes": [],
+            "demo": catalog.demo,
+            "models": available,
+            "upstreams_without_key": keyless,
+        },
+        _sentence(catalog.demo, available, keyless),
+    )
 
 
 def _sentence(demo: bool, available: list[str], keyless: list[str]) -> str:

@@ -18,17 +18,29 @@ def backup(target: Path, as_json: bool) -> None:
     """Write a consistent copy of the database to FILE, also while the server runs."""
     given.relay().db.backup(target)
     size = target.stat().st_size
-    shown.one(as_json, {"file": str(target), "bytes": size}, f"{target} holds a copy of {size / 1e6:.1f} MB.")
+    shown.one(
+        as_json,
+        {"file": str(target), "bytes": size},
+        f"{target} holds a copy of {size / 1e6:.1f} MB.",
+    )
 
 
 @given.command
-@click.argument("source", metavar="FILE", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument(
+    "source", metavar="FILE", type=click.Path(exists=True, dir_okay=False, path_type=Path)
+)
 @shown.json_option
 def restore(source: Path, as_json: bool) -> None:
-    """Put the backup FILE in the database's place, if it passes all checks. The old one is kept beside it."""
+    """Put the backup FILE in the database's place, if it passes all checks.
+
+    The old one is kept beside it.
+    """
     kept = put_back(given.relay().settings.database.path, source, _settled)
-    shown.one(as_json, {"file": str(source), "kept": kept and str(kept)},
-              f"{source} is the database now." + (f" The old one is kept as {kept}." if kept else ""))
+    shown.one(
+        as_json,
+        {"file": str(source), "kept": kept and str(kept)},
+        f"{source} is the database now." + (f" The old one is kept as {kept}." if kept else ""),
+    )
 
 
 def _settled(copy: Database) -> list[str]:

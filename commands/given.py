@@ -1,7 +1,9 @@
-"""What is typed at the command line, read: members, money, times, passwords; and how a refusal is said.
+"""What is typed at the command line, read: members, money, times, passwords; and how a refusal is
+said.
 
-Owns the parameter types. A value of the wrong shape is a usage error (status 2); one that names nothing there is, or
-that a module refuses, ends with its sentence (status 1). Nothing ends with a traceback.
+Owns the parameter types. A value of the wrong shape is a usage error (status 2); one that names
+nothing there is, or that a module refuses, ends with its sentence (status 1). Nothing ends with a
+traceback.
 """
 
 import re
@@ -24,7 +26,7 @@ from settings import SettingsError
 
 ID = click.IntRange(1, 2**63 - 1)
 COUNT = click.IntRange(1, 10**9)
-FAR_MS = 36_500 * 86_400_000       # nothing ends later than in a hundred years
+FAR_MS = 36_500 * 86_400_000  # nothing ends later than in a hundred years
 UNITS_MS = {"m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
 
 _span = re.compile(r"(\d{1,6})([mhdw])", re.ASCII).fullmatch
@@ -49,7 +51,8 @@ def refusals() -> Iterator[None]:
 
 @contextmanager
 def start_said() -> Iterator[None]:
-    """Within `flask`, end with the reason if the settings or the file cannot be used; elsewhere do nothing.
+    """Within `flask`, end with the reason if the settings or the file cannot be used; elsewhere do
+    nothing.
 
     It wraps what happens before there is an app, where Flask would print a traceback.
     """
@@ -107,7 +110,9 @@ class Type(click.ParamType):
         if not isinstance(value, str):
             return value
         with refusals():
-            return self.read(value, ctx.find_object(ScriptInfo).load_app().extensions["relay"], param, ctx)
+            return self.read(
+                value, ctx.find_object(ScriptInfo).load_app().extensions["relay"], param, ctx
+            )
 
 
 class MemberType(Type):
@@ -135,9 +140,11 @@ class MoneyType(Type):
 
 
 class MomentType(Type):
-    """A time in ms: a span from now (30d, 24h), a day, or a day with a time of day, in the site's time zone.
+    """A time in ms: a span from now (30d, 24h), a day, or a day with a time of day, in the site's
+    time zone.
 
-    `sign` -1 reads spans as past and a day as its begin; 1 reads spans as future and a day as its last second.
+    `sign` -1 reads spans as past and a day as its begin; 1 reads spans as future and a day as its
+    last second.
     """
 
     name = "when"
@@ -162,15 +169,21 @@ class MomentType(Type):
                 moment = moment.replace(tzinfo=ZoneInfo(relay.settings.site.timezone))
             return round(moment.timestamp() * 1000)
         except (ValueError, OverflowError):
-            return self.fail("give a span such as 30d or 24h, a day such as 2027-01-31, or a time on it", param, ctx)
+            return self.fail(
+                "give a span such as 30d or 24h, a day such as 2027-01-31, or a time on it",
+                param,
+                ctx,
+            )
 
 
 MEMBER, MONEY, PAST, FUTURE = MemberType(), MoneyType(), MomentType(-1), MomentType(1)
 
 password_option = click.option(
-    "--password", metavar="P", help="Else it is asked for, or read as a line from standard input.")
+    "--password", metavar="P", help="Else it is asked for, or read as a line from standard input."
+)
 key_option = click.option(
-    "--key", metavar="KEY", help="Do it once, however often it is sent with this key.")
+    "--key", metavar="KEY", help="Do it once, however often it is sent with this key."
+)
 
 
 def password(typed: str | None) -> str:

@@ -15,27 +15,44 @@ ledger = given.Topic("ledger", help="The ledger: verify it, show a member's entr
 def verify_ledger(as_json: bool) -> None:
     """Compute every balance, hold and charge again. Exit status 1 if anything is wrong."""
     wrong = verify.verify(given.relay().db)
-    shown.one(as_json, {"ok": not wrong, "problems": wrong}, "\n".join(wrong) or "The ledger is right.")
+    shown.one(
+        as_json, {"ok": not wrong, "problems": wrong}, "\n".join(wrong) or "The ledger is right."
+    )
     if wrong:
         raise click.exceptions.Exit(1)
 
 
 @ledger.command()
 @click.argument("member", metavar="USER", type=given.MEMBER)
-@click.option("--pocket", type=click.Choice(["grant", "quota", "wallet"]), help="Only of this pocket.")
+@click.option(
+    "--pocket", type=click.Choice(["grant", "quota", "wallet"]), help="Only of this pocket."
+)
 @click.option("--since", type=given.PAST, help="24h, or the first day: 2026-11-01.")
 @shown.json_option
 def show(member: accounts.Member, pocket: str | None, since: int | None, as_json: bool) -> None:
     """List what came into and went out of USER's pockets, newest first."""
-    shown.listing(as_json, _entries(member.id, pocket=pocket, since=since), f"{member.name} has no such entries.")
+    shown.listing(
+        as_json,
+        _entries(member.id, pocket=pocket, since=since),
+        f"{member.name} has no such entries.",
+    )
 
 
 def _entries(user_id: int, **wanted):
     before = None
     while page := billing.statement(given.relay().db, user_id, before=before, limit=1000, **wanted):
         for row in page:
-            written = {name: shown.amount(row["pocket"], row[name]) for name in ("amount", "balance_after")}
-            yield {"id": row["id"], "created_at": shown.when(row["created_at"]), "pocket": row["pocket"],
-                   "kind": row["kind"], **written, "request_id": row["request_id"], "note": row["note"],
-                   "by": row["by"]}
+            written = {
+                name: shown.amount(row["pocket"], row[name]) for name in ("amount", "balance_after")
+            }
+            yield {
+                "id": row["id"],
+                "created_at": shown.when(row["created_at"]),
+                "pocket": row["pocket"],
+                "kind": row["kind"],
+                **written,
+                "request_id": row["request_id"],
+                "note": row["note"],
+                "by": row["by"],
+            }
         before = page[-1]["id"]

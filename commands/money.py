@@ -15,10 +15,20 @@ from members import accounts
 @click.option("--note", metavar="TEXT", help="Stands in the member's statement.")
 @given.key_option
 @shown.json_option
-def credit(member: accounts.Member, wallet: int | None, grant: int | None, note: str | None, key: str | None,
-           as_json: bool) -> None:
+def credit(
+    member: accounts.Member,
+    wallet: int | None,
+    grant: int | None,
+    note: str | None,
+    key: str | None,
+    as_json: bool,
+) -> None:
     """Put money or LLM tokens into USER's pockets, or take them out (below zero)."""
-    amounts = {pocket: amount for pocket, amount in (("wallet", wallet), ("grant", grant)) if amount is not None}
+    amounts = {
+        pocket: amount
+        for pocket, amount in (("wallet", wallet), ("grant", grant))
+        if amount is not None
+    }
     if not amounts:
         raise click.UsageError("give --wallet or --grant")
     billing.credit_all(given.relay().db, member.id, amounts, note=note, key=key)
@@ -37,11 +47,14 @@ def show_balance(member: accounts.Member, as_json: bool) -> None:
     """The three pockets and the plan."""
     has, held = billing.balances(given.relay().db, member.id).values()
     document = shown.pockets(has) | {"held": shown.pockets(held), "plan": plan_of(member)}
-    shown.one(as_json, document,
-              f"grant   {has.grant} LLM tokens{_aside(held.grant, f'{held.grant}')}\n"
-              f"quota   {billing.yuan(has.quota)}{_aside(held.quota, billing.yuan(held.quota))}\n"
-              f"wallet  {billing.yuan(has.wallet)}{_aside(held.wallet, billing.yuan(held.wallet))}\n"
-              f"plan    {document['plan']}")
+    shown.one(
+        as_json,
+        document,
+        f"grant   {has.grant} LLM tokens{_aside(held.grant, f'{held.grant}')}\n"
+        f"quota   {billing.yuan(has.quota)}{_aside(held.quota, billing.yuan(held.quota))}\n"
+        f"wallet  {billing.yuan(has.wallet)}{_aside(held.wallet, billing.yuan(held.wallet))}\n"
+        f"plan    {document['plan']}",
+    )
 
 
 def _aside(held: int, written: str) -> str:

@@ -1,6 +1,7 @@
 """`flask upstreams` and `flask reload`: a word with the relay that serves.
 
-What upstreams have shown of themselves is in the memory of the server, which writes it down as a fact now and then.
+What upstreams have shown of themselves is in the memory of the server, which writes it down as a
+fact now and then.
 """
 
 import os
@@ -24,17 +25,29 @@ def upstreams(as_json: bool) -> None:
     seen = {each["name"]: each for each in meta.get(relay.db, "upstreams", [])} if serving else {}
     if not serving:
         click.echo("No relay serves: only what is configured is shown.", err=True)
-    shown.listing(as_json, (_row(each, seen.get(each.name, {})) for each in relay.catalog.upstreams.values()),
-                  "No upstreams are configured.")
+    shown.listing(
+        as_json,
+        (_row(each, seen.get(each.name, {})) for each in relay.catalog.upstreams.values()),
+        "No upstreams are configured.",
+    )
 
 
 def _row(upstream, seen: dict) -> dict:
-    """An upstream. Its state is ok, busy, refused or failing; keyless if it is never asked; None if nobody knows."""
-    row = {name: shown.when(seen.get(name)) if name.endswith("at") else seen.get(name) for name in SEEN}
+    """An upstream.
+
+    Its state is ok, busy, refused or failing; keyless if it is never asked; None if nobody knows.
+    """
+    row = {
+        name: shown.when(seen.get(name)) if name.endswith("at") else seen.get(name) for name in SEEN
+    }
     if not upstream.usable:
         row["state"] = "keyless"
-    return {"name": upstream.name, "base_url": upstream.base_url, "speaks": sorted(upstream.speaks),
-            "keys": len(upstream.keys)} | row
+    return {
+        "name": upstream.name,
+        "base_url": upstream.base_url,
+        "speaks": sorted(upstream.speaks),
+        "keys": len(upstream.keys),
+    } | row
 
 
 @given.command
@@ -44,5 +57,5 @@ def reload(as_json: bool) -> None:
     pid = db.serving_pid(given.relay().settings.database.path)
     if pid is None:
         raise click.ClickException("no relay serves this database")
-    os.kill(pid, signal.SIGHUP)                    # the settings were read by this command, so they have no mistake
+    os.kill(pid, signal.SIGHUP)  # the settings were read by this command, so they have no mistake
     shown.one(as_json, {"pid": pid}, "The relay reads its settings again.")

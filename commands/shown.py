@@ -14,14 +14,22 @@ import click
 from billing import Pockets, yuan
 from console.ui.csv import Number, cell
 
-NUMBERS = {"cost", "charged_quota", "charged_wallet"}      # money of ours, whose minus begins no formula
+NUMBERS = {
+    "cost",
+    "charged_quota",
+    "charged_wallet",
+}  # money of ours, whose minus begins no formula
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 def when(at: int | None) -> str | None:
     """A time in ms as 2026-11-23T19:50:17Z."""
-    return None if at is None else datetime.fromtimestamp(at // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return (
+        None
+        if at is None
+        else datetime.fromtimestamp(at // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    )
 
 
 def amount(pocket: str, value: int | None) -> int | str | None:
@@ -57,11 +65,16 @@ def as_csv(columns: list[str], rows: Iterable[dict]) -> None:
     writer.writerow(columns)
     for row in rows:
         values = flat(row)
-        writer.writerow([cell(Number(values[name]) if name in NUMBERS else values[name]) for name in columns])
+        writer.writerow(
+            [cell(Number(values[name]) if name in NUMBERS else values[name]) for name in columns]
+        )
 
 
 def flat(row: dict) -> dict:
-    """A row without inner tables and lists: {"charged": {"grant": 1}} becomes {"charged_grant": 1}."""
+    """A row without inner tables and lists: {"charged": {"grant": 1}} becomes {"charged_grant".
+
+    1}.
+    """
     flattened = {}
     for name, value in row.items():
         if isinstance(value, dict):
@@ -84,4 +97,7 @@ def _plain(value: object) -> str:
     """A value as text that cannot steer a terminal."""
     words = {None: "-", True: "yes", False: "no"}
     text = words[value] if value is None or isinstance(value, bool) else str(value)
-    return "".join(letter if letter.isprintable() or letter == "\n" else "\N{REPLACEMENT CHARACTER}" for letter in text)
+    return "".join(
+        letter if letter.isprintable() or letter == "\n" else "\N{REPLACEMENT CHARACTER}"
+        for letter in text
+    )

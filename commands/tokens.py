@@ -7,28 +7,63 @@ from members import accounts, tokens
 
 token = given.Topic("token", help="API tokens: add, list, revoke.")
 
-LISTED = ("id", "name", "hint", "models", "rpm", "expires_at", "revoked_at", "last_used_at", "calls")
+LISTED = (
+    "id",
+    "name",
+    "hint",
+    "models",
+    "rpm",
+    "expires_at",
+    "revoked_at",
+    "last_used_at",
+    "calls",
+)
 
 
 @token.command()
 @click.argument("member", metavar="USER", type=given.MEMBER)
 @click.argument("name")
-@click.option("--model", "models", multiple=True, metavar="M", help="May ask this model; several times for several.")
-@click.option("--rpm", type=given.COUNT, metavar="N", help="Requests a minute, if fewer than the plan's.")
+@click.option(
+    "--model",
+    "models",
+    multiple=True,
+    metavar="M",
+    help="May ask this model; several times for several.",
+)
+@click.option(
+    "--rpm", type=given.COUNT, metavar="N", help="Requests a minute, if fewer than the plan's."
+)
 @click.option("--tpm", type=given.COUNT, metavar="N", help="LLM tokens a minute.")
 @click.option("--calls-at-once", type=given.COUNT, metavar="N", help="Calls at the same time.")
 @click.option("--cap-day", type=given.MONEY, help="What it may spend in a day.")
 @click.option("--cap-month", type=given.MONEY, help="What it may spend in a month.")
-@click.option("--address", "addresses", multiple=True, metavar="A", help="May be used from this address or network.")
-@click.option("--expires", "expires_at", type=given.FUTURE, help="30d, or the last day: 2027-01-31.")
+@click.option(
+    "--address",
+    "addresses",
+    multiple=True,
+    metavar="A",
+    help="May be used from this address or network.",
+)
+@click.option(
+    "--expires", "expires_at", type=given.FUTURE, help="30d, or the last day: 2027-01-31."
+)
 @shown.json_option
-def add(member: accounts.Member, name: str, models: tuple, addresses: tuple, as_json: bool, **limits) -> None:
+def add(
+    member: accounts.Member, name: str, models: tuple, addresses: tuple, as_json: bool, **limits
+) -> None:
     """Make a token called NAME for USER, and print it. It is never shown again."""
     relay = given.relay()
     if unknown := set(models) - {each.id for each in relay.settings.models}:
         raise click.ClickException(f"there is no model {sorted(unknown)[0]!r}")
-    token_id, raw = tokens.mint(relay.db, member.id, name, models=list(models), addresses=list(addresses),
-                                tokens_max=relay.settings.accounts.tokens_max, **limits)
+    token_id, raw = tokens.mint(
+        relay.db,
+        member.id,
+        name,
+        models=list(models),
+        addresses=list(addresses),
+        tokens_max=relay.settings.accounts.tokens_max,
+        **limits,
+    )
     shown.one(as_json, {"id": token_id, "name": name, "token": raw}, raw)
 
 
@@ -38,8 +73,10 @@ def add(member: accounts.Member, name: str, models: tuple, addresses: tuple, as_
 def list_tokens(member: accounts.Member, as_json: bool) -> None:
     """List the tokens of USER, newest first."""
     times = ("expires_at", "revoked_at", "last_used_at")
-    rows = ({name: shown.when(row[name]) if name in times else row[name] for name in LISTED}
-            for row in tokens.tokens(given.relay().db, member.id))
+    rows = (
+        {name: shown.when(row[name]) if name in times else row[name] for name in LISTED}
+        for row in tokens.tokens(given.relay().db, member.id)
+    )
     shown.listing(as_json, rows, f"{member.name} has no tokens.")
 
 

@@ -17,9 +17,14 @@ user = given.Topic("user", help="Members: add, list, disable, give a plan.")
 @shown.json_option
 def add(name: str, admin: bool, password: str | None, as_json: bool) -> None:
     """Add the member NAME."""
-    member = accounts.add(given.relay().db, name, given.password(password), role="admin" if admin else "member")
-    shown.one(as_json, {"id": member.id, "name": member.name, "role": member.role},
-              f"{member.name} is a member now{' and an administrator' if admin else ''}.")
+    member = accounts.add(
+        given.relay().db, name, given.password(password), role="admin" if admin else "member"
+    )
+    shown.one(
+        as_json,
+        {"id": member.id, "name": member.name, "role": member.role},
+        f"{member.name} is a member now{' and an administrator' if admin else ''}.",
+    )
 
 
 @user.command("list")
@@ -33,8 +38,14 @@ def _members():
     relay, after = given.relay(), 0
     while page := accounts.members(relay.db, after=after):
         for each in page:
-            yield {"id": each.id, "name": each.name, "role": each.role, "plan": plan_of(each),
-                   "disabled": each.disabled, "created_at": shown.when(each.created_at)}
+            yield {
+                "id": each.id,
+                "name": each.name,
+                "role": each.role,
+                "plan": plan_of(each),
+                "disabled": each.disabled,
+                "created_at": shown.when(each.created_at),
+            }
         after = page[-1].id
 
 
@@ -80,18 +91,30 @@ def password(member: accounts.Member, password: str | None, as_json: bool) -> No
 def role(member: accounts.Member, role: str, as_json: bool) -> None:
     """Make NAME an administrator (admin) or not (member)."""
     accounts.set_role(given.relay().db, member.id, role)
-    shown.one(as_json, {"name": member.name, "role": role},
-              f"{member.name} is {'an administrator' if role == 'admin' else 'a member'}.")
+    shown.one(
+        as_json,
+        {"name": member.name, "role": role},
+        f"{member.name} is {'an administrator' if role == 'admin' else 'a member'}.",
+    )
 
 
 @user.command()
 @click.argument("member", metavar="NAME", type=given.MEMBER)
 @click.argument("plan")
-@click.option("--days", type=click.IntRange(1, 36500), help="How long; else as long as the plan says.")
+@click.option(
+    "--days", type=click.IntRange(1, 36500), help="How long; else as long as the plan says."
+)
 @click.option("--renew", is_flag=True, help="Let each period be followed by another: an allowance.")
 @given.key_option
 @shown.json_option
-def plan(member: accounts.Member, plan: str, days: int | None, renew: bool, key: str | None, as_json: bool) -> None:
+def plan(
+    member: accounts.Member,
+    plan: str,
+    days: int | None,
+    renew: bool,
+    key: str | None,
+    as_json: bool,
+) -> None:
     """Give NAME the plan PLAN without payment. `free` ends all plans that NAME has."""
     relay = given.relay()
     if plan == "free":
@@ -100,9 +123,21 @@ def plan(member: accounts.Member, plan: str, days: int | None, renew: bool, key:
         return
     terms = relay.settings.plans.get(plan)
     if terms is None:
-        raise click.ClickException(f"there is no plan {plan!r}; there are {', '.join(relay.settings.plans)}")
-    done = plans.give_plan(relay.db, member.id, plan, quota=billing.nano(terms.quota), days=days or terms.days,
-                           renew=renew, key=key)
+        raise click.ClickException(
+            f"there is no plan {plan!r}; there are {', '.join(relay.settings.plans)}"
+        )
+    done = plans.give_plan(
+        relay.db,
+        member.id,
+        plan,
+        quota=billing.nano(terms.quota),
+        days=days or terms.days,
+        renew=renew,
+        key=key,
+    )
     until = shown.when(done["ends_at"])
-    shown.one(as_json, {"name": member.name, "plan": plan, "ends_at": until, "renew": renew},
-              f"{member.name} has the plan {plan} until {until}{', renewed' if renew else ''}.")
+    shown.one(
+        as_json,
+        {"name": member.name, "plan": plan, "ends_at": until, "renew": renew},
+        f"{member.name} has the plan {plan} until {until}{', renewed' if renew else ''}.",
+    )

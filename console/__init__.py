@@ -1,7 +1,8 @@
 """The browser console: pages for visitors, members and administrators.
 
-This file puts the page groups on the application and owns what all pages share: security headers, the choice
-of language and theme, the template context, and pages for errors. The API under /api and /v1 answers for itself.
+This file puts the page groups on the application and owns what all pages share: security headers,
+the choice of language and theme, the template context, and pages for errors. The API under /api and
+/v1 answers for itself.
 """
 
 import hashlib
@@ -19,11 +20,16 @@ from db import StorageError
 THEMES = {"auto": _("Automatic"), "light": _("Light"), "dark": _("Dark")}
 THEME_COOKIE = "theme"
 YEAR_S = 365 * 24 * 3600
-POLICY = ("default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
-          "font-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'")
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+    "font-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
+)
 HEADERS = {
-    "Content-Security-Policy": POLICY, "X-Content-Type-Options": "nosniff", "X-Frame-Options": "DENY",
-    "Referrer-Policy": "same-origin", "Cross-Origin-Opener-Policy": "same-origin",
+    "Content-Security-Policy": POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=()",
 }
 SENTENCES = {
@@ -39,7 +45,10 @@ SENTENCES = {
 
 
 def register(app, settings) -> None:
-    """Puts the console on an application. `settings` are those in force at the start (cookies, secret key)."""
+    """Puts the console on an application.
+
+    `settings` are those in force at the start (cookies, secret key).
+    """
     from console import admin, public
     from console.docs import pages
     from console.member import account, invites, overview, playground, signin, tokens, usage, wallet
@@ -48,10 +57,25 @@ def register(app, settings) -> None:
     i18n.install(app)
     format.install(app)
     session.install(app, settings)
-    for group in (public, pages, signin, account, overview, tokens, usage, wallet, playground, invites, admin):
+    for group in (
+        public,
+        pages,
+        signin,
+        account,
+        overview,
+        tokens,
+        usage,
+        wallet,
+        playground,
+        invites,
+        admin,
+    ):
         app.register_blueprint(group.pages)
-    app.jinja_env.globals.update(stacked_bars=charts.stacked_bars, lines=charts.lines,
-                                 field_attributes=forms.field_attributes)
+    app.jinja_env.globals.update(
+        stacked_bars=charts.stacked_bars,
+        lines=charts.lines,
+        field_attributes=forms.field_attributes,
+    )
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
     app.context_processor(template_context)
     app.after_request(finish)
@@ -68,7 +92,8 @@ def theme() -> str:
 def here(**changes) -> str:
     """This page's address with other GET parameters (None takes one out).
 
-    An address that only takes forms stands for the page above it: /console/wallet/redeem for /console/wallet.
+    An address that only takes forms stands for the page above it: /console/wallet/redeem for
+    /console/wallet.
     """
     rule = request.url_rule
     if rule is None or "GET" not in rule.methods:
@@ -80,7 +105,10 @@ def here(**changes) -> str:
 
 
 def _page_above(path: str) -> tuple[str, dict]:
-    """The nearest page above an address: its endpoint and what its address holds. The front page above all."""
+    """The nearest page above an address: its endpoint and what its address holds.
+
+    The front page above all.
+    """
     addresses = current_app.url_map.bind("")
     while path := path.rpartition("/")[0]:
         try:
@@ -96,7 +124,10 @@ def _fingerprint(path: Path, _changed_at: float) -> str:
 
 
 def asset(name: str) -> str:
-    """The address of a static file, with its fingerprint: browsers keep it for ever and see a change at once."""
+    """The address of a static file, with its fingerprint.
+
+    Browsers keep it for ever and see a change at once.
+    """
     path = Path(current_app.static_folder) / name
     return url_for("static", filename=name, v=_fingerprint(path, path.stat().st_mtime))
 
@@ -105,16 +136,27 @@ def template_context() -> dict:
     """What every template may use."""
     state = context.state()
     return {
-        "asset": asset, "here": here, "member": context.member(), "site": state.settings.site,
-        "site_url": context.site_url(), "api_base": context.api_base(), "demo": state.catalog.demo,
-        "language": i18n.language(), "languages": i18n.LANGUAGES, "theme": theme(), "themes": THEMES,
+        "asset": asset,
+        "here": here,
+        "member": context.member(),
+        "site": state.settings.site,
+        "site_url": context.site_url(),
+        "api_base": context.api_base(),
+        "demo": state.catalog.demo,
+        "language": i18n.language(),
+        "languages": i18n.LANGUAGES,
+        "theme": theme(),
+        "themes": THEMES,
         "has_page": lambda endpoint: endpoint in current_app.view_functions,
         "registration": state.settings.accounts.registration,
     }
 
 
 def finish(response):
-    """Security headers on every answer that is not the API's; remembers a choice of language or theme."""
+    """Security headers on every answer that is not the API's.
+
+    Remembers a choice of language or theme.
+    """
     if context.is_api(request.path):
         return response
     for name, value in HEADERS.items():
@@ -126,22 +168,38 @@ def finish(response):
         keep = f"public, max-age={YEAR_S}, immutable" if "v" in request.args else "no-cache"
         response.headers["Cache-Control"] = keep
         return response
-    response.headers.setdefault("Cache-Control", "no-store" if context.member() else "private, no-cache")
+    response.headers.setdefault(
+        "Cache-Control", "no-store" if context.member() else "private, no-cache"
+    )
     response.vary.update(("Cookie", "Accept-Language"))
-    for name, choices, cookie in (("lang", i18n.LANGUAGES, i18n.COOKIE), ("theme", THEMES, THEME_COOKIE)):
+    for name, choices, cookie in (
+        ("lang", i18n.LANGUAGES, i18n.COOKIE),
+        ("theme", THEMES, THEME_COOKIE),
+    ):
         if request.args.get(name) in choices:
-            response.set_cookie(cookie, request.args[name], max_age=YEAR_S, samesite="Lax", secure=https,
-                                httponly=True)
+            response.set_cookie(
+                cookie,
+                request.args[name],
+                max_age=YEAR_S,
+                samesite="Lax",
+                secure=https,
+                httponly=True,
+            )
     return response
 
 
 def error_page(error: HTTPException):
-    """A page with a sentence and a way back. API addresses keep Werkzeug's answer unless the relay has its own."""
+    """A page with a sentence and a way back.
+
+    API addresses keep Werkzeug's answer unless the relay has its own.
+    """
     if context.is_api(request.path) or error.code is None or error.code < 400:
         return error
     sentence = SENTENCES.get(error.code, SENTENCES[500 if error.code >= 500 else 400])
     if error.code >= 500 and "_login_user" not in g:
-        g._login_user = session.login.anonymous_user()      # whoever it is: the page must not fail at asking again
+        g._login_user = (
+            session.login.anonymous_user()
+        )  # whoever it is: the page must not fail at asking again
     page = render_template("error.html", code=error.code, sentence=sentence)
     response = current_app.make_response((page, error.code))
     for name, value in error.get_headers(request.environ):

@@ -10,7 +10,10 @@ from relay.catalog import PATHS
 
 
 def state():
-    """The relay's parts (`settings`, `catalog`, `db`, `gate`). Read it anew at each request: a reload swaps them."""
+    """The relay's parts (`settings`, `catalog`, `db`, `gate`).
+
+    Read it anew at each request: a reload swaps them.
+    """
     return current_app.extensions["relay"]
 
 
@@ -20,7 +23,8 @@ def site():
 
 
 def site_url() -> str:
-    """This site's address without a slash at its end, from the settings and never from the Host header."""
+    """This site's address without a slash at its end, from the settings and never from the Host
+    header."""
     return site().public_url.rstrip("/")
 
 
@@ -37,5 +41,5 @@ def member():
 def is_api(path: str) -> bool:
     """Whether a path speaks JSON to programs: such answers are the relay's, errors included."""
     if path in ("/api", "/v1", "/healthz", "/readyz", "/metrics", *PATHS.values()):
-        return True                        # PATHS: where programs ask whose base address lacks its end
+        return True  # PATHS: where programs ask whose base address lacks its end
     return path.startswith(("/api/", "/v1/", "/dashboard/"))

@@ -1,7 +1,7 @@
 """Pages for everybody: the front page, the model plaza, a page per model, the calculator.
 
-Refuses to compute a price or a charge: prices come from the catalogue, charges from `billing.split`, so that what
-is shown here is what the ledger does.
+Refuses to compute a price or a charge: prices come from the catalogue, charges from
+`billing.split`, so that what is shown here is what the ledger does.
 """
 
 import time
@@ -22,13 +22,23 @@ SORTS = ("name", "input", "output")
 FRONT_MODELS = 6
 LLM_TOKENS_MAX = 10_000_000
 MONEY_MAX = 1_000_000
-DAYS = {"mon": _l("Mon"), "tue": _l("Tue"), "wed": _l("Wed"), "thu": _l("Thu"), "fri": _l("Fri"), "sat": _l("Sat"),
-        "sun": _l("Sun")}
+DAYS = {
+    "mon": _l("Mon"),
+    "tue": _l("Tue"),
+    "wed": _l("Wed"),
+    "thu": _l("Thu"),
+    "fri": _l("Fri"),
+    "sat": _l("Sat"),
+    "sun": _l("Sun"),
+}
 
 
 @dataclass(frozen=True)
 class Offer:
-    """What a plan's members pay for a model: always, and in peak hours where those cost something else."""
+    """What a plan's members pay for a model.
+
+    Always, and in peak hours where those cost something else.
+    """
 
     plan: str
     title: str
@@ -37,9 +47,14 @@ class Offer:
 
 
 def plans() -> dict[str, str]:
-    """The plans that differ in price: the list price first, then each discount, cheaper ones later. Name -> title."""
+    """The plans that differ in price: the list price first, then each discount, cheaper ones later.
+
+    Name -> title.
+    """
     known = state().settings.plans
-    cheaper = sorted((name for name in known if known[name].discount < 1), key=lambda n: -known[n].discount)
+    cheaper = sorted(
+        (name for name in known if known[name].discount < 1), key=lambda n: -known[n].discount
+    )
     return {"free": _("List price")} | {name: plan_title(name) for name in cheaper}
 
 
@@ -77,7 +92,9 @@ def place(model, token: str = snippets.TOKEN) -> snippets.SitePlace:
     """What fills the snippets in for a model (None: a stand-in name)."""
     if model is None:
         return snippets.SitePlace(site_url(), site().name, "MODEL_ID", token=token)
-    return snippets.SitePlace(site_url(), site().name, model.id, model.context, model.output_max, token)
+    return snippets.SitePlace(
+        site_url(), site().name, model.id, model.context, model.output_max, token
+    )
 
 
 def filled(chosen, at: snippets.SitePlace) -> list[tuple[snippets.Snippet, str]]:
@@ -86,10 +103,20 @@ def filled(chosen, at: snippets.SitePlace) -> list[tuple[snippets.Snippet, str]]
 
 
 def ready(at: snippets.SitePlace) -> list[tuple[snippets.ToolGuide, list, list, list]]:
-    """Every tool, filled in: (tool, [(snippet, text)], [(name, link)], [(label, value)] where it has only a form)."""
+    """Every tool, filled in.
+
+    (tool, [(snippet, text)], [(name, link)], [(label, value)] where it has only a form).
+    """
     asked = [("Base URL", at.base_url), ("API Key", at.token), ("Model", at.model)]
-    return [(tool, filled(tool.snippets, at), filled_links(tool, at), [] if tool.snippets or tool.links else asked)
-            for tool in snippets.TOOLS]
+    return [
+        (
+            tool,
+            filled(tool.snippets, at),
+            filled_links(tool, at),
+            [] if tool.snippets or tool.links else asked,
+        )
+        for tool in snippets.TOOLS
+    ]
 
 
 def filled_links(tool: snippets.ToolGuide, at: snippets.SitePlace) -> list[tuple[str, str]]:
@@ -103,8 +130,14 @@ def front():
     model = picked_model()
     samples = filled((snippets.CURL, *snippets.SAMPLES[1:3]), place(model))
     shown = sorted(state().catalog.models.values(), key=lambda m: not m.available)[:FRONT_MODELS]
-    return render_template("public/front.html", samples=samples, model=model, tools=snippets.TOOLS,
-                           shown=[(m, offers(m)) for m in shown], models_count=len(state().catalog.models))
+    return render_template(
+        "public/front.html",
+        samples=samples,
+        model=model,
+        tools=snippets.TOOLS,
+        shown=[(m, offers(m)) for m in shown],
+        models_count=len(state().catalog.models),
+    )
 
 
 @pages.get("/models")
@@ -116,12 +149,21 @@ def plaza():
     found = [m for m in listed if _matches(m, wish.casefold()) and provider in ("", m.provider)]
     found.sort(key=_sorting(sort))
     providers = [(name, name) for name in sorted({m.provider for m in listed})]
-    return render_template("public/plaza.html", found=[(m, offers(m)) for m in found], total=len(listed),
-                           providers=providers, q=wish, provider=provider, sort=sort)
+    return render_template(
+        "public/plaza.html",
+        found=[(m, offers(m)) for m in found],
+        total=len(listed),
+        providers=providers,
+        q=wish,
+        provider=provider,
+        sort=sort,
+    )
 
 
 def _matches(model, wish: str) -> bool:
-    return all(word in f"{model.id} {model.title} {model.provider}".casefold() for word in wish.split())
+    return all(
+        word in f"{model.id} {model.title} {model.provider}".casefold() for word in wish.split()
+    )
 
 
 def _sorting(sort: str):
@@ -135,14 +177,22 @@ def model(model_id: str):
     """One model: limits, prices, a sample."""
     found = state().catalog.models.get(model_id) or abort(404)
     chosen = snippets.SAMPLES if found.kind == "chat" else (snippets.EMBEDDINGS,)
-    return render_template("public/model.html", model=found, offers=offers(found),
-                           peak_hours=peak_text(found) if found.peak else "", samples=filled(chosen, place(found)),
-                           tools=snippets.TOOLS)
+    return render_template(
+        "public/model.html",
+        model=found,
+        offers=offers(found),
+        peak_hours=peak_text(found) if found.peak else "",
+        samples=filled(chosen, place(found)),
+        tools=snippets.TOOLS,
+    )
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One number typed into the calculator: what was typed, the value used, the mistake if there is one."""
+    """One number typed into the calculator.
+
+    What was typed, the value used, the mistake if there is one.
+    """
 
     typed: str
     value: int
@@ -164,7 +214,9 @@ def _money(name: str, default: str) -> Entry:
         if not 0 <= amount <= billing.nano(MONEY_MAX):
             raise ValueError(typed)
     except (ValueError, ArithmeticError):
-        return Entry(typed, 0, _("An amount from 0 to %(most)s, such as 10.00.", most=f"{MONEY_MAX:,}"))
+        return Entry(
+            typed, 0, _("An amount from 0 to %(most)s, such as 10.00.", most=f"{MONEY_MAX:,}")
+        )
     return Entry(typed, amount)
 
 
@@ -174,10 +226,20 @@ def calculator():
     model = state().catalog.models.get(request.args.get("model", "")) or picked_model()
     if model is None:
         return render_template("public/calculator.html", model=None)
-    counts = {"input": _count("input", 3000), "cached": _count("cached", 0), "output": _count("output", 800)}
-    pockets = {"grant": _count("grant", 0), "quota": _money("quota", "0"), "wallet": _money("wallet", "10.00")}
+    counts = {
+        "input": _count("input", 3000),
+        "cached": _count("cached", 0),
+        "output": _count("output", 800),
+    }
+    pockets = {
+        "grant": _count("grant", 0),
+        "quota": _money("quota", "0"),
+        "wallet": _money("wallet", "10.00"),
+    }
     if counts["cached"].value > counts["input"].value:
-        counts["cached"] = Entry(counts["cached"].typed, 0, _("Not more than the input: it is a part of it."))
+        counts["cached"] = Entry(
+            counts["cached"].typed, 0, _("Not more than the input: it is a part of it.")
+        )
     plan = request.args.get("plan") if request.args.get("plan") in plans() else "free"
     mistaken = any(e.error for e in (*counts.values(), *pockets.values()))
     usage = Usage(*(counts[name].value for name in ("input", "cached", "output")))
@@ -186,21 +248,39 @@ def calculator():
     at_peak = prices.peak is not None and request.args.get("peak") == "yes"
     price = prices.peak if at_peak else prices.price
     return render_template(
-        "public/calculator.html", model=model, plan=plan, plans=plans(), counts=counts, pockets=pockets,
-        at_peak=at_peak, has_peak=prices.peak is not None, mistaken=mistaken,
+        "public/calculator.html",
+        model=model,
+        plan=plan,
+        plans=plans(),
+        counts=counts,
+        pockets=pockets,
+        at_peak=at_peak,
+        has_peak=prices.peak is not None,
+        mistaken=mistaken,
         sum=None if mistaken else bill(usage, price, held),
-        models=sorted(state().catalog.models.values(), key=lambda m: m.title.casefold()))
+        models=sorted(state().catalog.models.values(), key=lambda m: m.title.casefold()),
+    )
 
 
 def bill(usage: Usage, price: Price, held: Pockets) -> dict:
-    """A call's price line by line and what each pocket pays: `lines` of (kind, LLM tokens, price, cost), `paid`."""
+    """A call's price line by line and what each pocket pays.
+
+    `lines` of (kind, LLM tokens, price, cost), `paid`.
+    """
     at = price.at(usage.input_tokens)
-    lines = [("input", usage.input_tokens - usage.cached_tokens, at.input), ("cached", usage.cached_tokens, at.cached),
-             ("output", usage.output_tokens, at.output)]
+    lines = [
+        ("input", usage.input_tokens - usage.cached_tokens, at.input),
+        ("cached", usage.cached_tokens, at.cached),
+        ("output", usage.output_tokens, at.output),
+    ]
     paid = billing.split(usage, at, held)
     return {
-        "lines": [(kind, n, each, n * each) for kind, n, each in lines], "cost": at.cost(usage), "paid": paid,
-        "charged": paid.quota + paid.wallet, "wallet_after": held.wallet - paid.wallet, "free": at.free,
+        "lines": [(kind, n, each, n * each) for kind, n, each in lines],
+        "cost": at.cost(usage),
+        "paid": paid,
+        "charged": paid.quota + paid.wallet,
+        "wallet_after": held.wallet - paid.wallet,
+        "free": at.free,
         "refused": paid.wallet > 0 and paid.wallet > held.wallet,
     }
 
@@ -210,7 +290,7 @@ def plan_title(name: str) -> str:
     """What people call a plan."""
     plan = state().settings.plans.get(name)
     if plan is not None and plan.title:
-        return _(plan.title)                        # "Free" has a translation; other titles answer themselves
+        return _(plan.title)  # "Free" has a translation; other titles answer themselves
     return _("Free") if name == "free" else name
 
 

@@ -1,7 +1,8 @@
-"""Who is signed in, and what keeps a session safe: cookie flags, the secret key, CSRF, safe ways back.
+"""Who is signed in, and what keeps a session safe: cookie flags, the secret key, CSRF, safe ways
+back.
 
-Owns Flask-Login's manager and Flask-WTF's CSRF protection. Refuses to know passwords: the sign-in pages look
-members up and give `login` its `user_loader`.
+Owns Flask-Login's manager and Flask-WTF's CSRF protection. Refuses to know passwords: the sign-in
+pages look members up and give `login` its `user_loader`.
 """
 
 import os
@@ -19,11 +20,11 @@ from console.context import is_api, member
 from console.ui.i18n import lazy_gettext
 
 login = LoginManager()
-login.session_protection = "basic"                  # "strong" would sign out whoever changes networks
+login.session_protection = "basic"  # "strong" would sign out whoever changes networks
 login.login_view = "signin.login"
 login.login_message = lazy_gettext("Sign in to see this page.")
 login.login_message_category = "info"
-login.user_loader(lambda _key: None)                # nobody, until the sign-in pages say who
+login.user_loader(lambda _key: None)  # nobody, until the sign-in pages say who
 csrf = CSRFProtect()
 
 KEY_BYTES = 32
@@ -38,7 +39,10 @@ class PageSessions(SecureCookieSessionInterface):
 
 
 def secret_key(beside: str | os.PathLike) -> bytes:
-    """The key that signs sessions: made once, kept beside the database, readable by its owner alone."""
+    """The key that signs sessions.
+
+    Made once, kept beside the database, readable by its owner alone.
+    """
     path = Path(beside).resolve().parent / "secret.key"
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -55,14 +59,21 @@ def secret_key(beside: str | os.PathLike) -> bytes:
 
 
 def install(app, settings) -> None:
-    """Session cookies, CSRF for everything that is not the API, and Flask-Login. `settings` are those of the start."""
+    """Session cookies, CSRF for everything that is not the API, and Flask-Login.
+
+    `settings` are those of the start.
+    """
     https = settings.site.public_url.startswith("https://")
     app.secret_key = app.secret_key or secret_key(settings.database.path)
     app.config.update(
         SESSION_COOKIE_NAME="__Host-session" if https else "session",
-        SESSION_COOKIE_SECURE=https, SESSION_COOKIE_HTTPONLY=True, SESSION_COOKIE_SAMESITE="Lax",
-        PERMANENT_SESSION_LIFETIME=DAYS_14_S, WTF_CSRF_CHECK_DEFAULT=False, WTF_CSRF_TIME_LIMIT=None,
-        WTF_CSRF_SSL_STRICT=False,                  # behind a proxy the Referer's host is the proxy's business
+        SESSION_COOKIE_SECURE=https,
+        SESSION_COOKIE_HTTPONLY=True,
+        SESSION_COOKIE_SAMESITE="Lax",
+        PERMANENT_SESSION_LIFETIME=DAYS_14_S,
+        WTF_CSRF_CHECK_DEFAULT=False,
+        WTF_CSRF_TIME_LIMIT=None,
+        WTF_CSRF_SSL_STRICT=False,  # behind a proxy the Referer's host is the proxy's business
     )
     app.session_interface = PageSessions()
     csrf.init_app(app)
@@ -71,7 +82,10 @@ def install(app, settings) -> None:
 
 
 def protect() -> None:
-    """Refuses a changing request that did not come from our own form. The API takes no cookies and needs none."""
+    """Refuses a changing request that did not come from our own form.
+
+    The API takes no cookies and needs none.
+    """
     if request.method in ("GET", "HEAD", "OPTIONS") or is_api(request.path) or not request.endpoint:
         return
     if request.headers.get("Sec-Fetch-Site", "same-origin") not in ("same-origin", "none"):
@@ -81,24 +95,31 @@ def protect() -> None:
 
 def members_only(view):
     """A page for members: others are asked to sign in first and then brought here."""
+
     @wraps(view)
     def page(*args, **kwargs):
         return view(*args, **kwargs) if member() else login.unauthorized()
+
     return page
 
 
 def administrators_only(view):
     """A page for administrators. For everybody else it does not exist."""
+
     @wraps(view)
     def page(*args, **kwargs):
         if not member():
             return login.unauthorized()
         return view(*args, **kwargs) if member().role == "admin" else abort(404)
+
     return page
 
 
 def safe_way_back(wish: str | None, otherwise: str) -> str:
-    """Where to go after signing in: a path on this site, never another host (`//evil`, `/\\evil`, `https:evil`)."""
+    """Where to go after signing in.
+
+    A path on this site, never another host (`//evil`, `/\\evil`, `https:evil`).
+    """
     if not wish or not wish.startswith("/") or wish[1:2] in ("/", "\\"):
         return otherwise
     if any(ord(letter) < 33 or letter == "\\" for letter in wish) or len(wish) > 2000:

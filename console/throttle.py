@@ -1,6 +1,7 @@
 """How often something may be tried: sign-ins, codes, exports.
 
-Owns the counting of attempts, in the limiter that the gate uses too. Each attempt is counted before it is made.
+Owns the counting of attempts, in the limiter that the gate uses too. Each attempt is counted before
+it is made.
 """
 
 import time
@@ -17,11 +18,16 @@ _item = cache(parse)
 
 
 def wait_s(rate: str, *keys) -> int | None:
-    """Count an attempt under these keys. None if it may be made, else the seconds to wait. `rate`: "5 per minute"."""
+    """Count an attempt under these keys. None if it may be made, else the seconds to wait.
+
+    `rate`: "5 per minute".
+    """
     item, names = _item(rate), [str(key) for key in keys]
     if state().limiter.hit(item, *names):
         return None
-    return max(1, int(state().limiter.get_window_stats(item, *names).reset_time - time.time() + 0.999))
+    return max(
+        1, int(state().limiter.get_window_stats(item, *names).reset_time - time.time() + 0.999)
+    )
 
 
 def forget(rate: str, *keys) -> None:
@@ -38,7 +44,10 @@ def refuse_over(rate: str, *keys) -> None:
 
 
 def address() -> str:
-    """Whom attempts are counted against before anybody is known; of IPv6 the network, for that is what one has."""
+    """Whom attempts are counted against before anybody is known.
+
+    Of IPv6 the network, for that is what one has.
+    """
     try:
         found = ip_address(request.remote_addr or "")
     except ValueError:

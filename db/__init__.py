@@ -1,7 +1,7 @@
 """The only door to the disk: connections, the schema's version, and copies of the file.
 
-Everything that writes goes through `Database.write` (how, is writer.py's). This module refuses to know what the tables
-mean: where a copy must be judged by the ledger, the judge is handed in.
+Everything that writes goes through `Database.write` (how, is writer.py's). This module refuses to
+know what the tables mean: where a copy must be judged by the ledger, the judge is handed in.
 """
 
 import glob
@@ -20,52 +20,77 @@ from urllib.parse import quote
 
 try:
     from pysqlite3 import dbapi2 as sqlite3
-except ImportError:                                # no wheel for this machine: the standard library's
+except ImportError:  # no wheel for this machine: the standard library's
     import sqlite3
 
 from db import lock
 from db.lock import serving_pid
 from db.writer import DatabaseError, DirectWriter, GroupWriter, StorageError, Unusable, is_damage
 
-__all__ = ["Database", "DatabaseError", "Error", "IntegrityError", "Row", "StorageError", "Unusable", "restore",
-           "serving_pid"]
+__all__ = [
+    "Database",
+    "DatabaseError",
+    "Error",
+    "IntegrityError",
+    "Row",
+    "StorageError",
+    "Unusable",
+    "restore",
+    "serving_pid",
+]
 
 log = logging.getLogger("db")
 
-APPLICATION_ID = 0x50494E47                        # "PING", in the file's header
-MIGRATIONS: tuple[Callable, ...] = ()              # the n-th takes a connection from version n to n + 1
+APPLICATION_ID = 0x50494E47  # "PING", in the file's header
+MIGRATIONS: tuple[Callable, ...] = ()  # the n-th takes a connection from version n to n + 1
 SCHEMA = Path(__file__).resolve().parent.parent / "models.sql"
-SAFE_SQLITE = (3, 51, 3)                           # older ones can lose a commit in WAL mode (sqlite.org/wal.html)
-BUSY_MS = 15_000                                   # patience with another process that writes
-BUSY_PAUSE_S = 0.01                                # between two tries where SQLite does not wait by itself
-SHARED_READERS = 4                                 # connections for reads of one row
-LEFT_S = 86_400                                    # a draft that nobody wrote to for so long is nobody's
-LOOK_S = 0.5                                       # how long a look at the free space counts
-RESERVE_BYTES_MAX = 32 << 20                       # kept free for the ends of calls that have begun, or 5 % if less
+SAFE_SQLITE = (3, 51, 3)  # older ones can lose a commit in WAL mode (sqlite.org/wal.html)
+BUSY_MS = 15_000  # patience with another process that writes
+BUSY_PAUSE_S = 0.01  # between two tries where SQLite does not wait by itself
+SHARED_READERS = 4  # connections for reads of one row
+LEFT_S = 86_400  # a draft that nobody wrote to for so long is nobody's
+LOOK_S = 0.5  # how long a look at the free space counts
+RESERVE_BYTES_MAX = 32 << 20  # kept free for the ends of calls that have begun, or 5 % if less
 NEARLY_FULL = "the disk is nearly full"
 MOVED = "the file was removed or replaced while it is in use: put it back, or restore a backup and start again"
-BESIDE = ("", "-wal", "-shm", "-journal", ".lock")         # what belongs to a database file, by the end of its name
+BESIDE = (
+    "",
+    "-wal",
+    "-shm",
+    "-journal",
+    ".lock",
+)  # what belongs to a database file, by the end of its name
 PRAGMAS = {
-    "rw": ("synchronous = FULL", "foreign_keys = ON", "recursive_triggers = ON", "temp_store = MEMORY",
-           "cache_size = -8000", "journal_size_limit = 67108864"),
+    "rw": (
+        "synchronous = FULL",
+        "foreign_keys = ON",
+        "recursive_triggers = ON",
+        "temp_store = MEMORY",
+        "cache_size = -8000",
+        "journal_size_limit = 67108864",
+    ),
     "ro": ("query_only = ON", "cache_size = -512"),
 }
 
 Row = sqlite3.Row
-Error = sqlite3.Error                              # what a read may raise
-IntegrityError = sqlite3.IntegrityError            # a law of the schema was broken
+Error = sqlite3.Error  # what a read may raise
+IntegrityError = sqlite3.IntegrityError  # a law of the schema was broken
 
 
 class Database:
-    """One file. `writer=True` is the server's way (a writer thread), False a command's (it writes directly).
+    """One file. `writer=True` is the server's way (a writer thread), False a command's (it writes
+    directly).
 
-    Opening makes the file if there is none, and brings an older schema up to date. Raises Unusable, StorageError.
+    Opening makes the file if there is none, and brings an older schema up to date. Raises Unusable,
+    StorageError.
     """
 
     def __init__(self, path: str | Path, writer: bool = True):
         self.path = Path(path)
         self._local = threading.local()
-        self._readers: weakref.WeakSet = weakref.WeakSet()      # one whose thread ends goes, and is closed
+        self._readers: weakref.WeakSet = (
+            weakref.WeakSet()
+        )  # one whose thread ends goes, and is closed
         self._lock_file = None
         self._looked_at = -LOOK_S
         with _said(f"{self.path} cannot be opened"):
@@ -74,12 +99,19 @@ class Database:
             conn = connect(self.path)
             migrate(conn, self.path)
         if writer and sqlite3.sqlite_version_info < SAFE_SQLITE:
-            log.warning("SQLite %s is older than 3.51.3, which mended a rare loss of commits; "
-                        "install pysqlite3 where it has a wheel", sqlite3.sqlite_version)
+            log.warning(
+                "SQLite %s is older than 3.51.3, which mended a rare loss of commits; "
+                "install pysqlite3 where it has a wheel",
+                sqlite3.sqlite_version,
+            )
         with _said(f"{self.path} cannot be read"):
-            self._shared = [(connect(self.path, "ro"), threading.Lock())
-                            for _ in range(SHARED_READERS if writer else 1)]
-        self._writer = GroupWriter(conn, lambda: connect(self.path)) if writer else DirectWriter(conn)
+            self._shared = [
+                (connect(self.path, "ro"), threading.Lock())
+                for _ in range(SHARED_READERS if writer else 1)
+            ]
+        self._writer = (
+            GroupWriter(conn, lambda: connect(self.path)) if writer else DirectWriter(conn)
+        )
 
     @classmethod
     def open_for_command(cls, path: str | Path) -> "Database":
@@ -87,7 +119,10 @@ class Database:
         return cls(path, writer=False)
 
     def read(self) -> sqlite3.Connection:
-        """This thread's reading connection. Fetch all rows at once: an open cursor keeps the WAL from shrinking."""
+        """This thread's reading connection.
+
+        Fetch all rows at once: an open cursor keeps the WAL from shrinking.
+        """
         conn = getattr(self._local, "conn", None)
         if conn is None:
             with _said(f"{self.path} cannot be read"):
@@ -98,8 +133,8 @@ class Database:
     def one(self, sql: str, values=()) -> sqlite3.Row | None:
         """The first row of a short query.
 
-        Threads take turns on a few shared connections: a hundred relaying threads with one each would hold ten
-        megabytes for the sake of a read of twenty microseconds.
+        Threads take turns on a few shared connections: a hundred relaying threads with one each
+        would hold ten megabytes for the sake of a read of twenty microseconds.
         """
         conn, turn = self._shared[threading.get_ident() // 4096 % len(self._shared)]
         with turn:
@@ -113,9 +148,11 @@ class Database:
         return self._writer.write(fn, args)
 
     def write_admitting(self, fn: Callable, *args):
-        """`write` for what begins something: refused while the disk is so full that its end might not fit.
+        """`write` for what begins something: refused while the disk is so full that its end might
+        not fit.
 
-        It is not synced by itself: what has begun ends with the process, and so with the machine. Its end is.
+        It is not synced by itself: what has begun ends with the process, and so with the machine.
+        Its end is.
         """
         now = time.monotonic()
         if now - self._looked_at > LOOK_S:
@@ -125,7 +162,8 @@ class Database:
         return self._writer.write(fn, args, synced=False)
 
     def tables(self):
-        """This thread's reading connection with the conveniences of sqlite-utils, loaded only when asked for."""
+        """This thread's reading connection with the conveniences of sqlite-utils, loaded only when
+        asked for."""
         from sqlite_utils import Database as Tables  # 15 MB that a relaying process need not hold
 
         return Tables(self.read(), recursive_triggers=False)
@@ -146,7 +184,8 @@ class Database:
         os.pwrite(self._lock_file, str(os.getpid()).encode(), 0)
 
     def backup(self, target: str | Path) -> None:
-        """Write a consistent, compact copy to `target`, whole or not at all, while others read and write."""
+        """Write a consistent, compact copy to `target`, whole or not at all, while others read and
+        write."""
         target = Path(target)
         if os.path.realpath(target) in {os.path.realpath(self.path) + end for end in BESIDE}:
             raise StorageError(f"{target} is the database itself")
@@ -179,8 +218,14 @@ class _Connection(sqlite3.Connection):
 
 def connect(path: str | Path, mode: str = "rw") -> sqlite3.Connection:
     """A connection with our settings: `rw`, or `ro`, which neither writes nor checkpoints."""
-    conn = sqlite3.connect(f"file:{quote(str(path))}?mode={mode}", uri=True, factory=_Connection,
-                           isolation_level=None, check_same_thread=False, timeout=BUSY_MS / 1000)
+    conn = sqlite3.connect(
+        f"file:{quote(str(path))}?mode={mode}",
+        uri=True,
+        factory=_Connection,
+        isolation_level=None,
+        check_same_thread=False,
+        timeout=BUSY_MS / 1000,
+    )
     try:
         if mode == "rw":
             _use_wal(conn)
@@ -194,7 +239,10 @@ def connect(path: str | Path, mode: str = "rw") -> sqlite3.Connection:
 
 
 def _use_wal(conn: sqlite3.Connection) -> None:
-    """Set the journal mode. While others do so with the same new file, SQLite refuses at once instead of waiting."""
+    """Set the journal mode.
+
+    While others do so with the same new file, SQLite refuses at once instead of waiting.
+    """
     end_at = time.monotonic() + BUSY_MS / 1000
     while True:
         try:
@@ -207,7 +255,10 @@ def _use_wal(conn: sqlite3.Connection) -> None:
 
 
 def migrate(conn: sqlite3.Connection, path: Path, keep: bool = True) -> None:
-    """Make the schema in an empty file, or bring an older one up to date; `keep` a copy of it beside the file."""
+    """Make the schema in an empty file, or bring an older one up to date.
+
+    `keep` a copy of it beside the file.
+    """
     version = version_of(conn, path)
     if version == len(MIGRATIONS) + 1:
         return
@@ -216,8 +267,8 @@ def migrate(conn: sqlite3.Connection, path: Path, keep: bool = True) -> None:
             vacuum_into(path, draft)
     conn.execute("BEGIN IMMEDIATE")
     try:
-        version = version_of(conn, path)           # another process may have been first
-        for step in MIGRATIONS[version - 1:] if version else (_create,):
+        version = version_of(conn, path)  # another process may have been first
+        for step in MIGRATIONS[version - 1 :] if version else (_create,):
             step(conn)
         conn.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
         conn.execute("COMMIT")
@@ -228,15 +279,21 @@ def migrate(conn: sqlite3.Connection, path: Path, keep: bool = True) -> None:
 
 
 def version_of(conn: sqlite3.Connection, path: Path) -> int:
-    """The version of the schema in the file; 0 if it is empty. Raises Unusable if it is not ours or too new."""
+    """The version of the schema in the file; 0 if it is empty.
+
+    Raises Unusable if it is not ours or too new.
+    """
     ours, version, objects = conn.execute(
         "SELECT a.application_id, v.user_version, (SELECT count(*) FROM sqlite_schema)"
-        " FROM pragma_application_id AS a, pragma_user_version AS v").fetchone()
+        " FROM pragma_application_id AS a, pragma_user_version AS v"
+    ).fetchone()
     if ours != APPLICATION_ID and (ours or version or objects):
         raise Unusable(f"{path} is a database, but not one of this relay")
     if version > len(MIGRATIONS) + 1:
-        raise Unusable(f"{path} was written by a newer relay (schema {version}; this one knows"
-                       f" {len(MIGRATIONS) + 1})")
+        raise Unusable(
+            f"{path} was written by a newer relay (schema {version}; this one knows"
+            f" {len(MIGRATIONS) + 1})"
+        )
     return version
 
 
@@ -250,12 +307,16 @@ def vacuum_into(source: Path, target: Path) -> None:
         _check(conn, "quick_check", target)
 
 
-def restore(path: str | Path, source: str | Path, settle: Callable[[Database], list[str]]) -> Path | None:
-    """Put the backup `source` in the database's place; returns where the old one is kept, None if there was none.
+def restore(
+    path: str | Path, source: str | Path, settle: Callable[[Database], list[str]]
+) -> Path | None:
+    """Put the backup `source` in the database's place; returns where the old one is kept, None if
+    there was none.
 
-    `settle` gets the copy before it is used: it ends what was open in it, and names what is wrong with it. A server
-    may run: it sees the change like any other. Only a file that SQLite cannot open is replaced as a file, which
-    needs the server stopped. Raises Unusable or StorageError, and then nothing has changed.
+    `settle` gets the copy before it is used: it ends what was open in it, and names what is wrong
+    with it. A server may run: it sees the change like any other. Only a file that SQLite cannot
+    open is replaced as a file, which needs the server stopped. Raises Unusable or StorageError, and
+    then nothing has changed.
     """
     path, source = Path(path), Path(source)
     with _said(f"{source} cannot be restored"):
@@ -264,7 +325,9 @@ def restore(path: str | Path, source: str | Path, settle: Callable[[Database], l
             raise Unusable(f"{source} is the database itself")
         with _temporary(path) as draft:
             _copy_checked(source, draft, settle)
-            kept = _free_name(path.with_name(f"{path.name}.before-restore-{time.strftime('%Y%m%dT%H%M%S')}"))
+            kept = _free_name(
+                path.with_name(f"{path.name}.before-restore-{time.strftime('%Y%m%dT%H%M%S')}")
+            )
             try:
                 return _replace_pages(path, draft, kept)
             except (sqlite3.Error, Unusable):
@@ -273,7 +336,9 @@ def restore(path: str | Path, source: str | Path, settle: Callable[[Database], l
 
 def _free_name(path: Path) -> Path:
     """This name, or the first of path-2, path-3 ... that no file has."""
-    names = itertools.chain([path], (path.with_name(f"{path.name}-{number}") for number in itertools.count(2)))
+    names = itertools.chain(
+        [path], (path.with_name(f"{path.name}-{number}") for number in itertools.count(2))
+    )
     return next(name for name in names if not name.exists())
 
 
@@ -297,7 +362,7 @@ def _replace_pages(path: Path, draft: Path, kept: Path) -> Path:
         try:
             with _draft(kept) as copy:
                 vacuum_into(path, copy)
-        except (sqlite3.Error, Unusable):          # damaged inside: keep its bytes as they are
+        except (sqlite3.Error, Unusable):  # damaged inside: keep its bytes as they are
             for end in ("", "-wal"):
                 if path.with_name(path.name + end).exists():
                     shutil.copy(path.with_name(path.name + end), kept.with_name(kept.name + end))
@@ -365,9 +430,12 @@ def _said(what: str) -> Iterator[None]:
 
 @contextmanager
 def _temporary(beside: Path) -> Iterator[Path]:
-    """An empty file, mode 600, that is gone afterwards unless it was moved; a killed process' go a day later."""
+    """An empty file, mode 600, that is gone afterwards unless it was moved.
+
+    A killed process' go a day later.
+    """
     for left in beside.parent.glob(f"{glob.escape(beside.name)}.????????.tmp*"):
-        with suppress(OSError):                    # somebody else was quicker
+        with suppress(OSError):  # somebody else was quicker
             if time.time() - left.stat().st_mtime > LEFT_S:
                 left.unlink()
     handle, name = tempfile.mkstemp(prefix=f"{beside.name}.", suffix=".tmp", dir=beside.parent)

@@ -1,15 +1,15 @@
 """Pages of long lists, newest first: from the key of the last row seen, never by counting rows.
 
-Owns the two ways through a list (`before` and `after` a key), and the promise that a page looks at a bounded number of
-rows however rare what it filters for is. Refuses to know what is listed.
+Owns the two ways through a list (`before` and `after` a key), and the promise that a page looks at
+a bounded number of rows however rare what it filters for is. Refuses to know what is listed.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-SIZE = 30                          # rows on a page
-REACH = 10_000                     # rows that one page may look at
-KEY_MAX = 2**63 - 1                # the largest integer of SQLite: an address may hold any
+SIZE = 30  # rows on a page
+REACH = 10_000  # rows that one page may look at
+KEY_MAX = 2**63 - 1  # the largest integer of SQLite: an address may hold any
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,8 @@ class Page:
 
 @dataclass(frozen=True)
 class Walk:
-    """Up to so many rows from one key on, and the key at which the reach ended the search, if it did."""
+    """Up to so many rows from one key on, and the key at which the reach ended the search, if it
+    did."""
 
     rows: list
     more: bool
@@ -38,8 +39,8 @@ class Walk:
 class List:
     """A list in the database, in SQL of ours; what people typed belongs into `values`.
 
-    `within` is what an index finds, in the order of `key`; `low` and `high` are keys that it lies between (the first
-    included); `matching` filters what is found.
+    `within` is what an index finds, in the order of `key`; `low` and `high` are keys that it lies
+    between (the first included); `matching` filters what is found.
     """
 
     table: str
@@ -62,8 +63,12 @@ class List:
                 return Page(walk.rows[::-1], walk.rows[-1]["key"], walk.rows[0]["key"])
         walk = self.walk(conn, before, size)
         newer = walk.rows[0]["key"] if walk.rows and before is not None else None
-        return Page(walk.rows, newer, walk.rows[-1]["key"] if walk.more else walk.edge,
-                    not walk.more and walk.edge is not None)
+        return Page(
+            walk.rows,
+            newer,
+            walk.rows[-1]["key"] if walk.more else walk.edge,
+            not walk.more and walk.edge is not None,
+        )
 
     def all(self, conn, size: int) -> Iterator[list]:
         """All rows, so many at a time; between two batches nothing is open."""
@@ -84,11 +89,16 @@ class List:
         matching = f" AND {self.matching}" if self.matching else ""
         rows = conn.execute(
             f"SELECT {self.key} AS key, {self.columns} FROM {self.table} WHERE {self._within(span)}{matching}"
-            f" ORDER BY {self.key} {order} LIMIT :size", {**(self.values or {}), **span, "size": size + 1}).fetchall()
+            f" ORDER BY {self.key} {order} LIMIT :size",
+            {**(self.values or {}), **span, "size": size + 1},
+        ).fetchall()
         return Walk(rows[:size], len(rows) > size, edge)
 
     def _span(self, start, older: bool) -> dict:
-        """The keys to look at: one lower bound and one upper one, for of two an index uses but one."""
+        """The keys to look at.
+
+        One lower bound and one upper one, for of two an index uses but one.
+        """
         span = {"low": self.low, "from": ">=", "high": self.high, "to": "<"}
         if isinstance(start, int):
             start = max(-KEY_MAX, min(start, KEY_MAX))
@@ -100,12 +110,17 @@ class List:
 
     def _within(self, span: dict) -> str:
         low = f" AND {self.key} {span['from']} :low" if span["low"] is not None else ""
-        return self.within + low + (f" AND {self.key} {span['to']} :high" if span["high"] is not None else "")
+        return (
+            self.within
+            + low
+            + (f" AND {self.key} {span['to']} :high" if span["high"] is not None else "")
+        )
 
     def _edge(self, conn, span: dict, order: str):
         """The key at which so many rows have been looked at, or None if the list ends before that."""
         looked, edge = conn.execute(
             f"SELECT count(*), {'min' if order == 'DESC' else 'max'}(key) FROM (SELECT {self.key} AS key"
             f" FROM {self.table} WHERE {self._within(span)} ORDER BY {self.key} {order} LIMIT :reach)",
-            {**(self.values or {}), **span, "reach": REACH}).fetchone()
+            {**(self.values or {}), **span, "reach": REACH},
+        ).fetchone()
         return edge if looked == REACH else None

@@ -1,4 +1,5 @@
-"""Which process serves a database: a lock beside the file, with the number of the process that holds it.
+"""Which process serves a database: a lock beside the file, with the number of the process that
+holds it.
 
 The system lets go of it when the process ends, however it ends.
 """
@@ -14,9 +15,12 @@ TRIES, PAUSE_S = 5, 0.02
 
 
 def lock(path: Path) -> int:
-    """The descriptor of the held lock; closing it, or the process's end, lets go. Raises Unusable."""
+    """The descriptor of the held lock; closing it, or the process's end, lets go.
+
+    Raises Unusable.
+    """
     file = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT, 0o600)
-    for _ in range(TRIES):                         # `serving_pid` holds it for a moment when it looks
+    for _ in range(TRIES):  # `serving_pid` holds it for a moment when it looks
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

@@ -1,6 +1,7 @@
 """Single facts of the installation, by name: what one process wants another to know.
 
-Owns the table `meta`'s free part: JSON values under names that begin with "fact:". Nothing secret belongs here.
+Owns the table `meta`'s free part: JSON values under names that begin with "fact:". Nothing secret
+belongs here.
 """
 
 import json

@@ -1,11 +1,14 @@
 """Who writes, and in what order: the server's group commit, and a command's direct way.
 
-Owns transactions: when they begin, what shares one, who is told of a failure. It is handed connections and functions
-to run on them, and refuses to know the file, the schema, or SQLite itself beyond its error codes.
+Owns transactions: when they begin, what shares one, who is told of a failure. It is handed
+connections and functions to run on them, and refuses to know the file, the schema, or SQLite itself
+beyond its error codes.
 
-    DatabaseError              the database cannot be used; the message is a sentence for the operator
-     ├─ StorageError           the disk refuses just now (full, read-only, busy): nothing was written, later may do
-     └─ Unusable               this file will not do: damaged, newer than this program, not ours, or in use
+    DatabaseError              the database cannot be used; the message is a sentence for the
+    operator
+     ├─ StorageError           the disk refuses just now (full, read-only, busy): nothing was
+     written, later may do └─ Unusable               this file will not do: damaged, newer than this
+     program, not ours, or in use
 """
 
 import contextlib
@@ -17,11 +20,23 @@ from collections.abc import Callable
 
 log = logging.getLogger("db")
 
-BATCH_MAX = 256                    # jobs in one transaction
-WAITING_MAX = 4096                 # jobs in the queue; more are refused
-PROBE_S = 1                        # between looks at a disk that refused
-DISK_CODES = {5, 6, 7, 8, 9, 10, 11, 13, 14, 15, 26}    # busy, read-only, I/O, full ...: sqlite.org/rescode.html
-DAMAGE_CODES = {11, 26}            # SQLITE_CORRUPT, SQLITE_NOTADB
+BATCH_MAX = 256  # jobs in one transaction
+WAITING_MAX = 4096  # jobs in the queue; more are refused
+PROBE_S = 1  # between looks at a disk that refused
+DISK_CODES = {
+    5,
+    6,
+    7,
+    8,
+    9,
+    10,
+    11,
+    13,
+    14,
+    15,
+    26,
+}  # busy, read-only, I/O, full ...: sqlite.org/rescode.html
+DAMAGE_CODES = {11, 26}  # SQLITE_CORRUPT, SQLITE_NOTADB
 
 
 class DatabaseError(Exception):
@@ -37,23 +52,25 @@ class Unusable(DatabaseError):
 
 
 class GroupWriter:
-    """One writes at a time, and for all that wait: whoever comes when nobody is writing, runs all waiting jobs in one
-    transaction, and none takes another down. Then the first of those that came meanwhile does the same.
+    """One writes at a time, and for all that wait: whoever comes when nobody is writing, runs all
+    waiting jobs in one transaction, and none takes another down. Then the first of those that came
+    meanwhile does the same.
 
-    That is group commit without a thread of its own: handing each write to another thread, and the answer back, would
-    cost more than the write. A job may be run twice before it counts, and in any thread, so it does nothing but write.
-    A caller goes on only after the commit. If the disk refuses, every job of the batch hears so, and the next one gets
-    a new connection; while there is a problem the disk is probed once a second.
+    That is group commit without a thread of its own: handing each write to another thread, and the
+    answer back, would cost more than the write. A job may be run twice before it counts, and in any
+    thread, so it does nothing but write. A caller goes on only after the commit. If the disk
+    refuses, every job of the batch hears so, and the next one gets a new connection; while there is
+    a problem the disk is probed once a second.
 
-    A commit is synced, unless every job in it has said that it need not be: it then holds through a crash of the
-    process, and through a loss of power from the next synced commit on.
+    A commit is synced, unless every job in it has said that it need not be: it then holds through a
+    crash of the process, and through a loss of power from the next synced commit on.
     """
 
     def __init__(self, conn, reconnect: Callable):
         self.problem: str | None = None
         self._conn, self._reconnect = conn, reconnect
-        self._mode: tuple = (None, True)           # a connection, and whether its commits are synced
-        self._waiting: deque[_Job] = deque()       # the first of them writes, or will
+        self._mode: tuple = (None, True)  # a connection, and whether its commits are synced
+        self._waiting: deque[_Job] = deque()  # the first of them writes, or will
         self._door, self._closed, self._writing = threading.Lock(), False, False
         self._free = threading.Condition(self._door)
 
@@ -67,7 +84,7 @@ class GroupWriter:
             self._waiting.append(job)
             mine, self._writing = not self._writing, True
         if not mine:
-            job.turn.acquire()                     # until it is done, or this thread's turn to write
+            job.turn.acquire()  # until it is done, or this thread's turn to write
         if not job.done:
             self._write_for_all()
         if job.error is not None:
@@ -107,14 +124,14 @@ class GroupWriter:
             if not _together(conn, jobs):
                 _apart(conn, jobs)
             changed = conn.total_changes != before or jobs[0].fn is _probe
-        except BaseException as err:               # nothing of this batch has happened
+        except BaseException as err:  # nothing of this batch has happened
             for job in jobs:
                 job.result, job.error = None, _storage_error(err)
         refused = next((job.error for job in jobs if isinstance(job.error, StorageError)), None)
         if refused:
-            self._give_up_connection()             # a new one, next time: who knows what this one remembers
+            self._give_up_connection()  # a new one, next time: who knows what this one remembers
         if refused or changed:
-            self._note(refused)                    # else nothing was written, and nothing is known of the disk
+            self._note(refused)  # else nothing was written, and nothing is known of the disk
 
     def _sync(self, conn, synced: bool) -> None:
         """Make this connection's commits synced or not."""
@@ -141,13 +158,16 @@ class GroupWriter:
         conn, self._conn = self._conn, None
         try:
             if conn is not None:
-                conn.close()                       # rolls back
+                conn.close()  # rolls back
         except Exception:
             log.exception("the writer's connection could not be closed")
 
 
 class DirectWriter:
-    """A command's way of writing: one transaction a job, behind SQLite's lock. Threads take turns."""
+    """A command's way of writing: one transaction a job, behind SQLite's lock.
+
+    Threads take turns.
+    """
 
     def __init__(self, conn):
         self.problem: str | None = None
@@ -193,7 +213,10 @@ class _Job:
 
 
 def _together(conn, jobs: list) -> bool:
-    """All jobs in one transaction; False, and nothing done, if one of several failed. That is rare."""
+    """All jobs in one transaction; False, and nothing done, if one of several failed.
+
+    That is rare.
+    """
     conn.execute("BEGIN IMMEDIATE")
     for job in jobs:
         if not job.run(conn):
@@ -204,7 +227,10 @@ def _together(conn, jobs: list) -> bool:
 
 
 def _apart(conn, jobs: list) -> None:
-    """All jobs in one transaction, each with a savepoint, so that one can be undone alone. It costs a sixth more."""
+    """All jobs in one transaction, each with a savepoint, so that one can be undone alone.
+
+    It costs a sixth more.
+    """
     conn.execute("BEGIN IMMEDIATE")
     for job in jobs:
         conn.execute("SAVEPOINT job")
@@ -216,12 +242,13 @@ def _apart(conn, jobs: list) -> None:
 
 def _probe(conn) -> None:
     """Write a page and change nothing."""
-    version, = conn.execute("PRAGMA user_version").fetchone()
+    (version,) = conn.execute("PRAGMA user_version").fetchone()
     conn.execute(f"PRAGMA user_version = {version}")
 
 
 def is_storage(err: BaseException) -> bool:
-    """Whether it is the disk or a lock that speaks, and not a law of the schema or a mistake in a statement."""
+    """Whether it is the disk or a lock that speaks, and not a law of the schema or a mistake in a
+    statement."""
     return _code(err) in DISK_CODES
 
 

@@ -1,9 +1,12 @@
-"""Members: who they are, their passwords, roles and invites; and the trail of what administrators did.
+"""Members: who they are, their passwords, roles and invites; and the trail of what administrators
+did.
 
-Owns the tables users, invites and audit. It refuses to know sessions and pages, how often somebody may try, and the
-settings: rewards come as arguments. The only money it moves are rewards, through `billing.post`.
+Owns the tables users, invites and audit. It refuses to know sessions and pages, how often somebody
+may try, and the settings: rewards come as arguments. The only money it moves are rewards, through
+`billing.post`.
 
-    AccountError               what was asked cannot be done; the message is a sentence for who asked
+    AccountError               what was asked cannot be done; the message is a sentence for who
+    asked
      ├─ BadName, BadPassword   not of the shape that is wanted
      ├─ NameTaken              somebody has this name
      ├─ BadInvite              no such invite, or no such set-up key
@@ -27,10 +30,13 @@ NAME_LENGTH_MAX = 64
 PASSWORD_LENGTHS = (8, 128)
 ROLES = ("member", "admin")
 
-# What an unknown name is checked against, so that its answer takes as long. No password has this hash.
+# What an unknown name is checked against, so that its answer takes as long. No password has this
+# hash.
 NOBODY = "scrypt:32768:8:1$nobodyhasthissalt$" + "0" * 128
 
-_hashing = threading.BoundedSemaphore(2)           # one scrypt takes 32 MiB and a core for a tenth of a second
+_hashing = threading.BoundedSemaphore(
+    2
+)  # one scrypt takes 32 MiB and a core for a tenth of a second
 
 
 class AccountError(ValueError):
@@ -101,16 +107,32 @@ def inviter(db: Database, code: str) -> Member | None:
 
 
 def members(db: Database, like: str = "", *, after: int = 0, limit: int = 1000) -> list[Member]:
-    """Members in the order of their coming, whose names begin `like` this; the next page `after` the last id."""
+    """Members in the order of their coming, whose names begin `like` this.
+
+    The next page `after` the last id.
+    """
     start = _key(like)
-    rows = db.read().execute(f"{MEMBERS} WHERE id > ?1 AND substr(name_key, 1, length(?2)) = ?2 ORDER BY id LIMIT ?3",
-                             (after, start, limit)).fetchall()
+    rows = (
+        db.read()
+        .execute(
+            f"{MEMBERS} WHERE id > ?1 AND substr(name_key, 1, length(?2)) = ?2 ORDER BY id LIMIT ?3",
+            (after, start, limit),
+        )
+        .fetchall()
+    )
     return [Member(*row) for row in rows]
 
 
 def authenticate(db: Database, name: str, password: str) -> Member | None:
-    """The member whom a name and a password prove; None, after as long a time, for any other or a disabled one."""
-    row = db.read().execute("SELECT id, password FROM users WHERE name_key = ?", (_key(name),)).fetchone()
+    """The member whom a name and a password prove.
+
+    None, after as long a time, for any other or a disabled one.
+    """
+    row = (
+        db.read()
+        .execute("SELECT id, password FROM users WHERE name_key = ?", (_key(name),))
+        .fetchone()
+    )
     proven = _matches(row["password"] if row else NOBODY, password)
     member = find(db, row["id"]) if row and proven else None
     return member if member and not member.disabled else None
@@ -122,13 +144,23 @@ def password_is(db: Database, user_id: int, password: str) -> bool:
     return _matches(row["password"] if row else NOBODY, password)
 
 
-def add(db: Database, name: str, password: str, *, role: str = "member", invite: str | None = None,
-        signup_reward: int = 0, invite_reward: int = 0, language: str | None = None, by: int | None = None,
-        now: int | None = None) -> Member:
+def add(
+    db: Database,
+    name: str,
+    password: str,
+    *,
+    role: str = "member",
+    invite: str | None = None,
+    signup_reward: int = 0,
+    invite_reward: int = 0,
+    language: str | None = None,
+    by: int | None = None,
+    now: int | None = None,
+) -> Member:
     """Make a member, with a reward (LLM tokens) in the grant pocket; all of it or nothing.
 
-    `invite` is the code of who invited: that one gets `invite_reward` with the new one's first charged call.
-    Raises BadName, BadPassword, NameTaken, BadInvite.
+    `invite` is the code of who invited: that one gets `invite_reward` with the new one's first
+    charged call. Raises BadName, BadPassword, NameTaken, BadInvite.
     """
     name = _checked_name(name)
     if named(db, name):
@@ -154,7 +186,8 @@ def _insert(conn, name: str, hashed: str, role: str, language: str | None, now: 
         return conn.execute(
             "INSERT INTO users (name, name_key, password, role, session_epoch, language, invite_code, created_at)"
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            (name, _key(name), hashed, role, _epoch(), language, secrets.token_urlsafe(9), now)).lastrowid
+            (name, _key(name), hashed, role, _epoch(), language, secrets.token_urlsafe(9), now),
+        ).lastrowid
     except IntegrityError as err:
         if "name_key" in str(err):
             raise NameTaken(f"somebody is called {name} already") from None
@@ -166,25 +199,38 @@ def _invited(conn, user_id: int, invite: str, reward: int, now: int) -> None:
     if host is None:
         raise BadInvite("there is no such invite")
     conn.execute("UPDATE users SET invited_by = ? WHERE id = ?", (host.id, user_id))
-    conn.execute("INSERT INTO invites (user_id, inviter_id, reward, created_at) VALUES (?, ?, ?, ?)",
-                 (user_id, host.id, reward, now))
-    conn.execute("UPDATE balances SET invite_pending = 1 WHERE user_id = ?", (user_id,))     # billing's cue
+    conn.execute(
+        "INSERT INTO invites (user_id, inviter_id, reward, created_at) VALUES (?, ?, ?, ?)",
+        (user_id, host.id, reward, now),
+    )
+    conn.execute(
+        "UPDATE balances SET invite_pending = 1 WHERE user_id = ?", (user_id,)
+    )  # billing's cue
 
 
 def invited(db: Database, user_id: int) -> list[dict]:
-    """Whom a member brought, newest first: {name, created_at, reward, rewarded_at}; rewarded_at None: not yet."""
+    """Whom a member brought, newest first: {name, created_at, reward, rewarded_at}.
+
+    Rewarded_at None: not yet.
+    """
     rows = db.read().execute(
         "SELECT name, invites.created_at, reward, rewarded_at FROM invites JOIN users ON users.id = invites.user_id"
-        " WHERE inviter_id = ? ORDER BY invites.user_id DESC", (user_id,))
+        " WHERE inviter_id = ? ORDER BY invites.user_id DESC",
+        (user_id,),
+    )
     return [dict(row) for row in rows.fetchall()]
 
 
-# ---- changes -------------------------------------------------------------------------------------------------------
+# ---- changes
+# -------------------------------------------------------------------------------------------------------
+
 
 def set_password(db: Database, user_id: int, password: str, *, by: int | None = None) -> None:
     """A new password, which ends all sessions. Raises BadPassword, Unknown."""
     hashed = hash_password(password)
-    _change(db, user_id, "password = ?, session_epoch = ?", (hashed, _epoch()), "member.password", by)
+    _change(
+        db, user_id, "password = ?, session_epoch = ?", (hashed, _epoch()), "member.password", by
+    )
 
 
 def end_sessions(db: Database, user_id: int, *, by: int | None = None) -> None:
@@ -201,8 +247,14 @@ def set_role(db: Database, user_id: int, role: str, *, by: int | None = None) ->
 
 def disable(db: Database, user_id: int, *, by: int | None = None) -> None:
     """Shut a member out, tokens and sessions included. Raises LastAdministrator, Unknown."""
-    _change(db, user_id, "disabled_at = coalesce(disabled_at, ?), session_epoch = ?", (now_ms(), _epoch()),
-            "member.disable", by)
+    _change(
+        db,
+        user_id,
+        "disabled_at = coalesce(disabled_at, ?), session_epoch = ?",
+        (now_ms(), _epoch()),
+        "member.disable",
+        by,
+    )
 
 
 def enable(db: Database, user_id: int, *, by: int | None = None) -> None:
@@ -215,8 +267,15 @@ def set_language(db: Database, user_id: int, language: str | None) -> None:
     _change(db, user_id, "language = ?", (language,))
 
 
-def _change(db: Database, user_id: int, what: str, values: tuple, action: str | None = None, by: int | None = None,
-            detail: dict | None = None) -> None:
+def _change(
+    db: Database,
+    user_id: int,
+    what: str,
+    values: tuple,
+    action: str | None = None,
+    by: int | None = None,
+    detail: dict | None = None,
+) -> None:
     def act(conn) -> None:
         before = _administrators(conn)
         if conn.execute(f"UPDATE users SET {what} WHERE id = ?", (*values, user_id)).rowcount == 0:
@@ -230,13 +289,20 @@ def _change(db: Database, user_id: int, what: str, values: tuple, action: str | 
 
 
 def _administrators(conn) -> int:
-    return conn.execute("SELECT count(*) FROM users WHERE role = 'admin' AND disabled_at IS NULL").fetchone()[0]
+    return conn.execute(
+        "SELECT count(*) FROM users WHERE role = 'admin' AND disabled_at IS NULL"
+    ).fetchone()[0]
 
 
-# ---- the first administrator ---------------------------------------------------------------------------------------
+# ---- the first administrator
+# ---------------------------------------------------------------------------------------
+
 
 def setup_key(db: Database) -> str | None:
-    """A new key that makes the first administrator, for the log of a start; None if there is one already."""
+    """A new key that makes the first administrator, for the log of a start.
+
+    None if there is one already.
+    """
     key = secrets.token_urlsafe(24)
     return key if db.write(_keep_setup_key, key) else None
 
@@ -245,7 +311,9 @@ def _keep_setup_key(conn, key: str) -> bool:
     wanted = not conn.execute("SELECT 1 FROM users WHERE role = 'admin' LIMIT 1").fetchone()
     conn.execute("DELETE FROM meta WHERE key = 'setup_key'")
     if wanted:
-        conn.execute("INSERT INTO meta VALUES ('setup_key', ?)", (hashlib.sha256(key.encode()).hexdigest(),))
+        conn.execute(
+            "INSERT INTO meta VALUES ('setup_key', ?)", (hashlib.sha256(key.encode()).hexdigest(),)
+        )
     return wanted
 
 
@@ -254,8 +322,13 @@ def setup_key_is(db: Database, key: str) -> bool:
     return _opens(db.read(), key)
 
 
-def set_up(db: Database, key: str, name: str, password: str, *, language: str | None = None) -> Member:
-    """Make the first administrator; the key is good for one. Raises BadInvite for a wrong key, and as `add` does."""
+def set_up(
+    db: Database, key: str, name: str, password: str, *, language: str | None = None
+) -> Member:
+    """Make the first administrator; the key is good for one.
+
+    Raises BadInvite for a wrong key, and as `add` does.
+    """
     if not setup_key_is(db, key):
         raise BadInvite("this set-up address is not valid, or has been used")
     name, hashed, now = _checked_name(name), hash_password(password), now_ms()
@@ -273,43 +346,70 @@ def set_up(db: Database, key: str, name: str, password: str, *, language: str | 
 
 def _opens(conn, key: str) -> bool:
     """An administrator made meanwhile, from the command line, shuts this door too."""
-    kept = conn.execute("SELECT value FROM meta WHERE key = 'setup_key'"
-                        " AND NOT EXISTS (SELECT 1 FROM users WHERE role = 'admin')").fetchone()
+    kept = conn.execute(
+        "SELECT value FROM meta WHERE key = 'setup_key'"
+        " AND NOT EXISTS (SELECT 1 FROM users WHERE role = 'admin')"
+    ).fetchone()
     given = hashlib.sha256(key.encode("utf-8", "replace")).hexdigest()
     return kept is not None and hmac.compare_digest(kept["value"], given)
 
 
-# ---- the audit trail -----------------------------------------------------------------------------------------------
+# ---- the audit trail
+# -----------------------------------------------------------------------------------------------
 
-def audit(conn, by: int | None, action: str, user_id: int | None = None, detail: dict | None = None,
-          now: int | None = None) -> None:
-    """Note who did what to whom, within the transaction that does it. `by` None is the command line."""
-    conn.execute("INSERT INTO audit (at, user_id, action, target, detail)"
-                 " VALUES (?, ?, ?, (SELECT name FROM users WHERE id = ?), ?)",
-                 (now or now_ms(), by, action, user_id, json.dumps(detail or {}, ensure_ascii=False)))
+
+def audit(
+    conn,
+    by: int | None,
+    action: str,
+    user_id: int | None = None,
+    detail: dict | None = None,
+    now: int | None = None,
+) -> None:
+    """Note who did what to whom, within the transaction that does it.
+
+    `by` None is the command line.
+    """
+    conn.execute(
+        "INSERT INTO audit (at, user_id, action, target, detail)"
+        " VALUES (?, ?, ?, (SELECT name FROM users WHERE id = ?), ?)",
+        (now or now_ms(), by, action, user_id, json.dumps(detail or {}, ensure_ascii=False)),
+    )
 
 
 def trail(db: Database, *, before: int | None = None, limit: int = 100) -> list[dict]:
-    """What was done, newest first: {id, at, by, action, target, detail}; the next page with `before`, the last id."""
-    rows = db.read().execute("""
+    """What was done, newest first: {id, at, by, action, target, detail}.
+
+    The next page with `before`, the last id.
+    """
+    rows = db.read().execute(
+        """
         SELECT audit.id, at, name AS by, action, target, detail FROM audit LEFT JOIN users ON users.id = audit.user_id
-         WHERE audit.id < coalesce(?, 9223372036854775807) ORDER BY audit.id DESC LIMIT ?""", (before, limit))
+         WHERE audit.id < coalesce(?, 9223372036854775807) ORDER BY audit.id DESC LIMIT ?""",
+        (before, limit),
+    )
     return [dict(row) | {"detail": json.loads(row["detail"])} for row in rows.fetchall()]
 
 
-# ---- names and passwords -------------------------------------------------------------------------------------------
+# ---- names and passwords
+# -------------------------------------------------------------------------------------------
+
 
 def hash_password(password: str) -> str:
     """What is stored of a password. At most two are hashed at a time. Raises BadPassword."""
     shortest, longest = PASSWORD_LENGTHS
-    if not shortest <= len(password) <= longest or any(unicodedata.category(c) == "Cs" for c in password):
+    if not shortest <= len(password) <= longest or any(
+        unicodedata.category(c) == "Cs" for c in password
+    ):
         raise BadPassword(f"a password has {shortest} to {longest} characters")
     with _hashing:
         return generate_password_hash(unicodedata.normalize("NFC", password))
 
 
 def _matches(hashed: str, password: str) -> bool:
-    if len(password) > PASSWORD_LENGTHS[1] or any(unicodedata.category(c) == "Cs" for c in password):
+    if len(password) > PASSWORD_LENGTHS[1] or any(
+        unicodedata.category(c) == "Cs" for c in password
+    ):
         return False
     with _hashing:
         return check_password_hash(hashed, unicodedata.normalize("NFC", password))
@@ -325,8 +425,11 @@ def _checked_name(name: str) -> str:
 
 
 def _key(name: str) -> str:
-    """Names with the same key are one name: letters' size, and letters that only look different, do not count."""
-    folded = unicodedata.normalize("NFKC", name.strip()[:4 * NAME_LENGTH_MAX]).casefold()
+    """Names with the same key are one name.
+
+    Letters' size, and letters that only look different, do not count.
+    """
+    folded = unicodedata.normalize("NFKC", name.strip()[: 4 * NAME_LENGTH_MAX]).casefold()
     return unicodedata.normalize("NFKC", folded).encode("utf-8", "replace").decode()
 
 

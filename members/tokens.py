@@ -1,7 +1,7 @@
 """API tokens: made, listed, changed, revoked.
 
-Owns the rows of `tokens`. A raw token is `sk-` and 256 random bits; it is given out once, and only its digest is kept.
-Who may do what with a token is `relay.gate`'s to say.
+Owns the rows of `tokens`. A raw token is `sk-` and 256 random bits; it is given out once, and only
+its digest is kept. Who may do what with a token is `relay.gate`'s to say.
 """
 
 import hashlib
@@ -16,13 +16,16 @@ from db import Database
 
 NAME_LENGTH_MAX = 64
 COUNT_MAX = 1_000_000_000
-MAPPED_BITS = 96                   # of ::ffff:0:0/96 (RFC 4291, 2.5.5.2)
+MAPPED_BITS = 96  # of ::ffff:0:0/96 (RFC 4291, 2.5.5.2)
 SHAPE = re.compile(r"sk-[A-Za-z0-9_-]{43}", re.ASCII).fullmatch
 LIMITS = ("rpm", "tpm", "calls_at_once", "cap_day", "cap_month")
 
 
 class TokenError(ValueError):
-    """A token cannot be made or changed as asked. The message says why; `field` names what is wrong."""
+    """A token cannot be made or changed as asked.
+
+    The message says why; `field` names what is wrong.
+    """
 
     def __init__(self, message: str, field: str = "name"):
         super().__init__(message)
@@ -34,63 +37,116 @@ def digest(raw: str) -> bytes:
     return hashlib.sha256(raw.encode()).digest()
 
 
-def mint(db: Database, user_id: int, name: str, *, tokens_max: int | None = None, **limits) -> tuple[int, str]:
+def mint(
+    db: Database, user_id: int, name: str, *, tokens_max: int | None = None, **limits
+) -> tuple[int, str]:
     """Make a token; returns its id and the raw token, which is never to be had again.
 
-    `limits`, all optional: `models` (ids), `rpm` (requests a minute), `tpm` (LLM tokens a minute), `calls_at_once`,
-    `cap_day` and `cap_month` (nano-yuan), `addresses` (networks of callers), `expires_at` (ms). `tokens_max` is how
-    many unrevoked tokens a member may hold. Raises TokenError.
+    `limits`, all optional: `models` (ids), `rpm` (requests a minute), `tpm` (LLM tokens a minute),
+    `calls_at_once`, `cap_day` and `cap_month` (nano-yuan), `addresses` (networks of callers),
+    `expires_at` (ms). `tokens_max` is how many unrevoked tokens a member may hold. Raises
+    TokenError.
     """
     fields = _checked(name, **limits)
     raw = "sk-" + secrets.token_urlsafe(32)
-    fields |= {"user_id": user_id, "digest": digest(raw), "hint": f"{raw[:5]}…{raw[-4:]}", "now": _now()}
+    fields |= {
+        "user_id": user_id,
+        "digest": digest(raw),
+        "hint": f"{raw[:5]}…{raw[-4:]}",
+        "now": _now(),
+    }
 
     def insert(conn) -> int:
-        held, = conn.execute("SELECT count(*) FROM tokens WHERE user_id = ? AND revoked_at IS NULL",
-                             (user_id,)).fetchone()
+        (held,) = conn.execute(
+            "SELECT count(*) FROM tokens WHERE user_id = ? AND revoked_at IS NULL", (user_id,)
+        ).fetchone()
         if tokens_max is not None and held >= tokens_max:
             raise TokenError(f"A member may hold {tokens_max} tokens. Revoke one first.")
         return conn.execute(
             "INSERT INTO tokens (user_id, name, models, rpm, tpm, calls_at_once, cap_day, cap_month, addresses,"
             " expires_at, digest, hint, created_at) VALUES (:user_id, :name, :models, :rpm, :tpm, :calls_at_once,"
-            " :cap_day, :cap_month, :addresses, :expires_at, :digest, :hint, :now)", fields).lastrowid
+            " :cap_day, :cap_month, :addresses, :expires_at, :digest, :hint, :now)",
+            fields,
+        ).lastrowid
 
     return db.write(insert), raw
 
 
 def change(db: Database, user_id: int, token_id: int, name: str, **limits) -> bool:
-    """Give a member's token another name and other limits (those of `mint`; what is left out is lifted).
+    """Give a member's token another name and other limits (those of `mint`; what is left out is
+    lifted).
 
     False if the member has no such unrevoked token. Raises TokenError.
     """
     fields = _checked(name, **limits) | {"id": token_id, "user_id": user_id}
-    return db.write(lambda conn: conn.execute(
-        "UPDATE tokens SET name = :name, models = :models, rpm = :rpm, tpm = :tpm, calls_at_once = :calls_at_once,"
-        " cap_day = :cap_day, cap_month = :cap_month, addresses = :addresses, expires_at = :expires_at"
-        " WHERE id = :id AND user_id = :user_id AND revoked_at IS NULL", fields).rowcount == 1)
+    return db.write(
+        lambda conn: (
+            conn.execute(
+                "UPDATE tokens SET name = :name, models = :models, rpm = :rpm, tpm = :tpm,"
+                " calls_at_once = :calls_at_once, cap_day = :cap_day, cap_month = :cap_month, addresses = :addresses,"
+                " expires_at = :expires_at"
+                " WHERE id = :id AND user_id = :user_id AND revoked_at IS NULL",
+                fields,
+            ).rowcount
+            == 1
+        )
+    )
 
 
 def revoke(db: Database, token_id: int, user_id: int | None = None) -> bool:
-    """Revoke a token (of that member, if one is given); False if there is no such unrevoked token."""
-    return db.write(lambda conn: conn.execute(
-        "UPDATE tokens SET revoked_at = :now WHERE id = :id AND revoked_at IS NULL"
-        " AND (:user_id IS NULL OR user_id = :user_id)",
-        {"id": token_id, "user_id": user_id, "now": _now()}).rowcount == 1)
+    """Revoke a token (of that member, if one is given).
+
+    False if there is no such unrevoked token.
+    """
+    return db.write(
+        lambda conn: (
+            conn.execute(
+                "UPDATE tokens SET revoked_at = :now WHERE id = :id AND revoked_at IS NULL"
+                " AND (:user_id IS NULL OR user_id = :user_id)",
+                {"id": token_id, "user_id": user_id, "now": _now()},
+            ).rowcount
+            == 1
+        )
+    )
 
 
 def tokens(db: Database, user_id: int) -> list[dict]:
     """A member's tokens, newest first, with last use, calls and cost (nano-yuan) from the roll-ups."""
-    rows = db.read().execute("""
+    rows = (
+        db.read()
+        .execute(
+            """
         SELECT tokens.id, name, hint, models, rpm, tpm, calls_at_once, cap_day, cap_month, addresses,
                tokens.created_at, expires_at, revoked_at,
                max(daily.last_at), coalesce(sum(daily.calls), 0), coalesce(sum(daily.cost), 0)
           FROM tokens LEFT JOIN daily ON daily.user_id = tokens.user_id AND daily.token_id = tokens.id
-         WHERE tokens.user_id = ? GROUP BY tokens.id ORDER BY tokens.id DESC""", (user_id,)).fetchall()
-    names = ("id", "name", "hint", "models", *LIMITS, "addresses", "created_at", "expires_at", "revoked_at",
-             "last_used_at", "calls", "cost")
+         WHERE tokens.user_id = ? GROUP BY tokens.id ORDER BY tokens.id DESC""",
+            (user_id,),
+        )
+        .fetchall()
+    )
+    names = (
+        "id",
+        "name",
+        "hint",
+        "models",
+        *LIMITS,
+        "addresses",
+        "created_at",
+        "expires_at",
+        "revoked_at",
+        "last_used_at",
+        "calls",
+        "cost",
+    )
     lists = ("models", "addresses")
-    return [{name: json.loads(value) if name in lists and value else value
-             for name, value in zip(names, row, strict=True)} for row in rows]
+    return [
+        {
+            name: json.loads(value) if name in lists and value else value
+            for name, value in zip(names, row, strict=True)
+        }
+        for row in rows
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,19 +156,32 @@ class Used:
     calls: int
     cost: int
     cost_by_token: int
-    expires_at: int | None         # the token's, in ms
+    expires_at: int | None  # the token's, in ms
 
 
 def used(db: Database, user_id: int, token_id: int) -> Used:
     """What a member has used in all, and with one token."""
-    row = db.read().execute(
-        "SELECT coalesce(sum(calls), 0), coalesce(sum(cost), 0), coalesce(sum(cost) FILTER (WHERE token_id = ?1), 0),"
-        " (SELECT expires_at FROM tokens WHERE id = ?1) FROM daily WHERE user_id = ?2", (token_id, user_id)).fetchone()
+    row = (
+        db.read()
+        .execute(
+            "SELECT coalesce(sum(calls), 0), coalesce(sum(cost), 0),"
+            " coalesce(sum(cost) FILTER (WHERE token_id = ?1), 0),"
+            " (SELECT expires_at FROM tokens WHERE id = ?1) FROM daily WHERE user_id = ?2",
+            (token_id, user_id),
+        )
+        .fetchone()
+    )
     return Used(*row)
 
 
-def _checked(name: str, *, models: list[str] | None = None, addresses: list[str] | None = None,
-             expires_at: int | None = None, **limits: int | None) -> dict:
+def _checked(
+    name: str,
+    *,
+    models: list[str] | None = None,
+    addresses: list[str] | None = None,
+    expires_at: int | None = None,
+    **limits: int | None,
+) -> dict:
     name = (name or "").strip()
     if not 1 <= len(name) <= NAME_LENGTH_MAX or not name.isprintable():
         raise TokenError(f"A token's name has 1 to {NAME_LENGTH_MAX} printable characters.")
@@ -126,13 +195,20 @@ def _checked(name: str, *, models: list[str] | None = None, addresses: list[str]
         networks = [str(_network(address.strip())) for address in addresses or ()]
     except ValueError as err:
         raise TokenError(f"{err}.", "addresses") from None
-    return {"name": name, "models": json.dumps(sorted(set(models))) if models else None,
-            "addresses": json.dumps(networks) if networks else None, "expires_at": expires_at,
-            **{limit: limits.get(limit) for limit in LIMITS}}
+    return {
+        "name": name,
+        "models": json.dumps(sorted(set(models))) if models else None,
+        "addresses": json.dumps(networks) if networks else None,
+        "expires_at": expires_at,
+        **{limit: limits.get(limit) for limit in LIMITS},
+    }
 
 
 def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
-    """The network that a text names; one of IPv4 addresses written as IPv6 (::ffff:10.0.0.1) is one of IPv4."""
+    """The network that a text names.
+
+    One of IPv4 addresses written as IPv6 (::ffff:10.0.0.1) is one of IPv4.
+    """
     network = ipaddress.ip_network(text, strict=False)
     mapped = getattr(network.network_address, "ipv4_mapped", None)
     if mapped is None or network.prefixlen < MAPPED_BITS:

@@ -1,8 +1,8 @@
 """From an upstream's answer to the bytes that the caller reads.
 
-Owns the passing through, the turning into the caller's wire, and the order at the end: the charge is written before
-the last bytes leave, so whoever holds a whole answer has been charged for it, whatever happens next. It decides
-nothing about how a call ends; it tells the meter what it sees.
+Owns the passing through, the turning into the caller's wire, and the order at the end: the charge
+is written before the last bytes leave, so whoever holds a whole answer has been charged for it,
+whatever happens next. It decides nothing about how a call ends; it tells the meter what it sees.
 """
 
 from collections.abc import Iterator
@@ -25,7 +25,8 @@ _encode = msgspec.json.Encoder().encode
 
 @dataclass(slots=True)
 class Exchange:
-    """One call on its way back: the caller's wire, the wire that the upstream speaks, and what was asked and answered.
+    """One call on its way back: the caller's wire, the wire that the upstream speaks, and what was
+    asked and answered.
 
     `told` is what the caller's wire wants to know beside the answer (its WANTS).
     """
@@ -65,22 +66,30 @@ def whole(turn: Exchange) -> bytes:
 def stream(turn: Exchange) -> Iterator[bytes]:
     """A streamed answer piece by piece, charged before its last one."""
     reply = turn.reply
-    if reply.doc is not None:              # the upstream gave a whole document to who asked for a stream
+    if reply.doc is not None:  # the upstream gave a whole document to who asked for a stream
         reply.held, reply.doc = turn.spoken.as_events(reply.doc), None
-    pieces = _passed(turn) if turn.spoken is turn.wire else turn.wire.stream_from_chat(
-        _chunks(turn), turn.ask.body, **turn.told)
+    pieces = (
+        _passed(turn)
+        if turn.spoken is turn.wire
+        else turn.wire.stream_from_chat(_chunks(turn), turn.ask.body, **turn.told)
+    )
     state = turn.meter.state
     try:
         yield from _gathered(pieces, reply)
     except CallerLeft:
         state.left = True
     else:
-        if not state.complete and state.error is None:       # the wire would not take the answer for a good one
+        if (
+            not state.complete and state.error is None
+        ):  # the wire would not take the answer for a good one
             state.error = errors.UpstreamError("The provider's answer could not be used.")
 
 
 def _gathered(pieces: Iterator[bytes], reply: Reply) -> Iterator[bytes]:
-    """What was made of events that came together goes out together: to write a piece costs more than to make it."""
+    """What was made of events that came together goes out together.
+
+    To write a piece costs more than to make it.
+    """
     waiting: list[bytes] = []
     for piece in pieces:
         waiting.append(piece)
@@ -92,7 +101,10 @@ def _gathered(pieces: Iterator[bytes], reply: Reply) -> Iterator[bytes]:
 
 
 def finish(turn: Exchange) -> None:
-    """After the last byte, or when the caller has left: drain if the policy says so, hang up, close the account."""
+    """After the last byte, or when the caller has left.
+
+    Drain if the policy says so, hang up, close the account.
+    """
     state = turn.meter.state
     try:
         if not state.complete and state.error is None:
@@ -101,11 +113,14 @@ def finish(turn: Exchange) -> None:
                 _drain(turn)
         turn.reply.close()
     finally:
-        turn.meter.close()                 # whatever went wrong, no hold stays
+        turn.meter.close()  # whatever went wrong, no hold stays
 
 
 def _passed(turn: Exchange) -> Iterator[bytes]:
-    """The upstream speaks the caller's wire: its bytes pass, but for what would break the caller's client."""
+    """The upstream speaks the caller's wire.
+
+    Its bytes pass, but for what would break the caller's client.
+    """
     wire, reply, meter = turn.wire, turn.reply, turn.meter
     finished = None
     for event, chunk in _pieces(turn):
@@ -116,7 +131,7 @@ def _passed(turn: Exchange) -> Iterator[bytes]:
         cleaned, data = wire.clean(event), sse.data(event)
         if not data:
             if cleaned:
-                yield cleaned                  # a comment
+                yield cleaned  # a comment
             continue
         told = wire.signs(data)
         meter.used(told.usage)
@@ -137,13 +152,17 @@ def _passed(turn: Exchange) -> Iterator[bytes]:
         if wire.DONE:
             yield wire.DONE
     else:
-        yield _cut(wire, meter, reply.problem or errors.UpstreamError("The provider's answer broke off."))
+        yield _cut(
+            wire, meter, reply.problem or errors.UpstreamError("The provider's answer broke off.")
+        )
 
 
 def _chunks(turn: Exchange) -> Iterator[dict | errors.RelayError | None]:
-    """The parsed chunks of a chat stream; None for a comment (the upstream is alive); an error if it is cut.
+    """The parsed chunks of a chat stream; None for a comment (the upstream is alive); an error if
+    it is cut.
 
-    When it ends well the call is charged before the iterator ends, and so before the caller's final events.
+    When it ends well the call is charged before the iterator ends, and so before the caller's final
+    events.
     """
     reply, meter, finished = turn.reply, turn.meter, None
     for event, _ in _pieces(turn):
@@ -164,11 +183,14 @@ def _chunks(turn: Exchange) -> Iterator[dict | errors.RelayError | None]:
     if finished:
         _complete(turn)
     else:
-        yield _noted(meter, reply.problem or errors.UpstreamError("The provider's answer broke off."))
+        yield _noted(
+            meter, reply.problem or errors.UpstreamError("The provider's answer broke off.")
+        )
 
 
 def _pieces(turn: Exchange) -> Iterator[tuple[bytes | None, bytes | None]]:
-    """What comes in: (event, None), or (None, chunk) for whole events that can pass unseen; a comment in silence.
+    """What comes in: (event, None), or (None, chunk) for whole events that can pass unseen; a
+    comment in silence.
 
     Why it ended badly, if it did, stands in `reply.problem`; CallerLeft goes through.
     """
@@ -200,6 +222,7 @@ def _pieces(turn: Exchange) -> Iterator[tuple[bytes | None, bytes | None]]:
 
 def _mended(model: str):
     """A function that completes the chunk in an event; what is no chunk stays as it is."""
+
     def mend(event: bytes) -> bytes:
         data = sse.data(event)
         if not data or data.strip() == b"[DONE]":
@@ -209,6 +232,7 @@ def _mended(model: str):
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
             return event
         return sse.frame(_encode(chat.completed(doc, model))) if isinstance(doc, dict) else event
+
     return mend
 
 
@@ -234,11 +258,13 @@ def _drain(turn: Exchange) -> None:
     """Read on for the exact usage. The line's watcher ends it after the upstream's drain_s."""
     try:
         for event, _ in _pieces(turn):
-            data = sse.data(event) if event is not None else None      # what passes unseen holds no usage
+            data = (
+                sse.data(event) if event is not None else None
+            )  # what passes unseen holds no usage
             told = turn.spoken.signs(data) if data else None
             if told is not None:
                 turn.meter.used(told.usage)
                 if told.done or told.error:
                     return
     except CallerLeft:
-        pass                               # the time is up; what was delivered is estimated
+        pass  # the time is up; what was delivered is estimated

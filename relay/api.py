@@ -1,6 +1,7 @@
 """The API's addresses under /api/v1 and /v1, and how each of them says no.
 
-Owns routing, the shape of errors by address, and the headers of every answer. A call is `relay.serve`'s affair.
+Owns routing, the shape of errors by address, and the headers of every answer. A call is
+`relay.serve`'s affair.
 """
 
 import logging
@@ -21,7 +22,10 @@ from relay.wires import chat, messages, responses
 log = logging.getLogger("relay")
 
 PREFIXES = ("/api/v1", "/v1")
-DOUBLED = ("/api/v1/v1", "/v1/v1")         # who gives the base address to a program that appends /v1 itself
+DOUBLED = (
+    "/api/v1/v1",
+    "/v1/v1",
+)  # who gives the base address to a program that appends /v1 itself
 FOR_BROWSERS = {"Access-Control-Allow-Origin": "*", "Access-Control-Expose-Headers": "*"}
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 UNKNOWN = "api.unknown"
@@ -38,8 +42,13 @@ def blueprint() -> Blueprint:
     api.register_error_handler(Exception, _failed)
 
     def add(path: str, view, *methods: str) -> None:
-        api.add_url_rule(path, path.replace(".", "_"), view, methods=methods or ("GET",),
-                         provide_automatic_options=False)
+        api.add_url_rule(
+            path,
+            path.replace(".", "_"),
+            view,
+            methods=methods or ("GET",),
+            provide_automatic_options=False,
+        )
 
     for prefix in (*PREFIXES, *DOUBLED):
         for wire in WIRES.values():
@@ -53,7 +62,10 @@ def blueprint() -> Blueprint:
     for path in ("/api/hello", "/api/api/hello"):
         add(path, hello)
     api.record_once(lambda state: _add_unknown(state.app))
-    for path in ("/api/<path:rest>", "/v1/<path:rest>"):       # else Werkzeug finds no address for a websocket
+    for path in (
+        "/api/<path:rest>",
+        "/v1/<path:rest>",
+    ):  # else Werkzeug finds no address for a websocket
         api.add_url_rule(path, f"{path}:websocket", websocket, methods=("GET",), websocket=True)
     return api
 
@@ -67,7 +79,8 @@ class _Anything(BaseConverter):
 
 
 def _add_unknown(app) -> None:
-    """Everywhere under the API's prefixes, and where a wire's address would be without one, an answer in JSON.
+    """Everywhere under the API's prefixes, and where a wire's address would be without one, an
+    answer in JSON.
 
     Flask's own way of adding an address cannot say "any method at all".
     """
@@ -91,13 +104,17 @@ def _call(wire):
             raise
         response.call_on_close(leave)
         return response
+
     return call
 
 
 def identify() -> gate.Caller:
     """The caller of the current request. Raises NotAuthenticated or RateLimited."""
-    return current_relay().gate.identify(request.headers.get("Authorization"), request.headers.get("X-Api-Key"),
-                                         request.remote_addr or "")
+    return current_relay().gate.identify(
+        request.headers.get("Authorization"),
+        request.headers.get("X-Api-Key"),
+        request.remote_addr or "",
+    )
 
 
 def models() -> dict:
@@ -125,12 +142,23 @@ def _may_use(caller: gate.Caller, found) -> bool:
 
 
 def _listed(found) -> dict:
-    return {"id": found.id, "object": "model", "created": 0, "owned_by": found.provider, "name": found.title,
-            "context_length": found.context, "max_output_tokens": found.output_max, "available": found.available}
+    return {
+        "id": found.id,
+        "object": "model",
+        "created": 0,
+        "owned_by": found.provider,
+        "name": found.title,
+        "context_length": found.context,
+        "max_output_tokens": found.output_max,
+        "available": found.available,
+    }
 
 
 def count_tokens() -> dict:
-    """Anthropic's count of a request's input, estimated here: free of charge and outside the rate limit."""
+    """Anthropic's count of a request's input, estimated here.
+
+    Free of charge and outside the rate limit.
+    """
     identify()
     return {"input_tokens": messages.count_tokens(given_body())}
 
@@ -155,6 +183,7 @@ def _lookup(shape):
     def lookup() -> dict:
         caller = identify()
         return shape(account_of(caller))
+
     return lookup
 
 
@@ -164,16 +193,26 @@ def account_of(caller: gate.Caller) -> lookups.Account:
     has, held = billing.balances(db, caller.user_id).values()
     used = tokens.used(db, caller.user_id, caller.token_id)
     return lookups.Account(
-        user_id=caller.user_id, user_name=caller.user_name, token_name=caller.token_name, plan=caller.plan,
-        requests_per_minute=caller.requests_per_minute, grant=has.grant - held.grant, quota=has.quota - held.quota,
-        wallet=has.wallet - held.wallet, spent=used.cost, spent_by_token=used.cost_by_token, calls=used.calls,
-        expires_at=used.expires_at)
+        user_id=caller.user_id,
+        user_name=caller.user_name,
+        token_name=caller.token_name,
+        plan=caller.plan,
+        requests_per_minute=caller.requests_per_minute,
+        grant=has.grant - held.grant,
+        quota=has.quota - held.quota,
+        wallet=has.wallet - held.wallet,
+        spent=used.cost,
+        spent_by_token=used.cost_by_token,
+        calls=used.calls,
+        expires_at=used.expires_at,
+    )
 
 
 def unknown(rest: str = ""):
     """No such address, or not for this method; leave for browsers to ask elsewhere.
 
-    An address with slashes too many, which comes of base addresses that end in one, is served as what it means.
+    An address with slashes too many, which comes of base addresses that end in one, is served as
+    what it means.
     """
     adapter = current_app.create_url_adapter(request)
     meant = re.sub("/+", "/", request.path).rstrip("/")
@@ -185,7 +224,9 @@ def unknown(rest: str = ""):
         return Response(headers={"Allow": ", ".join(allowed)})
     if allowed:
         raise errors.MethodNotAllowed(headers={"Allow": ", ".join(allowed)})
-    raise errors.NotFound(f"There is nothing at {request.path[:200]}. The API's base address ends in /api/v1.")
+    raise errors.NotFound(
+        f"There is nothing at {request.path[:200]}. The API's base address ends in /api/v1."
+    )
 
 
 def _found(adapter, path: str, method: str) -> tuple[str, dict]:
@@ -202,7 +243,10 @@ def _begin() -> None:
 
 
 def _dress(response: Response) -> Response:
-    """The headers of every API answer: its id, what is left of the window, and leave for browsers to read it."""
+    """The headers of every API answer.
+
+    Its id, what is left of the window, and leave for browsers to read it.
+    """
     headers = response.headers
     headers.extend({**g.headers, "x-request-id": g.request_id, **FOR_BROWSERS})
     if _wire_of_path() is messages:
@@ -210,7 +254,8 @@ def _dress(response: Response) -> Response:
     if request.method == "OPTIONS":
         headers["Access-Control-Allow-Methods"] = headers.get("Allow", "GET, POST, OPTIONS")
         headers["Access-Control-Allow-Headers"] = request.headers.get(
-            "Access-Control-Request-Headers", "authorization, content-type, x-api-key")
+            "Access-Control-Request-Headers", "authorization, content-type, x-api-key"
+        )
         headers["Access-Control-Max-Age"] = "86400"
     return response
 
@@ -220,8 +265,12 @@ def _refused(err: errors.RelayError) -> tuple:
     if isinstance(err, errors.NotAuthenticated | errors.RateLimited):
         metrics.turned_away.labels(err.code).inc()
     told = _wire_of_path().error(err, g.request_id)
-    if isinstance(err, errors.OverPlan) and request.headers.get("originator", "").startswith("codex"):
-        told["error"]["code"] = None           # at this code Codex says, in place of our sentence, to start anew
+    if isinstance(err, errors.OverPlan) and request.headers.get("originator", "").startswith(
+        "codex"
+    ):
+        told["error"]["code"] = (
+            None  # at this code Codex says, in place of our sentence, to start anew
+        )
     return told, err.status, headers_of(err)
 
 
@@ -240,7 +289,8 @@ def _wire_of_path():
 
 
 def dialect(path: str, anthropic: bool):
-    """Whose shape errors have at an address: Anthropic's under /messages and for its models, else OpenAI's.
+    """Whose shape errors have at an address: Anthropic's under /messages and for its models, else
+    OpenAI's.
 
     `anthropic`: whether the request has a header anthropic-version.
     """

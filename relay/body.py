@@ -1,10 +1,11 @@
 """A request body, read once and strictly.
 
-Owns inflating, parsing and re-writing of JSON bodies, and `Ask`, what the spine knows of a request. It knows no wire.
+Owns inflating, parsing and re-writing of JSON bodies, and `Ask`, what the spine knows of a request.
+It knows no wire.
 
-What is billed must be what is sent, so a body that two parsers could read differently (duplicate keys, NaN, lone
-surrogates, a byte order mark) is refused. The caller's own bytes are kept: `Body.bytes(changes)` cuts new values
-into them and leaves the rest as it came.
+What is billed must be what is sent, so a body that two parsers could read differently (duplicate
+keys, NaN, lone surrogates, a byte order mark) is refused. The caller's own bytes are kept:
+`Body.bytes(changes)` cuts new values into them and leaves the rest as it came.
 """
 
 import json
@@ -32,10 +33,15 @@ class Body(dict):
     The law: `body.bytes({})` is the text of the caller, byte for byte.
     """
 
-    def __init__(self, members: Iterable[tuple[str, object]], text: str, spans: dict[str, tuple[int, int, int]]):
+    def __init__(
+        self,
+        members: Iterable[tuple[str, object]],
+        text: str,
+        spans: dict[str, tuple[int, int, int]],
+    ):
         super().__init__(members)
         self._text = text
-        self._spans = spans            # member -> where its key starts, its value starts, its value ends
+        self._spans = spans  # member -> where its key starts, its value starts, its value ends
 
     @property
     def size(self) -> int:
@@ -51,10 +57,18 @@ class Body(dict):
         changes, drop = changes or {}, set(drop)
         if not drop:
             return self._spliced(changes).encode()
-        kept = [json.dumps(name) + ":" + (_dump(changes[name]) if name in changes else self._text[start:end])
-                for name, (_, start, end) in self._spans.items() if name not in drop]
-        kept += [json.dumps(name) + ":" + _dump(value) for name, value in changes.items()
-                 if name not in self._spans and name not in drop]
+        kept = [
+            json.dumps(name)
+            + ":"
+            + (_dump(changes[name]) if name in changes else self._text[start:end])
+            for name, (_, start, end) in self._spans.items()
+            if name not in drop
+        ]
+        kept += [
+            json.dumps(name) + ":" + _dump(value)
+            for name, value in changes.items()
+            if name not in self._spans and name not in drop
+        ]
         return ("{" + ",".join(kept) + "}").encode()
 
     def _spliced(self, changes: Mapping[str, object]) -> str:
@@ -63,8 +77,11 @@ class Body(dict):
             if name in changes:
                 pieces += [self._text[at:start], _dump(changes[name])]
                 at = end
-        added = [json.dumps(name) + ":" + _dump(value) for name, value in changes.items()
-                 if name not in self._spans]
+        added = [
+            json.dumps(name) + ":" + _dump(value)
+            for name, value in changes.items()
+            if name not in self._spans
+        ]
         if added:
             close = self._text.rindex("}")
             pieces += [self._text[at:close], "," if self._spans else "", ",".join(added)]
@@ -79,18 +96,22 @@ class Ask:
     model: str
     body: Body
     stream: bool = False
-    usage_asked: bool = True               # False: usage that we ask for upstream is hidden from the caller
-    output_tokens_max: int | None = None   # output tokens that each choice may have, if the caller says so
+    usage_asked: bool = True  # False: usage that we ask for upstream is hidden from the caller
+    output_tokens_max: int | None = (
+        None  # output tokens that each choice may have, if the caller says so
+    )
     choices: int = 1
-    input_tokens: int = 0                  # an estimate
-    chat: dict | None = field(default=None, repr=False)     # the request as a chat request, if another wire's
+    input_tokens: int = 0  # an estimate
+    chat: dict | None = field(
+        default=None, repr=False
+    )  # the request as a chat request, if another wire's
 
 
 def inflate(data: bytes, encoding: str, bytes_max: int) -> bytes:
     """The body without its Content-Encoding.
 
-    Raises BodyTooLarge when it inflates beyond `bytes_max`, UnsupportedEncoding for other than gzip and deflate,
-    BadRequest when it is damaged or cut off.
+    Raises BodyTooLarge when it inflates beyond `bytes_max`, UnsupportedEncoding for other than gzip
+    and deflate, BadRequest when it is damaged or cut off.
     """
     encoding = encoding.strip().lower()
     if encoding in ("", "identity"):
@@ -98,7 +119,9 @@ def inflate(data: bytes, encoding: str, bytes_max: int) -> bytes:
     if encoding not in ("gzip", "x-gzip", "deflate"):
         raise UnsupportedEncoding()
     # 47: gzip or zlib by their header. Bare deflate, which some call "deflate" too, has none.
-    bare = encoding == "deflate" and (len(data) < 2 or data[0] & 15 != 8 or (data[0] << 8 | data[1]) % 31)
+    bare = encoding == "deflate" and (
+        len(data) < 2 or data[0] & 15 != 8 or (data[0] << 8 | data[1]) % 31
+    )
     inflater = zlib.decompressobj(-15 if bare else 47)
     try:
         inflated = inflater.decompress(data, bytes_max)
@@ -114,8 +137,9 @@ def inflate(data: bytes, encoding: str, bytes_max: int) -> bytes:
 def parse(data: bytes) -> Body:
     """Read a JSON object strictly.
 
-    Raises BadRequest, which says why, for anything else: other JSON, duplicate keys, NaN and infinity, numbers that
-    no double holds, more than DEPTH_MAX levels, invalid UTF-8, lone surrogates.
+    Raises BadRequest, which says why, for anything else: other JSON, duplicate keys, NaN and
+    infinity, numbers that no double holds, more than DEPTH_MAX levels, invalid UTF-8, lone
+    surrogates.
     """
     try:
         text = data.decode()
@@ -137,17 +161,17 @@ def parse(data: bytes) -> Body:
 def _members(text: str) -> Body:
     """The top level member by member, so that each one's place in the text is known."""
     at = _blank(text, 0).end()
-    if text[at:at + 1] != "{":
+    if text[at : at + 1] != "{":
         raise ValueError("it must be an object")
     members, spans = [], {}
     at = _blank(text, at + 1).end()
-    while text[at:at + 1] != "}":
-        if text[at:at + 1] != '"':
+    while text[at : at + 1] != "}":
+        if text[at : at + 1] != '"':
             raise ValueError(f"a member name is expected at character {at}")
         key_at = at
         name, at = scanstring(text, at + 1)
         at = _blank(text, at).end()
-        if text[at:at + 1] != ":":
+        if text[at : at + 1] != ":":
             raise ValueError(f"':' is expected at character {at}")
         value_at = _blank(text, at + 1).end()
         try:
@@ -159,11 +183,11 @@ def _members(text: str) -> Body:
         members.append((name, value))
         spans[name] = (key_at, value_at, at)
         at = _blank(text, at).end()
-        if text[at:at + 1] == ",":
+        if text[at : at + 1] == ",":
             at = _blank(text, at + 1).end()
-            if text[at:at + 1] == "}":
+            if text[at : at + 1] == "}":
                 raise ValueError(f"a member is expected at character {at}")
-        elif text[at:at + 1] != "}":
+        elif text[at : at + 1] != "}":
             raise ValueError(f"',' or '}}' is expected at character {at}")
     if _blank(text, at + 1).end() != len(text):
         raise ValueError("there is more after its end")
@@ -206,4 +230,6 @@ def _dump(value: object) -> str:
     return _encode(value).decode()
 
 
-_decoder = json.JSONDecoder(object_pairs_hook=_unique, parse_float=_finite, parse_constant=_no_constant)
+_decoder = json.JSONDecoder(
+    object_pairs_hook=_unique, parse_float=_finite, parse_constant=_no_constant
+)

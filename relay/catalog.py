@@ -1,7 +1,9 @@
-"""Models, prices, routes and upstreams, from the settings: what can be asked for, and who may answer.
+"""Models, prices, routes and upstreams, from the settings: what can be asked for, and who may
+answer.
 
-Owns the making of integers of decimal prices, plans' discounts, peak windows, and the list of targets for a model and
-a wire. It never changes once made: a reload makes another one. It knows no member and opens no connection.
+Owns the making of integers of decimal prices, plans' discounts, peak windows, and the list of
+targets for a model and a wire. It never changes once made: a reload makes another one. It knows no
+member and opens no connection.
 """
 
 from dataclasses import dataclass, field
@@ -13,11 +15,16 @@ from zoneinfo import ZoneInfo
 from billing import Price
 from relay import errors
 
-NANO_PER_MILLIONTH = 1000          # yuan per million LLM tokens -> nano-yuan per LLM token
+NANO_PER_MILLIONTH = 1000  # yuan per million LLM tokens -> nano-yuan per LLM token
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
-PATHS = {"chat": "/chat/completions", "messages": "/messages", "responses": "/responses",
-         "embeddings": "/embeddings", "completions": "/completions"}
-CHAT_SPOKEN = ("messages", "responses", "completions")     # wires that can be turned into chat
+PATHS = {
+    "chat": "/chat/completions",
+    "messages": "/messages",
+    "responses": "/responses",
+    "embeddings": "/embeddings",
+    "completions": "/completions",
+}
+CHAT_SPOKEN = ("messages", "responses", "completions")  # wires that can be turned into chat
 FREE = Price(0, 0, 0)
 
 
@@ -27,7 +34,7 @@ class Upstream:
 
     name: str
     base_url: str
-    keys: tuple[str, ...] = field(default=(), repr=False)      # must not end up in a log
+    keys: tuple[str, ...] = field(default=(), repr=False)  # must not end up in a log
     speaks: frozenset[str] = frozenset({"chat"})
     wire_urls: tuple[tuple[str, str], ...] = ()
     connect_s: float = 10
@@ -68,7 +75,10 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Peak:
-    """A window in which other prices hold: weekdays (Monday 0), half-open spans of minutes of a day, days without."""
+    """A window in which other prices hold.
+
+    Weekdays (Monday 0), half-open spans of minutes of a day, days without.
+    """
 
     days: frozenset[int]
     spans: tuple[tuple[int, int], ...]
@@ -76,7 +86,10 @@ class Peak:
     holidays: frozenset[date] = frozenset()
 
     def holds(self, at_ms: int) -> bool:
-        """Whether a moment lies in the window. A span over midnight belongs to the day on which it begins."""
+        """Whether a moment lies in the window.
+
+        A span over midnight belongs to the day on which it begins.
+        """
         moment = datetime.fromtimestamp(at_ms // 1000, self.timezone)
         minute, today = moment.hour * 60 + moment.minute, moment.date()
         for start, end in self.spans:
@@ -116,53 +129,85 @@ class Catalog:
     def __init__(self, settings):
         self.upstreams = {each.name: _upstream(each) for each in settings.upstreams}
         self.demo = not any(each.usable for each in self.upstreams.values())
-        self.models = {each.id: self._model(each, settings.plans) for each in settings.models
-                       if each.enabled and (each.prices is not None or self.demo)}
+        self.models = {
+            each.id: self._model(each, settings.plans)
+            for each in settings.models
+            if each.enabled and (each.prices is not None or self.demo)
+        }
 
     def targets(self, model_id: str, wire: str) -> tuple[Model, tuple[Target, ...]]:
         """The model of that name, and who may answer a call on that wire, best first.
 
-        Raises ModelNotFound; BadRequest if the model does something else; Unavailable if nobody can be asked.
+        Raises ModelNotFound; BadRequest if the model does something else; Unavailable if nobody can
+        be asked.
         """
         model = self.models.get(model_id)
         if model is None:
             raise errors.ModelNotFound(model_id)
         if (model.kind == "embeddings") != (wire == "embeddings"):
-            raise errors.BadRequest(f"'{model.id}' is a model for {model.kind}; it does not answer here.",
-                                    param="model")
-        targets = tuple(_spoken(target, wire) for target in model.targets if _speakable(target.upstream, wire))
+            raise errors.BadRequest(
+                f"'{model.id}' is a model for {model.kind}; it does not answer here.", param="model"
+            )
+        targets = tuple(
+            _spoken(target, wire) for target in model.targets if _speakable(target.upstream, wire)
+        )
         if not model.available or not targets:
-            raise errors.Unavailable(f"'{model.id}' has no upstream at the moment. Its administrator has to set one.",
-                                     code="model_unavailable")
+            raise errors.Unavailable(
+                f"'{model.id}' has no upstream at the moment. Its administrator has to set one.",
+                code="model_unavailable",
+            )
         return model, targets
 
     def _model(self, given, plans) -> Model:
-        targets = tuple(sorted(self._targets(given), key=lambda target: (target.priority, -target.weight)))
+        targets = tuple(
+            sorted(self._targets(given), key=lambda target: (target.priority, -target.weight))
+        )
         prices = given.prices
         peak = prices.peak if prices is not None else None
         return Model(
-            id=given.id, provider=given.provider, title=given.title or given.id, kind=given.kind,
-            context=given.context, output_max=given.output_max,
-            available=bool(targets), targets=targets,
+            id=given.id,
+            provider=given.provider,
+            title=given.title or given.id,
+            kind=given.kind,
+            context=given.context,
+            output_max=given.output_max,
+            available=bool(targets),
+            targets=targets,
             prices={name: _plan_prices(prices, plan.discount) for name, plan in plans.items()},
             peak=_peak(peak) if peak else None,
-            peak_days=peak.days if peak else "", peak_hours=peak.hours if peak else ())
+            peak_days=peak.days if peak else "",
+            peak_hours=peak.hours if peak else (),
+        )
 
     def _targets(self, given) -> list[Target]:
         if self.demo:
             return [Target(DEMO, given.id, "chat")]
-        return [Target(upstream, route.model, "chat", upstream.quirks + route.quirks, route.priority, route.weight)
-                for route in given.routes if (upstream := self.upstreams[route.upstream]).usable]
+        return [
+            Target(
+                upstream,
+                route.model,
+                "chat",
+                upstream.quirks + route.quirks,
+                route.priority,
+                route.weight,
+            )
+            for route in given.routes
+            if (upstream := self.upstreams[route.upstream]).usable
+        ]
 
 
 def price_of(prices, discount: Decimal = Decimal(1)) -> Price:
-    """Decimal yuan per million as whole nano-yuan per LLM token, times the plan's discount, half up.
+    """Decimal yuan per million as whole nano-yuan per LLM token, times the plan's discount, half
+    up.
 
     Rounded once here: this is the price that is shown and charged.
     """
     cached = prices.cached if prices.cached is not None else prices.input
     tiers = tuple((tier.above, price_of(tier, discount)) for tier in getattr(prices, "tiers", ()))
-    return Price(*(_nano(each, discount) for each in (prices.input, cached, prices.output or Decimal(0))), tiers=tiers)
+    return Price(
+        *(_nano(each, discount) for each in (prices.input, cached, prices.output or Decimal(0))),
+        tiers=tiers,
+    )
 
 
 def _nano(price: Decimal, discount: Decimal) -> int:
@@ -180,8 +225,12 @@ def _peak(given) -> Peak:
     first, _, last = given.days.partition("-")
     start, end = DAYS.index(first), DAYS.index(last or first)
     days = range(start, end + 1) if start <= end else [*range(start, 7), *range(end + 1)]
-    return Peak(frozenset(days), tuple(_span(hours) for hours in given.hours), ZoneInfo(given.timezone),
-                frozenset(given.holidays))
+    return Peak(
+        frozenset(days),
+        tuple(_span(hours) for hours in given.hours),
+        ZoneInfo(given.timezone),
+        frozenset(given.holidays),
+    )
 
 
 def _span(hours: str) -> tuple[int, int]:
@@ -190,10 +239,26 @@ def _span(hours: str) -> tuple[int, int]:
 
 
 def _upstream(given) -> Upstream:
-    names = ("name", "base_url", "keys", "connect_s", "first_byte_s", "idle_s", "drain_s", "on_disconnect", "quirks",
-             "allow_private", "calls_at_once", "answer_bytes_max", "usable")
-    return Upstream(**{name: getattr(given, name) for name in names}, speaks=frozenset(given.speaks),
-                    wire_urls=tuple(given.wire_urls.items()))
+    names = (
+        "name",
+        "base_url",
+        "keys",
+        "connect_s",
+        "first_byte_s",
+        "idle_s",
+        "drain_s",
+        "on_disconnect",
+        "quirks",
+        "allow_private",
+        "calls_at_once",
+        "answer_bytes_max",
+        "usable",
+    )
+    return Upstream(
+        **{name: getattr(given, name) for name in names},
+        speaks=frozenset(given.speaks),
+        wire_urls=tuple(given.wire_urls.items()),
+    )
 
 
 def _speakable(upstream: Upstream, wire: str) -> bool:
@@ -203,5 +268,10 @@ def _speakable(upstream: Upstream, wire: str) -> bool:
 def _spoken(target: Target, wire: str) -> Target:
     """The target with the wire to speak there: the caller's own if it can be, else chat."""
     spoken = wire if wire in target.upstream.speaks else "chat"
-    return target if spoken == target.wire else Target(target.upstream, target.model, spoken, target.quirks,
-                                                       target.priority, target.weight)
+    return (
+        target
+        if spoken == target.wire
+        else Target(
+            target.upstream, target.model, spoken, target.quirks, target.priority, target.weight
+        )
+    )

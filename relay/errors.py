@@ -1,8 +1,8 @@
 """Every way in which the relay says no.
 
-Owns the error tree: each class knows its HTTP status, its `type` and `code` in OpenAI's shape, its `type` in
-Anthropic's, and the sentence a person reads. It does not know which wire the caller speaks: `relay.wires.chat` and
-`relay.wires.messages` turn an error into their own shape.
+Owns the error tree: each class knows its HTTP status, its `type` and `code` in OpenAI's shape, its
+`type` in Anthropic's, and the sentence a person reads. It does not know which wire the caller
+speaks: `relay.wires.chat` and `relay.wires.messages` turn an error into their own shape.
 
 RelayError                       500  ours; no details leave the house
 ├── BadRequest                   400  the request itself is wrong; `param` names the place
@@ -23,17 +23,20 @@ RelayError                       500  ours; no details leave the house
 ├── Unavailable                  503  we cannot take the call now: draining, full, no upstream
 │   └── StorageFull              503  a call that cannot be recorded is not relayed
 └── UpstreamError                502  no target answered properly
-    ├── UpstreamAccount          502  the provider refuses our key or our account
-    ├── UpstreamOverloaded       503  all targets are busy
-    ├── UpstreamBusy             429  all targets have said for how long they are busy: none was tried
-    ├── UpstreamUnavailable          503  all targets have failed again and again and rest: none was tried
-    ├── UpstreamTimeout          504  no target answered in time
-    └── UpstreamRefused           *   the provider says that the request is wrong: its status and message
+    ├── UpstreamAccount          502  the provider refuses our key or our account ├──
+    UpstreamOverloaded       503  all targets are busy ├── UpstreamBusy             429  all targets
+    have said for how long they are busy: none was tried ├── UpstreamUnavailable          503  all
+    targets have failed again and again and rest: none was tried ├── UpstreamTimeout          504
+    no target answered in time └── UpstreamRefused           *   the provider says that the request
+    is wrong: its status and message
 """
 
 
 class RelayError(Exception):
-    """Something went wrong on our side. Callers see a sentence without details; the log has them."""
+    """Something went wrong on our side.
+
+    Callers see a sentence without details; the log has them.
+    """
 
     status = 500
     type = "api_error"
@@ -41,8 +44,15 @@ class RelayError(Exception):
     anthropic_type = "api_error"
     sentence = "Something went wrong inside the relay. The call was not charged."
 
-    def __init__(self, message: str | None = None, *, param: str | None = None, code: str | None = None,
-                 retry_after: int | None = None, headers: dict[str, str] | None = None):
+    def __init__(
+        self,
+        message: str | None = None,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        retry_after: int | None = None,
+        headers: dict[str, str] | None = None,
+    ):
         """`retry_after` in seconds; `headers` are added to the answer as they are."""
         super().__init__(message or self.sentence)
         self.param = param
@@ -57,7 +67,10 @@ class RelayError(Exception):
 
     @property
     def retry_helps(self) -> bool:
-        """False where the same request can only fail again: clients are then told not to repeat it."""
+        """False where the same request can only fail again.
+
+        Clients are then told not to repeat it.
+        """
         return self.status not in (400, 401, 402, 403, 404, 405, 413, 415, 422, 426)
 
 
@@ -78,7 +91,10 @@ class ContextTooLong(BadRequest):
 
 
 class OverPlan(ContextTooLong):
-    """More input than the plan takes. A shorter conversation may not help: agents begin with more."""
+    """More input than the plan takes.
+
+    A shorter conversation may not help: agents begin with more.
+    """
 
 
 class NotAuthenticated(RelayError):
@@ -88,8 +104,11 @@ class NotAuthenticated(RelayError):
     type = "invalid_request_error"
     code = "invalid_api_key"
     anthropic_type = "authentication_error"
-    sentence = ("Incorrect API key provided: the API token is missing or not valid. "       # the first words are known
-                "Send it as 'Authorization: Bearer sk-...'; tokens are made in the console.")
+    sentence = (
+        # the first words are known
+        "Incorrect API key provided: the API token is missing or not valid. "
+        "Send it as 'Authorization: Bearer sk-...'; tokens are made in the console."
+    )
 
 
 class InsufficientBalance(RelayError):
@@ -103,7 +122,10 @@ class InsufficientBalance(RelayError):
 
 
 class CapReached(InsufficientBalance):
-    """The token has spent what it may in this day or month. The message says when it is free again."""
+    """The token has spent what it may in this day or month.
+
+    The message says when it is free again.
+    """
 
     code = "spending_cap_reached"
     sentence = "This token has spent what it may."
@@ -142,8 +164,11 @@ class ModelNotFound(NotFound):
     sentence = "There is no such model."
 
     def __init__(self, model: str):
-        super().__init__(f"The model '{model[:100]}' does not exist here. "
-                         "GET /api/v1/models lists those that do.", param="model")
+        super().__init__(
+            f"The model '{model[:100]}' does not exist here. "
+            "GET /api/v1/models lists those that do.",
+            param="model",
+        )
 
 
 class MethodNotAllowed(RelayError):
@@ -193,7 +218,10 @@ class RateLimited(RelayError):
 
 
 class Unavailable(RelayError):
-    """The relay cannot take the call now: it is going down, full, or the model has no usable upstream."""
+    """The relay cannot take the call now.
+
+    It is going down, full, or the model has no usable upstream.
+    """
 
     status = 503
     type = "api_error"
@@ -212,7 +240,8 @@ class StorageFull(Unavailable):
 class UpstreamError(RelayError):
     """No target answered properly. The provider's own words stay in our log.
 
-    `of_model`: this model is not to be had there; another target may have it, and the upstream is none the worse.
+    `of_model`: this model is not to be had there; another target may have it, and the upstream is
+    none the worse.
     """
 
     status = 502
@@ -222,7 +251,10 @@ class UpstreamError(RelayError):
 
 
 class UpstreamAccount(UpstreamError):
-    """The provider refuses our key or our account: the operator's trouble, never shown as the member's own."""
+    """The provider refuses our key or our account.
+
+    The operator's trouble, never shown as the member's own.
+    """
 
     code = "upstream_account"
     sentence = "The model's provider does not accept this relay's account at the moment. Tell its administrator."
@@ -238,7 +270,10 @@ class UpstreamOverloaded(UpstreamError):
 
 
 class UpstreamBusy(UpstreamError):
-    """All targets have said for how long they are busy, so none was tried. `retry_after` says when one is free."""
+    """All targets have said for how long they are busy, so none was tried.
+
+    `retry_after` says when one is free.
+    """
 
     status = 429
     type = "rate_limit_error"
@@ -248,7 +283,10 @@ class UpstreamBusy(UpstreamError):
 
 
 class UpstreamUnavailable(UpstreamError):
-    """All targets have failed again and again, so none was tried. `retry_after` says when one is tried again."""
+    """All targets have failed again and again, so none was tried.
+
+    `retry_after` says when one is tried again.
+    """
 
     status = 503
     code = "upstream_unavailable"
@@ -266,13 +304,19 @@ class UpstreamTimeout(UpstreamError):
 
 
 class UpstreamRefused(UpstreamError):
-    """The provider says that the request itself is wrong. Its status, message, param and code are kept."""
+    """The provider says that the request itself is wrong.
+
+    Its status, message, param and code are kept.
+    """
 
     type = "invalid_request_error"
 
-    def __init__(self, status: int, message: str, *, code: str | None = None, param: str | None = None):
+    def __init__(
+        self, status: int, message: str, *, code: str | None = None, param: str | None = None
+    ):
         super().__init__(message, param=param)
         self.status = status
         self.code = code
         self.anthropic_type = {404: "not_found_error", 413: "request_too_large"}.get(
-            status, "invalid_request_error")
+            status, "invalid_request_error"
+        )

@@ -1,8 +1,9 @@
 """Who may ask, for what, and how often.
 
-Owns the answer to "may this caller ask this now". It knows members only as the owners of API tokens, moves no money,
-and keeps no cache: every request looks its token up, so a revocation holds at the next one. What is counted in a
-window or at once lives in memory; a little more than a cap may be spent by calls that run at the same time.
+Owns the answer to "may this caller ask this now". It knows members only as the owners of API
+tokens, moves no money, and keeps no cache: every request looks its token up, so a revocation holds
+at the next one. What is counted in a window or at once lives in memory; a little more than a cap
+may be spent by calls that run at the same time.
 """
 
 import ipaddress
@@ -24,8 +25,20 @@ from members.tokens import SHAPE, TokenError, change, digest, mint, revoke, toke
 from relay import errors
 from relay.body import Ask
 
-__all__ = ["ConcurrencyLimit", "Budget", "Caller", "Gate", "TokenError", "change", "digest", "duration", "mint",
-           "presented", "revoke", "tokens"]
+__all__ = [
+    "ConcurrencyLimit",
+    "Budget",
+    "Caller",
+    "Gate",
+    "TokenError",
+    "change",
+    "digest",
+    "duration",
+    "mint",
+    "presented",
+    "revoke",
+    "tokens",
+]
 
 _bearer = re.compile(r"bearer +(\S+)", re.ASCII | re.IGNORECASE).fullmatch
 
@@ -52,14 +65,14 @@ class Caller:
     user_name: str
     token_id: int
     token_name: str
-    models: frozenset[str] | None          # None: every model
+    models: frozenset[str] | None  # None: every model
     plan: str
     requests_per_minute: int
     input_tokens_max: int | None
     member_calls_at_once: int | None = None
     tokens_per_minute: int | None = None
     calls_at_once: int | None = None
-    cap_day: int | None = None             # nano-yuan
+    cap_day: int | None = None  # nano-yuan
     cap_month: int | None = None
 
 
@@ -71,7 +84,10 @@ class ConcurrencyLimit:
         self._lock = threading.Lock()
 
     def enter(self, limits: dict[tuple, int | None]) -> tuple | None:
-        """Count a call under each of these names; or count nothing and return the name whose limit is reached."""
+        """Count a call under each of these names.
+
+        Or count nothing and return the name whose limit is reached.
+        """
         with self._lock:
             for name, limit in limits.items():
                 if limit is not None and self._running[name] >= limit:
@@ -96,13 +112,18 @@ class Budget:
     reset_s: float
 
     def headers(self) -> dict[str, str]:
-        return {"x-ratelimit-limit-requests": str(self.limit),
-                "x-ratelimit-remaining-requests": str(self.remaining),
-                "x-ratelimit-reset-requests": duration(self.reset_s)}
+        return {
+            "x-ratelimit-limit-requests": str(self.limit),
+            "x-ratelimit-remaining-requests": str(self.remaining),
+            "x-ratelimit-reset-requests": duration(self.reset_s),
+        }
 
 
 class Gate:
-    """Finds callers and holds them to their limits. `limiter` is a fixed-window strategy of the package limits."""
+    """Finds callers and holds them to their limits.
+
+    `limiter` is a fixed-window strategy of the package limits.
+    """
 
     def __init__(self, db: Database, settings, limiter, at_once: ConcurrencyLimit):
         self._db = db
@@ -111,44 +132,60 @@ class Gate:
         self._plans = settings.plans
         self._limiter = limiter
         self._failures = parse(f"{settings.limits.failures_per_minute} per minute")
-        self._windows: dict[int, object] = {}      # requests per minute -> the limiter's item, made once
+        self._windows: dict[
+            int, object
+        ] = {}  # requests per minute -> the limiter's item, made once
 
     def identify(self, authorization: str | None, api_key: str | None, address: str) -> Caller:
         """The caller behind a request's headers.
 
-        Raises NotAuthenticated, or RateLimited for an address with too many failures; a good token from that
-        address is still let in, for a whole office may sit behind it.
+        Raises NotAuthenticated, or RateLimited for an address with too many failures; a good token
+        from that address is still let in, for a whole office may sit behind it.
         """
         raw = presented(authorization, api_key)
         caller = self._find(FIND_BY_DIGEST, digest(raw), address) if raw else None
         if caller is None:
             network = _network(address)
             if not self._limiter.hit(self._failures, "failed", network):
-                raise errors.RateLimited("Too many attempts with tokens that are not valid. Wait a minute.",
-                                         retry_after=self._retry_after(self._failures, "failed", network))
+                raise errors.RateLimited(
+                    "Too many attempts with tokens that are not valid. Wait a minute.",
+                    retry_after=self._retry_after(self._failures, "failed", network),
+                )
             raise errors.NotAuthenticated()
         return caller
 
     def caller_of(self, token_id: int) -> Caller | None:
-        """The caller behind a token's id, for the console, which never has the raw token; None if it is not usable."""
+        """The caller behind a token's id, for the console, which never has the raw token.
+
+        None if it is not usable.
+        """
         return self._find(FIND_BY_ID, token_id)
 
     def count(self, caller: Caller) -> Budget:
-        """Count one request against the caller's window. Raises RateLimited, with what is left in its headers."""
+        """Count one request against the caller's window.
+
+        Raises RateLimited, with what is left in its headers.
+        """
         item = self._window(caller.requests_per_minute)
         admitted = self._limiter.hit(item, "token", str(caller.token_id))
         stats = self._limiter.get_window_stats(item, "token", str(caller.token_id))
-        budget = Budget(caller.requests_per_minute, max(0, stats.remaining),
-                        max(0.0, stats.reset_time - time.time()))
+        budget = Budget(
+            caller.requests_per_minute,
+            max(0, stats.remaining),
+            max(0.0, stats.reset_time - time.time()),
+        )
         if not admitted:
             wait_s = max(1, int(budget.reset_s + 0.999))
             raise errors.RateLimited(
                 f"This token may make {_count(budget.limit, 'request')} a minute. Try again in {wait_s} seconds.",
-                retry_after=wait_s, headers=budget.headers())
+                retry_after=wait_s,
+                headers=budget.headers(),
+            )
         return budget
 
     def enter(self, caller: Caller) -> tuple:
-        """Begin a call: raises RateLimited if too many run at once, or too many LLM tokens went in this minute.
+        """Begin a call: raises RateLimited if too many run at once, or too many LLM tokens went in
+        this minute.
 
         Give what it returns to `leave` when the call has ended.
         """
@@ -157,14 +194,22 @@ class Gate:
             stats = self._limiter.get_window_stats(item, "llm", str(caller.token_id))
             if stats.remaining <= 0:
                 wait_s = max(1, int(stats.reset_time - time.time() + 0.999))
-                raise errors.RateLimited(f"This token may use {caller.tokens_per_minute} LLM tokens a minute. "
-                                         f"Try again in {wait_s} seconds.", retry_after=wait_s)
-        limits = {("member", caller.user_id): caller.member_calls_at_once,
-                  ("token", caller.token_id): caller.calls_at_once}
+                raise errors.RateLimited(
+                    f"This token may use {caller.tokens_per_minute} LLM tokens a minute. "
+                    f"Try again in {wait_s} seconds.",
+                    retry_after=wait_s,
+                )
+        limits = {
+            ("member", caller.user_id): caller.member_calls_at_once,
+            ("token", caller.token_id): caller.calls_at_once,
+        }
         full = self._at_once.enter(limits)
         if full:
-            raise errors.RateLimited(f"This {full[0]} may have {_count(limits[full], 'call')} at once. "
-                                     "Try again when one has ended.", retry_after=1)
+            raise errors.RateLimited(
+                f"This {full[0]} may have {_count(limits[full], 'call')} at once. "
+                "Try again when one has ended.",
+                retry_after=1,
+            )
         return tuple(limits)
 
     def leave(self, entered: tuple) -> None:
@@ -174,20 +219,31 @@ class Gate:
     def spent(self, caller: Caller, llm_tokens: int) -> None:
         """Count the LLM tokens of a call that has ended against the token's minute."""
         if caller.tokens_per_minute is not None and llm_tokens:
-            self._limiter.hit(self._window(caller.tokens_per_minute), "llm", str(caller.token_id), cost=llm_tokens)
+            self._limiter.hit(
+                self._window(caller.tokens_per_minute), "llm", str(caller.token_id), cost=llm_tokens
+            )
 
     def check_caps(self, caller: Caller) -> None:
-        """Raise CapReached if the token has spent what it may in this day or month, by the site's calendar."""
+        """Raise CapReached if the token has spent what it may in this day or month, by the site's
+        calendar."""
         if caller.cap_day is None and caller.cap_month is None:
             return
         today = datetime.now(self._timezone).replace(hour=0, minute=0, second=0, microsecond=0)
         month = today.replace(day=1)
-        ends = {"day": today + timedelta(days=1), "month": (month + timedelta(days=32)).replace(day=1)}
+        ends = {
+            "day": today + timedelta(days=1),
+            "month": (month + timedelta(days=32)).replace(day=1),
+        }
         spans = {"day": (caller.cap_day, today), "month": (caller.cap_month, month)}
         for name, (cap, begin) in spans.items():
-            if cap is not None and self._spent_since(caller.token_id, begin.strftime("%Y-%m-%d")) >= cap:
-                raise errors.CapReached(f"This token may spend {yuan(cap)} yuan a {name}, and has. "
-                                        f"It is free again on {ends[name]:%Y-%m-%d %H:%M %Z}.")
+            if (
+                cap is not None
+                and self._spent_since(caller.token_id, begin.strftime("%Y-%m-%d")) >= cap
+            ):
+                raise errors.CapReached(
+                    f"This token may spend {yuan(cap)} yuan a {name}, and has. "
+                    f"It is free again on {ends[name]:%Y-%m-%d %H:%M %Z}."
+                )
 
     def _spent_since(self, token_id: int, day: str) -> int:
         return self._db.one(SPENT_SINCE, (token_id, day))[0]
@@ -197,36 +253,74 @@ class Gate:
         if caller.models is not None and model.id not in caller.models:
             raise errors.ModelNotAllowed(
                 f"This token may not use '{model.id}'. It may use: {', '.join(sorted(caller.models))}.",
-                param="model")
+                param="model",
+            )
         if caller.input_tokens_max is not None and ask.input_tokens > caller.input_tokens_max:
             raise errors.OverPlan(
                 f"The input has about {ask.input_tokens} tokens; the plan '{caller.plan}' takes at most "
-                f"{caller.input_tokens_max}. A subscription lifts this limit.", param="messages")
-        if model.context and ask.input_tokens > model.context * 1.25:   # the estimate errs; the provider knows
+                f"{caller.input_tokens_max}. A subscription lifts this limit.",
+                param="messages",
+            )
+        if (
+            model.context and ask.input_tokens > model.context * 1.25
+        ):  # the estimate errs; the provider knows
             raise errors.ContextTooLong(
-                f"prompt is too long: {ask.input_tokens} tokens > {model.context} maximum. "     # agents know these
-                f"This model's maximum context length is {model.context} tokens.", param="messages")      # words
+                # agents know these
+                f"prompt is too long: {ask.input_tokens} tokens > {model.context} maximum. "
+                f"This model's maximum context length is {model.context} tokens.",
+                param="messages",
+            )  # words
 
     def _find(self, sql: str, key: bytes | int, address: str | None = None) -> Caller | None:
         row = self._db.one(sql, {"key": key, "now": time.time_ns() // 1_000_000})
         if row is None:
             return None
-        (token_id, token_name, models, rpm, tpm, at_once, cap_day, cap_month, addresses, user_id, user_name,
-         plans) = row
+        (
+            token_id,
+            token_name,
+            models,
+            rpm,
+            tpm,
+            at_once,
+            cap_day,
+            cap_month,
+            addresses,
+            user_id,
+            user_name,
+            plans,
+        ) = row
         if addresses and address is not None:
             _check_address(address, json.loads(addresses))
         name = self.plan_in_force((plans or "").split(","))
         plan = self._plans[name]
         per_minute = plan.requests_per_minute
-        return Caller(user_id, user_name, token_id, token_name, frozenset(json.loads(models)) if models else None,
-                      name, min(rpm, per_minute) if rpm else per_minute, plan.input_tokens_max, plan.calls_at_once,
-                      tpm, at_once, cap_day, cap_month)
+        return Caller(
+            user_id,
+            user_name,
+            token_id,
+            token_name,
+            frozenset(json.loads(models)) if models else None,
+            name,
+            min(rpm, per_minute) if rpm else per_minute,
+            plan.input_tokens_max,
+            plan.calls_at_once,
+            tpm,
+            at_once,
+            cap_day,
+            cap_month,
+        )
 
     def plan_in_force(self, names: Iterable[str]) -> str:
-        """Of several plans the cheapest, then the fastest; a plan that the settings no longer know does not count."""
+        """Of several plans the cheapest, then the fastest.
+
+        A plan that the settings no longer know does not count.
+        """
         known = [name for name in names if name in self._plans]
-        return min(known, key=lambda name: (self._plans[name].discount, -self._plans[name].requests_per_minute),
-                   default="free")
+        return min(
+            known,
+            key=lambda name: (self._plans[name].discount, -self._plans[name].requests_per_minute),
+            default="free",
+        )
 
     def _window(self, per_minute: int):
         item = self._windows.get(per_minute)
@@ -235,13 +329,20 @@ class Gate:
         return item
 
     def _retry_after(self, item, *key: str) -> int:
-        return max(1, int(self._limiter.get_window_stats(item, *key).reset_time - time.time() + 0.999))
+        return max(
+            1, int(self._limiter.get_window_stats(item, *key).reset_time - time.time() + 0.999)
+        )
 
 
 def presented(authorization: str | None, api_key: str | None) -> str | None:
-    """The token that a request's headers present, or None. A joined or odd header, and another house's key, is none."""
+    """The token that a request's headers present, or None.
+
+    A joined or odd header, and another house's key, is none.
+    """
     match = _bearer(authorization.strip()) if authorization else None
-    return next((raw for raw in (match[1] if match else "", (api_key or "").strip()) if SHAPE(raw)), None)
+    return next(
+        (raw for raw in (match[1] if match else "", (api_key or "").strip()) if SHAPE(raw)), None
+    )
 
 
 def duration(seconds: float) -> str:
@@ -266,9 +367,16 @@ def _ip(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
 
 
 def _network(address: str) -> str:
-    """Whom to count an attempt against: in IPv6 a whole network, for everybody has billions of addresses."""
+    """Whom to count an attempt against.
+
+    In IPv6 a whole network, for everybody has billions of addresses.
+    """
     ip = _ip(address)
-    return str(ipaddress.ip_network((ip, 64), strict=False)) if ip is not None and ip.version == 6 else address
+    return (
+        str(ipaddress.ip_network((ip, 64), strict=False))
+        if ip is not None and ip.version == 6
+        else address
+    )
 
 
 def _check_address(address: str, allowed: list[str]) -> None:

@@ -1,7 +1,8 @@
 """A storage for rate limits that lives in this process and on a clock that nobody sets.
 
-Owns the counters of the package `limits`. The memory storage that comes with it follows the wall clock (one hour back
-is an hour of 429), lets two full windows through when threads race for a new one, and scans all keys every 10 ms.
+Owns the counters of the package `limits`. The memory storage that comes with it follows the wall
+clock (one hour back is an hour of 429), lets two full windows through when threads race for a new
+one, and scans all keys every 10 ms.
 """
 
 import threading
@@ -11,7 +12,10 @@ from limits.storage import Storage
 
 
 class MonotonicStorage(Storage):
-    """Fixed windows: a key's count, and when its window ends. Chosen by the address `monotonic://`."""
+    """Fixed windows: a key's count, and when its window ends.
+
+    Chosen by the address `monotonic://`.
+    """
 
     STORAGE_SCHEME = ["monotonic"]
     PURGE_S = 60
@@ -19,7 +23,7 @@ class MonotonicStorage(Storage):
     def __init__(self, uri: str | None = None, wrap_exceptions: bool = False, **options):
         super().__init__(uri, wrap_exceptions=wrap_exceptions, **options)
         self._lock = threading.Lock()
-        self._windows: dict[str, list] = {}        # key -> [count, end by the monotonic clock]
+        self._windows: dict[str, list] = {}  # key -> [count, end by the monotonic clock]
         self._purge_at = time.monotonic() + self.PURGE_S
 
     @property
@@ -66,5 +70,8 @@ class MonotonicStorage(Storage):
 
 
 def address(storage_uri: str) -> str:
-    """The storage's address for the package `limits`: ours for the `memory://` of the settings, else as it is."""
+    """The storage's address for the package `limits`.
+
+    Ours for the `memory://` of the settings, else as it is.
+    """
     return "monotonic://" if storage_uri == "memory://" else storage_uri

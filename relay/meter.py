@@ -1,7 +1,8 @@
 """One call's account: hold -> watch -> close. The only bridge from the relay to the ledger.
 
-Owns how a call can end and what is charged then (`ending`), and which counts of a provider are believed (`trusted`).
-It moves no money itself: `billing` does, in one transaction each for the hold and the close.
+Owns how a call can end and what is charged then (`ending`), and which counts of a provider are
+believed (`trusted`). It moves no money itself: `billing` does, in one transaction each for the hold
+and the close.
 """
 
 import logging
@@ -24,13 +25,19 @@ from relay.body import Ask
 
 log = logging.getLogger("relay.meter")
 
-HOLD_MARGIN = 1.15                 # input is estimated; the hold covers the estimate's usual error
-INPUT_EXTRA_MAX = 4096             # LLM tokens that a provider's template and tool preamble may add
-MEDIA = ('"image', '"video', '"input_audio', '"file', '"document')    # what may stand elsewhere, by address
-MEDIA_INPUT_MAX = 16384            # LLM tokens that one of these may count
-COUNT_MAX = 2**31 - 1              # LLM tokens, where a model states no limit
-CALLER_LEFT = 499                  # nginx's word for it: nobody read a status
-UNREAD_BYTES_MAX = 32768           # delivered bytes kept until their text is estimated
+HOLD_MARGIN = 1.15  # input is estimated; the hold covers the estimate's usual error
+INPUT_EXTRA_MAX = 4096  # LLM tokens that a provider's template and tool preamble may add
+MEDIA = (
+    '"image',
+    '"video',
+    '"input_audio',
+    '"file',
+    '"document',
+)  # what may stand elsewhere, by address
+MEDIA_INPUT_MAX = 16384  # LLM tokens that one of these may count
+COUNT_MAX = 2**31 - 1  # LLM tokens, where a model states no limit
+CALLER_LEFT = 499  # nginx's word for it: nobody read a status
+UNREAD_BYTES_MAX = 32768  # delivered bytes kept until their text is estimated
 
 _unescape = msgspec.json.Decoder(str).decode
 
@@ -39,10 +46,10 @@ _unescape = msgspec.json.Decoder(str).decode
 class CallState:
     """How a call went, as far as its ending depends on it."""
 
-    delivered: bool = False            # content went out to the caller
-    complete: bool = False             # the upstream finished its answer
-    left: bool = False                 # the caller left before the end
-    usage: Usage | None = None         # the last usage that the upstream gave
+    delivered: bool = False  # content went out to the caller
+    complete: bool = False  # the upstream finished its answer
+    left: bool = False  # the caller left before the end
+    usage: Usage | None = None  # the last usage that the upstream gave
     error: BaseException | None = None
 
 
@@ -54,7 +61,9 @@ def ending(state: CallState, on_disconnect: str) -> tuple[str, str]:
     if not state.delivered:
         if state.left:
             return "client_left", "nothing"
-        return "complete" if state.complete else "refused" if _is_refusal(state.error) else "failed", "nothing"
+        return "complete" if state.complete else "refused" if _is_refusal(
+            state.error
+        ) else "failed", "nothing"
     if state.complete:
         return "complete", "usage" if state.usage else "estimate"
     if not state.left:
@@ -69,13 +78,15 @@ def ending(state: CallState, on_disconnect: str) -> tuple[str, str]:
 def _is_refusal(error: BaseException | None) -> bool:
     """Whether a call failed for what was asked, rather than for who should have answered."""
     return isinstance(error, errors.RelayError) and (
-        isinstance(error, errors.UpstreamRefused) or not isinstance(error, errors.UpstreamError))
+        isinstance(error, errors.UpstreamRefused) or not isinstance(error, errors.UpstreamError)
+    )
 
 
 def trusted(usage: Usage, guess: Callable[[], Usage], most: Usage) -> tuple[Usage, str, str | None]:
     """The counts to charge, their source, and a note if they are not what the upstream said.
 
-    A count of -1 was not given and is replaced by our `guess`, made only then; one above `most` is cut to that.
+    A count of -1 was not given and is replaced by our `guess`, made only then; one above `most` is
+    cut to that.
     """
     notes = []
     counts = {}
@@ -90,11 +101,18 @@ def trusted(usage: Usage, guess: Callable[[], Usage], most: Usage) -> tuple[Usag
     if cached < usage.cached_tokens:
         notes.append("cached_tokens clamped")
     source = "estimated" if any(note.endswith("estimated") for note in notes) else "upstream"
-    return Usage(counts["input_tokens"], cached, counts["output_tokens"]), source, ", ".join(notes) or None
+    return (
+        Usage(counts["input_tokens"], cached, counts["output_tokens"]),
+        source,
+        ", ".join(notes) or None,
+    )
 
 
 class Settlement:
-    """What all meters share: the database, the rules of holds, and endings that the disk has not taken yet."""
+    """What all meters share.
+
+    The database, the rules of holds, and endings that the disk has not taken yet.
+    """
 
     def __init__(self, db: Database, settings):
         self.db = db
@@ -110,7 +128,10 @@ class Settlement:
         self.timezone = ZoneInfo(settings.site.timezone)
 
     def close(self, call_id: str, end: billing.Ending, price) -> None:
-        """Close a call. If the disk refuses, the ending waits in memory and `retry` writes it later."""
+        """Close a call.
+
+        If the disk refuses, the ending waits in memory and `retry` writes it later.
+        """
         try:
             billing.close(self.db, call_id, end, price)
         except StorageError:
@@ -133,7 +154,10 @@ class Settlement:
 
 @dataclass(slots=True)
 class Meter:
-    """The account of one call. Every call that passed the rate limit has one, and closes it exactly once."""
+    """The account of one call.
+
+    Every call that passed the rate limit has one, and closes it exactly once.
+    """
 
     settlement: Settlement
     caller: object
@@ -143,10 +167,10 @@ class Meter:
     started_at: int = field(default_factory=lambda: time.time_ns() // 1_000_000)
     state: CallState = field(default_factory=CallState)
     attempts: list[dict] = field(default_factory=list)
-    price: object = None               # set once there is a hold
+    price: object = None  # set once there is a hold
     status: int = 200
-    policy: str = "estimate"           # the target's on_disconnect
-    texts: re.Pattern | None = None    # where the target's wire keeps its text
+    policy: str = "estimate"  # the target's on_disconnect
+    texts: re.Pattern | None = None  # where the target's wire keeps its text
     _ask: Ask | None = None
     _model: object = None
     _upstream: str | None = None
@@ -161,11 +185,17 @@ class Meter:
         self._ask = ask
 
     def hold(self, ask: Ask, model) -> None:
-        """Set aside what the call will likely cost. Raises NotCovered if the pockets do not hold it."""
+        """Set aside what the call will likely cost.
+
+        Raises NotCovered if the pockets do not hold it.
+        """
         self._model = model
         price = model.price(self.caller.plan, self.started_at)
-        asked = min(ask.output_tokens_max or model.output_max or self.settlement.hold_output_tokens,
-                    model.output_max or COUNT_MAX, self.settlement.hold_output_tokens)
+        asked = min(
+            ask.output_tokens_max or model.output_max or self.settlement.hold_output_tokens,
+            model.output_max or COUNT_MAX,
+            self.settlement.hold_output_tokens,
+        )
         likely = Usage(int(ask.input_tokens * HOLD_MARGIN + 0.999), 0, asked * ask.choices)
         try:
             billing.hold(self.settlement.db, self._call(), likely, price, self.settlement.overdraft)
@@ -175,11 +205,23 @@ class Meter:
             raise errors.StorageFull(retry_after=5) from err
         self.price = price
 
-    def attempted(self, target, status: int | None, started: float, error: str | None = None) -> None:
-        """Note one attempt on a target. `status` None: it gave none; `error` is a code, never a provider's words."""
+    def attempted(
+        self, target, status: int | None, started: float, error: str | None = None
+    ) -> None:
+        """Note one attempt on a target.
+
+        `status` None: it gave none; `error` is a code, never a provider's words.
+        """
         took_ms = round((time.monotonic() - started) * 1000)
-        self.attempts.append({"upstream": target.upstream.name, "model": target.model, "status": status,
-                              "ms": took_ms} | ({"error": error} if error else {}))
+        self.attempts.append(
+            {
+                "upstream": target.upstream.name,
+                "model": target.model,
+                "status": status,
+                "ms": took_ms,
+            }
+            | ({"error": error} if error else {})
+        )
         self._upstream = target.upstream.name
         metrics.of(metrics.attempts, target.upstream.name, error or "ok").inc()
 
@@ -188,17 +230,24 @@ class Meter:
         self.policy, self.texts = target.upstream.on_disconnect, texts
 
     def used(self, usage: Usage | None) -> None:
-        """Note what the upstream says was used. Counts are totals: a later one replaces, -1 (not given) does not."""
+        """Note what the upstream says was used.
+
+        Counts are totals: a later one replaces, -1 (not given) does not.
+        """
         if usage is None:
             return
         before = self.state.usage or usage
         self.state.usage = Usage(
             usage.input_tokens if usage.input_tokens >= 0 else before.input_tokens,
             max(usage.cached_tokens, before.cached_tokens if usage.input_tokens < 0 else 0),
-            usage.output_tokens if usage.output_tokens >= 0 else before.output_tokens)
+            usage.output_tokens if usage.output_tokens >= 0 else before.output_tokens,
+        )
 
     def deliver(self, data: bytes) -> None:
-        """Note upstream bytes that go out to the caller. Cheap: their text is counted only if it must be."""
+        """Note upstream bytes that go out to the caller.
+
+        Cheap: their text is counted only if it must be.
+        """
         if self._first_byte is None:
             self._first_byte = time.monotonic()
             self.state.delivered = True
@@ -208,7 +257,10 @@ class Meter:
             self._read_texts()
 
     def close(self, error: BaseException | None = None) -> None:
-        """End the call: charge it and give the rest of the hold back. A second close does nothing."""
+        """End the call: charge it and give the rest of the hold back.
+
+        A second close does nothing.
+        """
         if self._closed:
             return
         self._closed = True
@@ -233,10 +285,19 @@ class Meter:
 
     def _call(self) -> billing.Call:
         ask, model = self._ask, self._model
-        day = datetime.fromtimestamp(self.started_at / 1000, self.settlement.timezone).strftime("%Y-%m-%d")
-        return billing.Call(id=self.id, user_id=self.caller.user_id, token_id=self.caller.token_id, wire=self.wire,
-                            model=model.id if model else (ask.model[:100] if ask else None),
-                            stream=bool(ask and ask.stream), started_at=self.started_at, day=day)
+        day = datetime.fromtimestamp(self.started_at / 1000, self.settlement.timezone).strftime(
+            "%Y-%m-%d"
+        )
+        return billing.Call(
+            id=self.id,
+            user_id=self.caller.user_id,
+            token_id=self.caller.token_id,
+            wire=self.wire,
+            model=model.id if model else (ask.model[:100] if ask else None),
+            stream=bool(ask and ask.stream),
+            started_at=self.started_at,
+            day=day,
+        )
 
     def _ending(self, outcome: str, charged: str) -> billing.Ending:
         usage, source, note = None, "none", None
@@ -245,12 +306,25 @@ class Meter:
         elif charged == "estimate":
             usage, source = self._guess(), "estimated"
         error = None if outcome == "client_left" else self.state.error
-        code = (error.code or error.type) if isinstance(error, errors.RelayError) else error and "internal_error"
+        code = (
+            (error.code or error.type)
+            if isinstance(error, errors.RelayError)
+            else error and "internal_error"
+        )
         return billing.Ending(
-            outcome=outcome, status=self.status, usage=usage, usage_source=source, usage_note=note,
-            upstream=self._upstream, attempts=self.attempts,
-            first_byte_ms=None if self._first_byte is None else round((self._first_byte - self.started) * 1000),
-            duration_ms=round((time.monotonic() - self.started) * 1000), error=code)
+            outcome=outcome,
+            status=self.status,
+            usage=usage,
+            usage_source=source,
+            usage_note=note,
+            upstream=self._upstream,
+            attempts=self.attempts,
+            first_byte_ms=None
+            if self._first_byte is None
+            else round((self._first_byte - self.started) * 1000),
+            duration_ms=round((time.monotonic() - self.started) * 1000),
+            error=code,
+        )
 
     def _guess(self) -> Usage:
         self._read_texts()
@@ -260,8 +334,11 @@ class Meter:
         ask, model = self._ask, self._model
         media = sum(map(ask.body.mentions, MEDIA))
         input_most = ask.body.size + INPUT_EXTRA_MAX + MEDIA_INPUT_MAX * media
-        return Usage(min(input_most, model.context or input_most), 0,
-                     (model.output_max or model.context or COUNT_MAX) * ask.choices)
+        return Usage(
+            min(input_most, model.context or input_most),
+            0,
+            (model.output_max or model.context or COUNT_MAX) * ask.choices,
+        )
 
     def _read_texts(self) -> None:
         """Count the text of the delivered bytes and let them go."""
@@ -284,12 +361,16 @@ class Meter:
 
 
 def new_id() -> str:
-    """A request's id: sorted by time, so that rows are appended, then 80 random bits. It is no secret."""
+    """A request's id: sorted by time, so that rows are appended, then 80 random bits.
+
+    It is no secret.
+    """
     return f"req_{time.time_ns() // 1_000_000:012x}{random.getrandbits(80):020x}"
 
 
 def texts_of(names: tuple[str, ...]) -> re.Pattern:
-    """A pattern that finds the JSON strings under these names, which is all text that a wire's events carry."""
+    """A pattern that finds the JSON strings under these names, which is all text that a wire's
+    events carry."""
     return re.compile(rb'"(?:' + "|".join(names).encode() + rb')"\s*:\s*"((?:[^"\\]|\\.)*)"')
 
 
@@ -302,6 +383,8 @@ def _text(quoted: bytes) -> str:
 
 def _shortage(err: billing.NotCovered) -> str:
     has = err.available
-    return (f"The balances do not cover this call: it may need {billing.yuan(err.needed.wallet)} yuan from the wallet. "
-            f"Available are {has.grant} LLM tokens (grant), {billing.yuan(has.quota)} yuan (subscription quota) and "
-            f"{billing.yuan(has.wallet)} yuan (wallet).")
+    return (
+        f"The balances do not cover this call: it may need {billing.yuan(err.needed.wallet)} yuan from the wallet. "
+        f"Available are {has.grant} LLM tokens (grant), {billing.yuan(has.quota)} yuan (subscription quota) and "
+        f"{billing.yuan(has.wallet)} yuan (wallet)."
+    )

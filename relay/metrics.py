@@ -1,7 +1,7 @@
 """What `/metrics` shows: counters of this process, in prometheus-client's own registry.
 
-Owns names and labels. Labels come from closed sets (wires, outcomes, codes, configured names): nothing that a client
-sends becomes a label, and no member is named.
+Owns names and labels. Labels come from closed sets (wires, outcomes, codes, configured names):
+nothing that a client sends becomes a label, and no member is named.
 """
 
 from functools import cache
@@ -10,19 +10,47 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 
 registry = CollectorRegistry()
 
-calls = Counter("relay_calls_total", "Calls that were relayed or refused.", ["wire", "outcome"], registry=registry)
-turned_away = Counter("relay_turned_away_total", "Requests that left no row: bad tokens, rate limits, a full house.",
-                      ["code"], registry=registry)
-attempts = Counter("relay_upstream_attempts_total", "Attempts on upstreams.", ["upstream", "result"],
-                   registry=registry)
-llm_tokens = Counter("relay_llm_tokens_total", "LLM tokens of finished calls.", ["kind"], registry=registry)
-cost = Counter("relay_cost_nano_yuan_total", "Cost of finished calls in nano-yuan.", registry=registry)
-first_byte = Histogram("relay_first_byte_seconds", "Time to the first byte of an answer.", ["wire"], registry=registry,
-                       buckets=(.01, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 120))
+calls = Counter(
+    "relay_calls_total",
+    "Calls that were relayed or refused.",
+    ["wire", "outcome"],
+    registry=registry,
+)
+turned_away = Counter(
+    "relay_turned_away_total",
+    "Requests that left no row: bad tokens, rate limits, a full house.",
+    ["code"],
+    registry=registry,
+)
+attempts = Counter(
+    "relay_upstream_attempts_total",
+    "Attempts on upstreams.",
+    ["upstream", "result"],
+    registry=registry,
+)
+llm_tokens = Counter(
+    "relay_llm_tokens_total", "LLM tokens of finished calls.", ["kind"], registry=registry
+)
+cost = Counter(
+    "relay_cost_nano_yuan_total", "Cost of finished calls in nano-yuan.", registry=registry
+)
+first_byte = Histogram(
+    "relay_first_byte_seconds",
+    "Time to the first byte of an answer.",
+    ["wire"],
+    registry=registry,
+    buckets=(0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120),
+)
 in_flight = Gauge("relay_calls_in_flight", "Calls being relayed now.", registry=registry)
-unrecorded = Gauge("relay_unrecorded_endings", "Endings that wait for the disk to be written.", registry=registry)
-upstream_up = Gauge("relay_upstream_up", "1 while an upstream may be asked, 0 while it rests.", ["upstream"],
-                    registry=registry)
+unrecorded = Gauge(
+    "relay_unrecorded_endings", "Endings that wait for the disk to be written.", registry=registry
+)
+upstream_up = Gauge(
+    "relay_upstream_up",
+    "1 while an upstream may be asked, 0 while it rests.",
+    ["upstream"],
+    registry=registry,
+)
 
 
 @cache
@@ -32,7 +60,10 @@ def of(metric, *labels: str):
 
 
 def upstreams_are(report: list[dict]) -> None:
-    """Take over the picture of the upstreams' health. One without a key is not down: nobody asks it."""
+    """Take over the picture of the upstreams' health.
+
+    One without a key is not down: nobody asks it.
+    """
     upstream_up.clear()
     for each in report:
         if each["state"] != "keyless":

@@ -1,7 +1,8 @@
 """The relay: `serve` is its spine, `Relay` its parts.
 
-Owns the order of things: who asks, may they, what will it cost, who answers, what did it cost. Everything else is
-computed by the modules below, which know nothing of Flask; `relay.api` has the addresses.
+Owns the order of things: who asks, may they, what will it cost, who answers, what did it cost.
+Everything else is computed by the modules below, which know nothing of Flask; `relay.api` has the
+addresses.
 """
 
 import threading
@@ -21,15 +22,26 @@ from server.notices import Notices
 WIRES = {wire.NAME: wire for wire in (chat, messages, responses, embeddings, completions)}
 TEXTS = {name: texts_of(wire.TEXTS) for name, wire in WIRES.items()}
 
-STREAM_HEADERS = {"Content-Type": "text/event-stream; charset=utf-8", "Cache-Control": "no-cache, no-transform",
-                  "X-Accel-Buffering": "no"}       # the last for nginx, which else holds events back for a second
-CONVERSATION_HEADERS = ("HTTP_SESSION_ID", "HTTP_X_SESSION_ID", "HTTP_X_SESSION_AFFINITY",
-                        "HTTP_X_CLAUDE_CODE_SESSION_ID", "HTTP_THREAD_ID")         # as WSGI names them
-THREADS_KEPT = 16                  # threads that calls never take: the console and health checks stay reachable
+STREAM_HEADERS = {
+    "Content-Type": "text/event-stream; charset=utf-8",
+    "Cache-Control": "no-cache, no-transform",
+    "X-Accel-Buffering": "no",
+}  # the last for nginx, which else holds events back for a second
+CONVERSATION_HEADERS = (
+    "HTTP_SESSION_ID",
+    "HTTP_X_SESSION_ID",
+    "HTTP_X_SESSION_AFFINITY",
+    "HTTP_X_CLAUDE_CODE_SESSION_ID",
+    "HTTP_THREAD_ID",
+)  # as WSGI names them
+THREADS_KEPT = 16  # threads that calls never take: the console and health checks stay reachable
 
 
 class Relay:
-    """The parts of a running relay. `configure` takes over new settings; running calls keep what they began with."""
+    """The parts of a running relay.
+
+    `configure` takes over new settings; running calls keep what they began with.
+    """
 
     def __init__(self, settings, db: Database, limiter):
         self.db = db
@@ -42,7 +54,9 @@ class Relay:
         self.slots = threading.BoundedSemaphore(self.calls_max)
         self.draining = False
         self.at_once = gate.ConcurrencyLimit()
-        self.settlement.on_close = lambda caller, usage: self.gate.spent(caller, usage.input_tokens + usage.output_tokens)
+        self.settlement.on_close = lambda caller, usage: self.gate.spent(
+            caller, usage.input_tokens + usage.output_tokens
+        )
         self.configure(settings)
 
     def configure(self, settings) -> None:
@@ -52,20 +66,32 @@ class Relay:
         self.settlement.configure(settings)
         self.notices.settings = self.settings = settings
 
-
     def upstream_report(self) -> list[dict]:
-        """The state of all configured upstreams; see `Health.report`. One without a key is `keyless`."""
+        """The state of all configured upstreams; see `Health.report`.
+
+        One without a key is `keyless`.
+        """
         listed = list(self.catalog.upstreams.values())
-        return [found if each.usable else found | {"state": "keyless"}
-                for each, found in zip(listed, self.sender.health.report(listed), strict=True)]
+        return [
+            found if each.usable else found | {"state": "keyless"}
+            for each, found in zip(listed, self.sender.health.report(listed), strict=True)
+        ]
 
     def enter(self, caller: gate.Caller) -> Callable[[], None]:
-        """Take a place for a call; returns what gives it back. Raises Unavailable, or RateLimited by who calls."""
+        """Take a place for a call; returns what gives it back.
+
+        Raises Unavailable, or RateLimited by who calls.
+        """
         if self.draining:
-            raise errors.Unavailable("The relay is restarting. Try again soon.", code="restarting", retry_after=2)
+            raise errors.Unavailable(
+                "The relay is restarting. Try again soon.", code="restarting", retry_after=2
+            )
         if not self.slots.acquire(blocking=False):
-            raise errors.Unavailable("The relay has all the calls that it can hold. Try again soon.",
-                                     code="relay_overloaded", retry_after=2)
+            raise errors.Unavailable(
+                "The relay has all the calls that it can hold. Try again soon.",
+                code="relay_overloaded",
+                retry_after=2,
+            )
         try:
             entered = self.gate.enter(caller)
         except errors.RelayError:
@@ -77,6 +103,7 @@ class Relay:
             self.gate.leave(entered)
             self.slots.release()
             metrics.in_flight.dec()
+
         return leave
 
 
@@ -88,50 +115,73 @@ def current_relay() -> Relay:
 def serve(wire, caller: gate.Caller) -> Response:
     """Relay one request. Every decision of the relay is in this function; the rest only computes.
 
-    The body is the current request's. Raises RelayError for whatever keeps the call from being answered.
+    The body is the current request's. Raises RelayError for whatever keeps the call from being
+    answered.
     """
     relay = current_relay()
     meter = Meter(relay.settlement, caller, wire.NAME, id=g.request_id)
     try:
         given = given_body()
         if wire is chat and cursor.recognises(given):
-            wire = cursor                               # its row says chat: that is what it is asked and answered
+            wire = cursor  # its row says chat: that is what it is asked and answered
         ask = wire.read(given, **_wanted(wire, caller, "key"))
         meter.asked(ask)
         model, targets = relay.catalog.targets(ask.model, meter.wire)
         relay.gate.admit(caller, ask, model)
         relay.gate.check_caps(caller)
-        meter.hold(ask, model)                          # 402 if the pockets do not cover it
+        meter.hold(ask, model)  # 402 if the pockets do not cover it
         reply = relay.sender.send(_dispatch(relay, wire, ask, meter), targets)
         spoken = WIRES[reply.target.wire]
         meter.serve_from(reply.target, TEXTS[spoken.NAME])
-        turn = answer.Exchange(wire, spoken, ask, reply, meter,
-                           _wanted(wire, caller, "key", "created_at", "request_id"))
+        turn = answer.Exchange(
+            wire,
+            spoken,
+            ask,
+            reply,
+            meter,
+            _wanted(wire, caller, "key", "created_at", "request_id"),
+        )
         if not ask.stream:
             return Response(answer.whole(turn), content_type="application/json")
     except BaseException as err:
-        meter.close(err)                                # nothing was delivered: the hold goes back
+        meter.close(err)  # nothing was delivered: the hold goes back
         raise
     response = Response(answer.stream(turn), headers=STREAM_HEADERS)
-    response.call_on_close(lambda: answer.finish(turn))   # not in a `finally`: an unstarted generator runs none
+    response.call_on_close(
+        lambda: answer.finish(turn)
+    )  # not in a `finally`: an unstarted generator runs none
     return response
 
 
 def _dispatch(relay: Relay, wire, ask: body.Ask, meter: Meter) -> Dispatch:
     policy = relay.settings.failover
-    return Dispatch(ask, meter, caller_gone(), lambda target: (WIRES[target.wire], payload(wire, ask, target)),
-                  conversation(ask, meter.caller), request.headers, policy.attempts_max, policy.total_s)
+    return Dispatch(
+        ask,
+        meter,
+        caller_gone(),
+        lambda target: (WIRES[target.wire], payload(wire, ask, target)),
+        conversation(ask, meter.caller),
+        request.headers,
+        policy.attempts_max,
+        policy.total_s,
+    )
 
 
 def conversation(ask: body.Ask, caller: gate.Caller) -> str | None:
-    """What is the same for all calls of one conversation, if the client tells; never the same for two members."""
+    """What is the same for all calls of one conversation, if the client tells.
+
+    Never the same for two members.
+    """
     given = request.environ
     for name in CONVERSATION_HEADERS:
         if given.get(name):
             return f"{caller.user_id}|{given[name][:200]}"
     metadata = ask.body.get("metadata")
-    told = (ask.body.get("prompt_cache_key"), metadata.get("user_id") if isinstance(metadata, dict) else None,
-            ask.body.get("user"))
+    told = (
+        ask.body.get("prompt_cache_key"),
+        metadata.get("user_id") if isinstance(metadata, dict) else None,
+        ask.body.get("user"),
+    )
     key = next((value for value in told if isinstance(value, str) and value), None)
     return key and f"{caller.user_id}|{key[:200]}"
 
@@ -151,7 +201,10 @@ def caller_gone():
 
 
 def seal_key(caller: gate.Caller) -> str:
-    """What seals the reasoning that a caller carries for us: what another member got is not believed."""
+    """What seals the reasoning that a caller carries for us.
+
+    What another member got is not believed.
+    """
     return f"{current_app.secret_key}|{caller.user_id}"
 
 

@@ -1,8 +1,9 @@
 """The HTTP server around the app: waitress, made fit for long streams.
 
 Owns sockets, threads, signals and chores. waitress is kept, and these of its defaults are not:
-select() (the process dies at the 1,024th descriptor), no notice of callers that left (lookahead), threads held for ever
-by clients that stop reading (TCP_USER_TIMEOUT), plain text errors, and streams cut by SIGTERM (`Drain`).
+select() (the process dies at the 1,024th descriptor), no notice of callers that left (lookahead),
+threads held for ever by clients that stop reading (TCP_USER_TIMEOUT), plain text errors, and
+streams cut by SIGTERM (`Drain`).
 """
 
 import contextlib
@@ -31,40 +32,59 @@ log = logging.getLogger("server")
 
 CONNECTIONS_MAX = 4096
 MAPPED = re.compile(r"(?<![\w:])::ffff:(\d+(?:\.\d+){3})", re.ASCII | re.IGNORECASE)
-UNREAD_MS_MAX = 60_000             # a client that takes nothing for so long is gone
-M_ARENA_MAX = -8                   # of <malloc.h>
-FLUSH_S = 0.3                      # for the loop to send what the last responses left in its buffers
+UNREAD_MS_MAX = 60_000  # a client that takes nothing for so long is gone
+M_ARENA_MAX = -8  # of <malloc.h>
+FLUSH_S = 0.3  # for the loop to send what the last responses left in its buffers
 CHORE_S = 1.0
 CHORES_END_S = 10
 
 SOCKET_OPTIONS = [
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
-    *((socket.IPPROTO_TCP, getattr(socket, name), value) for name, value in (
-        ("TCP_USER_TIMEOUT", UNREAD_MS_MAX), ("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3))
-      if hasattr(socket, name))]
+    *(
+        (socket.IPPROTO_TCP, getattr(socket, name), value)
+        for name, value in (
+            ("TCP_USER_TIMEOUT", UNREAD_MS_MAX),
+            ("TCP_KEEPIDLE", 30),
+            ("TCP_KEEPINTVL", 10),
+            ("TCP_KEEPCNT", 3),
+        )
+        if hasattr(socket, name)
+    ),
+]
 
 
-def refusal(err: errors.RelayError, path: str, anthropic: bool) -> tuple[list[tuple[str, str]], bytes]:
+def refusal(
+    err: errors.RelayError, path: str, anthropic: bool
+) -> tuple[list[tuple[str, str]], bytes]:
     """Headers and body of what is refused before it reaches the app, in the shape of its address."""
     wire, request_id = api.dialect(path, anthropic), new_id()
     body = json.dumps(wire.error(err, request_id)).encode()
-    headers = {"Content-Type": "application/json", "Content-Length": str(len(body)), "x-request-id": request_id,
-               "Access-Control-Allow-Origin": "*", "Access-Control-Expose-Headers": "*", **api.headers_of(err)}
+    headers = {
+        "Content-Type": "application/json",
+        "Content-Length": str(len(body)),
+        "x-request-id": request_id,
+        "Access-Control-Allow-Origin": "*",
+        "Access-Control-Expose-Headers": "*",
+        **api.headers_of(err),
+    }
     if wire is not chat:
         headers["request-id"] = request_id
     return list(headers.items()), body
 
 
 class Refusal(ErrorTask):
-    """What waitress itself refuses (a body too large, a request that it cannot read), in the API's shape."""
+    """What waitress itself refuses (a body too large, a request that it cannot read), in the API's
+    shape."""
 
     def execute(self) -> None:
         found = self.request.error
         err = {413: errors.BodyTooLarge}.get(found.code, errors.BadRequest)(
-            None if found.code == 413 else "The HTTP request could not be read.")
+            None if found.code == 413 else "The HTTP request could not be read."
+        )
         self.status = f"{found.code} {found.reason}"
-        self.response_headers, body = refusal(err, getattr(self.request, "path", ""),
-                                              "ANTHROPIC_VERSION" in self.request.headers)
+        self.response_headers, body = refusal(
+            err, getattr(self.request, "path", ""), "ANTHROPIC_VERSION" in self.request.headers
+        )
         self.set_close_on_finish()
         self.write(body)
 
@@ -74,7 +94,8 @@ class Channel(HTTPChannel):
 
 
 class Drain:
-    """A WSGI wrapper that counts open responses, and turns new calls away once the server is going down."""
+    """A WSGI wrapper that counts open responses, and turns new calls away once the server is going
+    down."""
 
     def __init__(self, app: Callable):
         self._app = app
@@ -94,7 +115,10 @@ class Drain:
             raise
 
     def wait(self, seconds: float) -> bool:
-        """Turn new calls away and wait for open responses; False if some are still open after that time."""
+        """Turn new calls away and wait for open responses.
+
+        False if some are still open after that time.
+        """
         self.begun = True
         with self._changed:
             return self._changed.wait_for(lambda: self._open == 0, seconds)
@@ -105,7 +129,9 @@ class Drain:
             self._changed.notify_all()
 
     def _turn_away(self, environ, start_response):
-        err = errors.Unavailable("The relay is restarting. Try again soon.", code="restarting", retry_after=2)
+        err = errors.Unavailable(
+            "The relay is restarting. Try again soon.", code="restarting", retry_after=2
+        )
         headers, body = refusal(err, environ["PATH_INFO"], "HTTP_ANTHROPIC_VERSION" in environ)
         start_response("503 Service Unavailable", headers)
         return [body]
@@ -130,7 +156,10 @@ class _Counted:
 
 
 class Server:
-    """The app on a port. `run` serves until SIGTERM or SIGINT; `start` and `stop` do the same from another thread."""
+    """The app on a port.
+
+    `run` serves until SIGTERM or SIGINT; `start` and `stop` do the same from another thread.
+    """
 
     def __init__(self, app, settings):
         self._relay = app.extensions["relay"]
@@ -144,10 +173,14 @@ class Server:
         logging.getLogger("waitress.queue").setLevel(logging.ERROR)
         self._map: dict = {}
         try:
-            self._server = waitress.server.create_server(self._drain, self._map, **_options(settings.server))
-        except (OSError, ValueError) as err:       # the latter for a host whose name nobody knows
+            self._server = waitress.server.create_server(
+                self._drain, self._map, **_options(settings.server)
+            )
+        except (OSError, ValueError) as err:  # the latter for a host whose name nobody knows
             there = f"{settings.server.host}:{settings.server.port}"
-            raise OSError(f"{there} cannot be listened on: {getattr(err, 'strerror', None) or err}") from err
+            raise OSError(
+                f"{there} cannot be listened on: {getattr(err, 'strerror', None) or err}"
+            ) from err
         for listener in self._listeners():
             listener.channel_class = Channel
             listener.application = _unmapped(listener.application)
@@ -158,7 +191,10 @@ class Server:
         return self._listeners()[0].socket.getsockname()[1]
 
     def every(self, seconds: float, chore: Callable[[], None]) -> None:
-        """Do a chore now and then, in a thread of their own, one after the other. Call it before serving."""
+        """Do a chore now and then, in a thread of their own, one after the other.
+
+        Call it before serving.
+        """
         self._chores.append((seconds, chore))
 
     def run(self) -> None:
@@ -186,7 +222,7 @@ class Server:
         finally:
             self._server.task_dispatcher.shutdown(timeout=1)
             wasyncore.close_all(self._map)
-            self._hands.join(CHORES_END_S)             # the database may be closed when this returns
+            self._hands.join(CHORES_END_S)  # the database may be closed when this returns
 
     def _on_signal(self, number: int, frame) -> None:
         if self._drain.begun:
@@ -205,7 +241,7 @@ class Server:
         try:
             self._listeners()[0].pull_trigger()
         except (OSError, IndexError):
-            pass                       # the loop has seen it already, and closed everything
+            pass  # the loop has seen it already, and closed everything
 
     def _listeners(self) -> list:
         """The servers in waitress' map: one, or several if the host has several addresses."""
@@ -225,31 +261,54 @@ class Server:
 
 
 def _unmapped(app: Callable) -> Callable:
-    """The app behind a proxy that may write IPv4 addresses as IPv6, which waitress would cut at their last colon."""
+    """The app behind a proxy that may write IPv4 addresses as IPv6, which waitress would cut at
+    their last colon."""
+
     def call(environ, start_response):
         if "HTTP_X_FORWARDED_FOR" in environ:
             environ["HTTP_X_FORWARDED_FOR"] = MAPPED.sub(r"\1", environ["HTTP_X_FORWARDED_FOR"])
         return app(environ, start_response)
+
     return call
 
 
 def _options(server) -> dict:
-    Adjustments.socket_options = [*Adjustments.socket_options,
-                                  *(option for option in SOCKET_OPTIONS if option not in Adjustments.socket_options)]
-    proxy = {"trusted_proxy": server.trusted_proxy, "trusted_proxy_count": 1,
-             "trusted_proxy_headers": "x-forwarded-for x-forwarded-proto x-forwarded-host"}
+    Adjustments.socket_options = [
+        *Adjustments.socket_options,
+        *(option for option in SOCKET_OPTIONS if option not in Adjustments.socket_options),
+    ]
+    proxy = {
+        "trusted_proxy": server.trusted_proxy,
+        "trusted_proxy_count": 1,
+        "trusted_proxy_headers": "x-forwarded-for x-forwarded-proto x-forwarded-host",
+    }
     return {
-        "host": server.host, "port": server.port, "threads": server.threads, "ident": None,
-        "asyncore_use_poll": True, "channel_request_lookahead": 1, "connection_limit": CONNECTIONS_MAX,
-        "backlog": 1024, "channel_timeout": 60, "cleanup_interval": 10, "outbuf_high_watermark": 65536,
-        "max_request_body_size": server.body_bytes_max + 1, "max_request_header_size": 32768,
-        "log_socket_errors": False, "expose_tracebacks": False, "clear_untrusted_proxy_headers": True,
-        **(proxy if server.trusted_proxy else {})}
+        "host": server.host,
+        "port": server.port,
+        "threads": server.threads,
+        "ident": None,
+        "asyncore_use_poll": True,
+        "channel_request_lookahead": 1,
+        "connection_limit": CONNECTIONS_MAX,
+        "backlog": 1024,
+        "channel_timeout": 60,
+        "cleanup_interval": 10,
+        "outbuf_high_watermark": 65536,
+        "max_request_body_size": server.body_bytes_max + 1,
+        "max_request_header_size": 32768,
+        "log_socket_errors": False,
+        "expose_tracebacks": False,
+        "clear_untrusted_proxy_headers": True,
+        **(proxy if server.trusted_proxy else {}),
+    }
 
 
 def _share_arenas() -> None:
-    """Let threads share the allocator's memory: glibc gives each its own, which a hundred idle ones never give back."""
-    with contextlib.suppress(OSError, AttributeError):     # another C library
+    """Let threads share the allocator's memory.
+
+    Glibc gives each its own, which a hundred idle ones never give back.
+    """
+    with contextlib.suppress(OSError, AttributeError):  # another C library
         ctypes.CDLL(None).mallopt(M_ARENA_MAX, 2)
 
 
@@ -260,6 +319,8 @@ def _raise_descriptor_limit() -> None:
         most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
         if most < wanted:
-            log.warning("only %s open files are allowed; raise the limit to %s for many streams", most, wanted)
-
-
+            log.warning(
+                "only %s open files are allowed; raise the limit to %s for many streams",
+                most,
+                wanted,
+            )

@@ -1,4 +1,5 @@
-"""What a serving relay does besides answering: at its start, every so often, and when it is told to reload.
+"""What a serving relay does besides answering: at its start, every so often, and when it is told to
+reload.
 
 Owns the calendar, not the work: each chore is a function of the ledger or of the relay.
 """
@@ -18,29 +19,38 @@ log = logging.getLogger("jobs")
 
 WRONG_KEPT = 50
 RETRY_S, EXPIRE_S, LOOK_S, COUNT_S, FORGET_S, PROVE_S = 1, 1, 2, 30, 3600, 24 * 3600
-AT_START = {"server": ("host", "port", "threads", "body_bytes_max", "trusted_proxy", "log", "drain_s"),
-            "database": ("path",), "limits": ("storage_uri",)}     # what is read only then
+AT_START = {
+    "server": ("host", "port", "threads", "body_bytes_max", "trusted_proxy", "log", "drain_s"),
+    "database": ("path",),
+    "limits": ("storage_uri",),
+}  # what is read only then
 
 
 def begin(app, server) -> None:
-    """Put the house in order before the first call, say what the log should say, and plan the chores."""
+    """Put the house in order before the first call, say what the log should say, and plan the
+    chores."""
     relay = app.extensions["relay"]
     orphans = billing.release_orphans(relay.db)
     if orphans:
-        log.warning("%s calls were interrupted when the relay last ended; their holds went back", orphans)
-    plans.expire_due(relay.db)             # who has an allowance has it from the first call on
+        log.warning(
+            "%s calls were interrupted when the relay last ended; their holds went back", orphans
+        )
+    plans.expire_due(relay.db)  # who has an allowance has it from the first call on
     _say_hello(relay, server.port)
     server.every(RETRY_S, relay.settlement.retry)
     server.every(EXPIRE_S, lambda: plans.expire_due(relay.db))
-    server.every(FORGET_S, lambda: billing.forget_requests(relay.db, relay.settings.retention.requests_days))
+    server.every(
+        FORGET_S, lambda: billing.forget_requests(relay.db, relay.settings.retention.requests_days)
+    )
     server.every(LOOK_S, lambda: relay.notices.look_at_pockets(relay.db))
     server.every(LOOK_S, Bulletin(relay))
     server.every(PROVE_S, lambda: prove(relay.db))
 
 
 class Bulletin:
-    """Writes down how the upstreams are, so that the command line can tell: at once when one changes for the better or
-    worse, and now and then how much they have done. `at` (ms) is when that was.
+    """Writes down how the upstreams are, so that the command line can tell: at once when one
+    changes for the better or worse, and now and then how much they have done. `at` (ms) is when
+    that was.
     """
 
     def __init__(self, relay):
@@ -57,17 +67,27 @@ class Bulletin:
 
 
 def prove(db) -> list[str]:
-    """Compute the ledger again; what is wrong goes to the log, and with the time to the fact "proof"."""
+    """Compute the ledger again.
+
+    What is wrong goes to the log, and with the time to the fact "proof".
+    """
     began_at = billing.now_ms()
     wrong = verify.verify(db)
     for each in wrong:
         log.error("the ledger is wrong: %s", each)
-    meta.put(db, "proof", {"at": began_at, "took_ms": billing.now_ms() - began_at, "wrong": wrong[:WRONG_KEPT]})
+    meta.put(
+        db,
+        "proof",
+        {"at": began_at, "took_ms": billing.now_ms() - began_at, "wrong": wrong[:WRONG_KEPT]},
+    )
     return wrong
 
 
 def reload(app) -> None:
-    """Take over a changed config.toml, in the background; a bad file changes nothing and the log says why."""
+    """Take over a changed config.toml, in the background.
+
+    A bad file changes nothing and the log says why.
+    """
     threading.Thread(target=reload_now, args=(app.extensions["relay"],), name="reload").start()
 
 
@@ -84,10 +104,16 @@ def reload_now(relay) -> list[str]:
         return err.mistakes
     relay.sender.health.wake()
     log.warning("the settings were reloaded")
-    waiting = [f"{table}.{name}" for table, names in AT_START.items() for name in names
-               if getattr(getattr(before, table), name) != getattr(getattr(relay.settings, table), name)]
+    waiting = [
+        f"{table}.{name}"
+        for table, names in AT_START.items()
+        for name in names
+        if getattr(getattr(before, table), name) != getattr(getattr(relay.settings, table), name)
+    ]
     if waiting:
-        log.warning("%s: the change takes effect when the relay is started again", ", ".join(waiting))
+        log.warning(
+            "%s: the change takes effect when the relay is started again", ", ".join(waiting)
+        )
     return []
 
 
@@ -97,9 +123,14 @@ def _say_hello(relay, port: int) -> None:
     here = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     log.info("serving at %s", here)
     if relay.catalog.demo:
-        log.warning("DEMO MODE: no upstream key is set, so every model is answered by the built-in demo. "
-                    "Set one, for example DEEPSEEK_API_KEY, and start again.")
+        log.warning(
+            "DEMO MODE: no upstream key is set, so every model is answered by the built-in demo. "
+            "Set one, for example DEEPSEEK_API_KEY, and start again."
+        )
     key = accounts.setup_key(relay.db)
     if key:
-        log.warning("There is no administrator yet. Make yourself one at %s/setup?key=%s",
-                    here if site.public_url == type(site)().public_url else site.public_url.rstrip("/"), key)
+        log.warning(
+            "There is no administrator yet. Make yourself one at %s/setup?key=%s",
+            here if site.public_url == type(site)().public_url else site.public_url.rstrip("/"),
+            key,
+        )

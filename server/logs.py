@@ -1,7 +1,7 @@
 """What the log looks like: plain lines for a person, or JSON lines for a machine.
 
-Owns formats and redaction. Whatever is logged, nothing that looks like a token, a key or a password leaves, and one
-record is one line.
+Owns formats and redaction. Whatever is logged, nothing that looks like a token, a key or a password
+leaves, and one record is one line.
 """
 
 import json
@@ -10,8 +10,10 @@ import re
 import sys
 import time
 
-_secret = re.compile(r"(sk-[A-Za-z0-9_-]{8,}|bce-v3/\S+|(?i:bearer\s+)\S+"
-                     r"|(?i:(?:api[_-]?key|password|authorization|cookie)[\"']?\s*[:=]\s*)[\"']?[^\s\"',}]+)")
+_secret = re.compile(
+    r"(sk-[A-Za-z0-9_-]{8,}|bce-v3/\S+|(?i:bearer\s+)\S+"
+    r"|(?i:(?:api[_-]?key|password|authorization|cookie)[\"']?\s*[:=]\s*)[\"']?[^\s\"',}]+)"
+)
 
 
 def set_up(style: str, level: int = logging.INFO) -> None:
@@ -38,14 +40,20 @@ class PlainLines(logging.Formatter):
 
 
 class JsonLines(logging.Formatter):
-    """One JSON object a line: time (UTC), level, logger, message, and the traceback if there is one."""
+    """One JSON object a line.
+
+    Time (UTC), level, logger, message, and the traceback if there is one.
+    """
 
     converter = time.gmtime
 
     def format(self, record: logging.LogRecord) -> str:
-        fields = {"time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S") + f".{int(record.msecs):03d}Z",
-                  "level": record.levelname.lower(), "logger": record.name,
-                  "message": redacted(record.getMessage())}
+        fields = {
+            "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S") + f".{int(record.msecs):03d}Z",
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": redacted(record.getMessage()),
+        }
         if record.exc_info:
             fields["traceback"] = redacted(self.formatException(record.exc_info))
         return json.dumps(fields, ensure_ascii=False)

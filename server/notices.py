@@ -1,8 +1,8 @@
 """Notices: what administrators should hear of, told in the log and to a webhook.
 
-Owns what is worth a notice about pockets, that it is told once, and its sending. Upstream health tells its own.
-A webhook gets `{"site", "kind", "message", "at"}` by POST; one that cannot be reached is tried again a few times, and
-what is lost stands in the log.
+Owns what is worth a notice about pockets, that it is told once, and its sending. Upstream health
+tells its own. A webhook gets `{"site", "kind", "message", "at"}` by POST; one that cannot be
+reached is tried again a few times, and what is lost stands in the log.
 """
 
 import logging
@@ -25,11 +25,16 @@ BETWEEN_TRIES_S = 5.0
 LOW = """
 SELECT users.id, name, grant_balance, wallet_balance FROM balances JOIN users ON users.id = user_id
  WHERE disabled_at IS NULL AND (wallet_balance < :wallet OR grant_balance < :grant)"""
-EVER_FILLED = "SELECT EXISTS (SELECT 1 FROM entries WHERE user_id = ? AND pocket = ? AND balance_after > 0)"
+EVER_FILLED = (
+    "SELECT EXISTS (SELECT 1 FROM entries WHERE user_id = ? AND pocket = ? AND balance_after > 0)"
+)
 
 
 class Notices:
-    """Sends notices one after the other, in a thread of its own. `post(url, body)` is the outbound door's."""
+    """Sends notices one after the other, in a thread of its own.
+
+    `post(url, body)` is the outbound door's.
+    """
 
     def __init__(self, settings, post):
         self.settings = settings
@@ -44,8 +49,14 @@ class Notices:
         if not self.settings.notices.webhook:
             return
         try:
-            self._waiting.put_nowait({"site": self.settings.site.name, "kind": kind, "message": message,
-                                      "at": time.time_ns() // 1_000_000})
+            self._waiting.put_nowait(
+                {
+                    "site": self.settings.site.name,
+                    "kind": kind,
+                    "message": message,
+                    "at": time.time_ns() // 1_000_000,
+                }
+            )
         except queue.Full:
             log.error("too many notices wait for the webhook; this one is lost")
         with self._lock:
@@ -54,7 +65,8 @@ class Notices:
                 self._thread.start()
 
     def look_at_pockets(self, db: Database) -> None:
-        """Tell of each member whose wallet or grant has fallen under its threshold: once, until it is above again.
+        """Tell of each member whose wallet or grant has fallen under its threshold: once, until it
+        is above again.
 
         A pocket that never held anything has not fallen.
         """
@@ -67,14 +79,22 @@ class Notices:
             meta.put(db, "low_pockets", sorted(low))
 
     def _low(self, db: Database) -> Iterator[tuple[tuple[int, str], str]]:
-        """Each pocket that is under its threshold, as (member's id, pocket), and a sentence about it."""
-        wallet, grant = billing.nano(self.settings.notices.wallet_below), self.settings.notices.grant_below
+        """Each pocket that is under its threshold, as (member's id, pocket), and a sentence about
+        it."""
+        wallet, grant = (
+            billing.nano(self.settings.notices.wallet_below),
+            self.settings.notices.grant_below,
+        )
         if not wallet and not grant:
             return
-        for user_id, name, has_grant, has_wallet in db.read().execute(
-                LOW, {"wallet": wallet or -2**62, "grant": grant}).fetchall():
+        for user_id, name, has_grant, has_wallet in (
+            db.read().execute(LOW, {"wallet": wallet or -(2**62), "grant": grant}).fetchall()
+        ):
             if wallet and has_wallet < wallet:
-                yield (user_id, "wallet"), f"The wallet of {name} holds {billing.yuan(has_wallet)} yuan."
+                yield (
+                    (user_id, "wallet"),
+                    f"The wallet of {name} holds {billing.yuan(has_wallet)} yuan.",
+                )
             if has_grant < grant:
                 yield (user_id, "grant"), f"The grant of {name} holds {has_grant} LLM tokens."
 

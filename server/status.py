@@ -1,6 +1,7 @@
 """For who runs the relay: /healthz, /readyz and /metrics.
 
-Owns what these three say. They need no token; /metrics answers only the addresses that the settings name.
+Owns what these three say. They need no token; /metrics answers only the addresses that the settings
+name.
 """
 
 from flask import Blueprint, Response, abort, current_app, request
@@ -14,8 +15,15 @@ pages = Blueprint("ops", __name__)
 
 @pages.get("/healthz")
 def healthz() -> dict:
-    """Alive: the process answers. It says nothing of disk or upstreams, so that nobody restarts it for theirs."""
-    return {"status": "ok", "version": VERSION, "demo": current_app.extensions["relay"].catalog.demo}
+    """Alive: the process answers.
+
+    It says nothing of disk or upstreams, so that nobody restarts it for theirs.
+    """
+    return {
+        "status": "ok",
+        "version": VERSION,
+        "demo": current_app.extensions["relay"].catalog.demo,
+    }
 
 
 @pages.get("/readyz")
@@ -25,13 +33,18 @@ def readyz() -> tuple[dict, int]:
     upstreams = {each["name"]: each["state"] for each in relay.upstream_report()}
     checks = {
         "database": "ok" if relay.db.healthy else f"not writable: {relay.db.problem}",
-        "upstreams": "ok" if any(model.available for model in relay.catalog.models.values()) else "none is configured",
+        "upstreams": "ok"
+        if any(model.available for model in relay.catalog.models.values())
+        else "none is configured",
         "serving": "draining" if relay.draining else "ok",
     }
     ready = all(found == "ok" for found in checks.values())
-    return {"status": "ok" if ready else "not ready", "demo": relay.catalog.demo, "checks": checks,
-            "upstreams": upstreams}, (
-        200 if ready else 503)
+    return {
+        "status": "ok" if ready else "not ready",
+        "demo": relay.catalog.demo,
+        "checks": checks,
+        "upstreams": upstreams,
+    }, (200 if ready else 503)
 
 
 @pages.get("/metrics")

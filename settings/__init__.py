@@ -1,8 +1,8 @@
 """The settings: config.toml, read and checked into frozen structures.
 
-Owns every setting's name, default and sentence, and which quirks exist. A wrong value stops the start; all mistakes
-are named at once, each with its key (`tables` reads them). Prices stay decimal here: the catalogue makes integers of
-them.
+Owns every setting's name, default and sentence, and which quirks exist. A wrong value stops the
+start; all mistakes are named at once, each with its key (`tables` reads them). Prices stay decimal
+here: the catalogue makes integers of them.
 """
 
 import os
@@ -48,7 +48,7 @@ QUIRKS = {
 _hours = re.compile(r"([01]\d|2[0-3]):[0-5]\d-(([01]\d|2[0-3]):[0-5]\d|24:00)", re.ASCII).fullmatch
 _days = re.compile(rf"({'|'.join(DAYS)})(-({'|'.join(DAYS)}))?").fullmatch
 _variable = re.compile(r"\$([A-Za-z_]\w*)", re.ASCII).fullmatch
-_visible = re.compile(r"[!-~]*").fullmatch                 # what a header can carry, without spaces
+_visible = re.compile(r"[!-~]*").fullmatch  # what a header can carry, without spaces
 _storage = re.compile(r"(memory|(redis|valkey)s?(\+\w+)?)://.*").fullmatch
 
 
@@ -63,8 +63,14 @@ class SettingsError(Exception):
 def _is_url(url: str) -> bool:
     try:
         parts = urlsplit(url)
-        return (parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-                and not any(sign in url for sign in "@?#") and url.isprintable() and " " not in url)
+        return (
+            parts.scheme in ("http", "https")
+            and bool(parts.hostname)
+            and parts.port != 0
+            and not any(sign in url for sign in "@?#")
+            and url.isprintable()
+            and " " not in url
+        )
     except ValueError:
         return False
 
@@ -111,57 +117,89 @@ Seconds = Annotated[float, Meta(gt=0, le=86400)]
 Name = Annotated[str, must(_is_name, "a name")]
 Url = Annotated[str, must(_is_url, URL)]
 TimeZone = Annotated[str, must(_is_timezone, "a time zone like Asia/Shanghai")]
-Money = Annotated[Decimal, must(lambda it: _is_decimal(it, 9, 10**9),
-                                "an amount not below 0 with at most nine decimals")]
-PerMillion = Annotated[Decimal | None, must(lambda it: _is_decimal(it, 3, 10**6),
-                                            "a price not below 0 with at most three decimals")]
+Money = Annotated[
+    Decimal,
+    must(lambda it: _is_decimal(it, 9, 10**9), "an amount not below 0 with at most nine decimals"),
+]
+PerMillion = Annotated[
+    Decimal | None,
+    must(lambda it: _is_decimal(it, 3, 10**6), "a price not below 0 with at most three decimals"),
+]
 Quirks = Annotated[tuple[str, ...], each_must(QUIRKS.__contains__, QUIRK)]
 
 
-# The tables of the file. The text of each annotation is the setting's sentence in config.example.toml.
+# The tables of the file. The text of each annotation is the setting's sentence in
+# config.example.toml.
 
 
 class Site(Section):
     name: Annotated[Name, "The name on every page."] = "PingToken"
-    public_url: Annotated[Url, "The address that members use; the snippets show it."] = "http://127.0.0.1:8000"
+    public_url: Annotated[Url, "The address that members use; the snippets show it."] = (
+        "http://127.0.0.1:8000"
+    )
     language: Annotated[Literal["zh", "en"], "zh or en; a visitor's own choice wins."] = "zh"
-    timezone: Annotated[TimeZone, "Whose midnight begins a day of the usage pages."] = "Asia/Shanghai"
+    timezone: Annotated[TimeZone, "Whose midnight begins a day of the usage pages."] = (
+        "Asia/Shanghai"
+    )
     currency: Annotated[str, "The sign before amounts of money; nothing is converted."] = "¥"
 
 
 class ServerSettings(Section):
     host: Annotated[Name, "Where to listen; 0.0.0.0 for all addresses."] = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65535), "0 lets the system choose."] = 8000
-    threads: Annotated[int, Meta(ge=4, le=4096), "A stream holds one thread to its end; 16 are kept for pages."] = 128
+    threads: Annotated[
+        int, Meta(ge=4, le=4096), "A stream holds one thread to its end; 16 are kept for pages."
+    ] = 128
     body_bytes_max: Annotated[Bytes, "The largest request body."] = 33554432
-    inflated_bytes_max: Annotated[Bytes, "The most that a compressed body may inflate to."] = 33554432
-    trusted_proxy: Annotated[str, must(lambda it: it in ("", "*") or _is_address(it), "an IP address"),
-                             "The reverse proxy's IP address, whose X-Forwarded-* is believed."] = ""
+    inflated_bytes_max: Annotated[Bytes, "The most that a compressed body may inflate to."] = (
+        33554432
+    )
+    trusted_proxy: Annotated[
+        str,
+        must(lambda it: it in ("", "*") or _is_address(it), "an IP address"),
+        "The reverse proxy's IP address, whose X-Forwarded-* is believed.",
+    ] = ""
     log: Annotated[Literal["plain", "json"], "plain or json."] = "plain"
-    metrics_from: Annotated[tuple[str, ...], each_must(_is_address, "an IP address"),
-                            "Who may read /metrics."] = ("127.0.0.1", "::1")
-    drain_s: Annotated[float, Meta(ge=0, le=3600), "How long open calls may run on after a stop is asked for."] = 30
+    metrics_from: Annotated[
+        tuple[str, ...], each_must(_is_address, "an IP address"), "Who may read /metrics."
+    ] = ("127.0.0.1", "::1")
+    drain_s: Annotated[
+        float, Meta(ge=0, le=3600), "How long open calls may run on after a stop is asked for."
+    ] = 30
 
 
 class DatabaseFile(Section):
-    path: Annotated[Name, "The one file that holds everything; relative to the folder of app.py."] = "data/relay.db"
+    path: Annotated[
+        Name, "The one file that holds everything; relative to the folder of app.py."
+    ] = "data/relay.db"
 
 
 class Accounts(Section):
-    registration: Annotated[Literal["invite", "open", "closed"], "Who may register: invite, open or closed."] = "invite"
+    registration: Annotated[
+        Literal["invite", "open", "closed"], "Who may register: invite, open or closed."
+    ] = "invite"
     signup_reward: Annotated[Natural, "LLM tokens into the grant pocket of a new member."] = 100000
-    invite_reward: Annotated[Natural, "LLM tokens for who invited, after the invited one's first paid call."] = 50000
+    invite_reward: Annotated[
+        Natural, "LLM tokens for who invited, after the invited one's first paid call."
+    ] = 50000
     tokens_max: Annotated[Count, "API tokens that a member may hold."] = 20
 
 
 class Billing(Section):
-    hold_output_tokens: Annotated[Natural, "Output set aside: min(max_tokens, the model's limit, this)."] = 4096
-    overdraft: Annotated[Money, "How far below zero a wallet may be when a call is admitted."] = Decimal("0")
+    hold_output_tokens: Annotated[
+        Natural, "Output set aside: min(max_tokens, the model's limit, this)."
+    ] = 4096
+    overdraft: Annotated[Money, "How far below zero a wallet may be when a call is admitted."] = (
+        Decimal("0")
+    )
 
 
 class Limits(Section):
-    storage_uri: Annotated[str, must(_storage, "memory://, or the address of a Redis or Valkey"),
-                           "Where counters live: memory://, redis://... or valkey://..."] = "memory://"
+    storage_uri: Annotated[
+        str,
+        must(_storage, "memory://, or the address of a Redis or Valkey"),
+        "Where counters live: memory://, redis://... or valkey://...",
+    ] = "memory://"
     failures_per_minute: Annotated[Count, "Attempts with bad tokens from one address."] = 30
 
 
@@ -171,47 +209,81 @@ class Failover(Section):
 
 
 class Retention(Section):
-    requests_days: Annotated[Count, "How long single calls are kept; sums and the ledger stay."] = 90
+    requests_days: Annotated[Count, "How long single calls are kept; sums and the ledger stay."] = (
+        90
+    )
 
 
 class NoticeSettings(Section):
-    webhook: Annotated[str, must(lambda it: not it or _is_url(it), URL), "Where notices are posted as JSON."] = ""
-    wallet_below: Annotated[Money, "A notice when a wallet falls below this; 0: none."] = Decimal("0")
-    grant_below: Annotated[Natural, "A notice when a grant falls below so many LLM tokens; 0: none."] = 0
+    webhook: Annotated[
+        str, must(lambda it: not it or _is_url(it), URL), "Where notices are posted as JSON."
+    ] = ""
+    wallet_below: Annotated[Money, "A notice when a wallet falls below this; 0: none."] = Decimal(
+        "0"
+    )
+    grant_below: Annotated[
+        Natural, "A notice when a grant falls below so many LLM tokens; 0: none."
+    ] = 0
 
 
 class Plan(Section):
     title: Annotated[str, "The name that members see."] = ""
-    price: Annotated[Money, "What it costs, from the wallet; 0: only an administrator gives it."] = Decimal("0")
+    price: Annotated[
+        Money, "What it costs, from the wallet; 0: only an administrator gives it."
+    ] = Decimal("0")
     quota: Annotated[Money, "What it puts into the quota pocket."] = Decimal("0")
     days: Annotated[int, Meta(ge=1, le=3660), "How long it lasts."] = 30
     requests_per_minute: Annotated[Count, "For each API token."] = 60
     input_tokens_max: Annotated[Count | None, "The longest input; left out: no limit."] = None
-    calls_at_once: Annotated[Count | None, "Calls that a member may have open; left out: no limit."] = None
-    discount: Annotated[Decimal, must(lambda it: it.is_finite() and 0 < it <= 1, "above 0 and at most 1"),
-                        "The list price is multiplied with this."] = Decimal("1")
+    calls_at_once: Annotated[
+        Count | None, "Calls that a member may have open; left out: no limit."
+    ] = None
+    discount: Annotated[
+        Decimal,
+        must(lambda it: it.is_finite() and 0 < it <= 1, "above 0 and at most 1"),
+        "The list price is multiplied with this.",
+    ] = Decimal("1")
 
 
 class UpstreamSettings(Section, kw_only=True):
     name: Annotated[Name, "What routes call it."]
-    base_url: Annotated[Url, "To this the wire's path is added: /chat/completions, /messages, /responses, /embeddings."]
-    api_key: Annotated[str, must(_is_key, KEY), "The key, or $NAME for the environment variable NAME."] = ""
-    api_keys: Annotated[tuple[str, ...], each_must(_is_key, KEY), "Instead of api_key: several, used in turn."] = ()
-    speaks: Annotated[tuple[Literal[WIRES], ...], Meta(min_length=1),
-                      "The wires it speaks: chat, messages, responses, embeddings, completions."] = ("chat",)
-    wire_urls: Annotated[dict[Literal[WIRES], str], each_must(_is_url, URL),
-                         "Whole addresses of wires that live elsewhere."] = {}
+    base_url: Annotated[
+        Url,
+        "To this the wire's path is added: /chat/completions, /messages, /responses, /embeddings.",
+    ]
+    api_key: Annotated[
+        str, must(_is_key, KEY), "The key, or $NAME for the environment variable NAME."
+    ] = ""
+    api_keys: Annotated[
+        tuple[str, ...], each_must(_is_key, KEY), "Instead of api_key: several, used in turn."
+    ] = ()
+    speaks: Annotated[
+        tuple[Literal[WIRES], ...],
+        Meta(min_length=1),
+        "The wires it speaks: chat, messages, responses, embeddings, completions.",
+    ] = ("chat",)
+    wire_urls: Annotated[
+        dict[Literal[WIRES], str],
+        each_must(_is_url, URL),
+        "Whole addresses of wires that live elsewhere.",
+    ] = {}
     connect_s: Annotated[Seconds, "How long connecting may take."] = 10
     first_byte_s: Annotated[Seconds, "How long it may be silent before it answers."] = 120
     idle_s: Annotated[Seconds, "How long it may be silent in mid-stream."] = 120
     drain_s: Annotated[Seconds, "How long a drain may last (see on_disconnect)."] = 30
-    on_disconnect: Annotated[Literal["estimate", "drain", "free"],
-                             "Who left pays an estimate, the exact usage (drain), or nothing (free)."] = "estimate"
-    quirks: Annotated[Quirks, "Changes that this provider wants in requests; the list is below."] = ()
-    allow_private: Annotated[bool, "The address may be of a private network; no key is needed then."] = False
+    on_disconnect: Annotated[
+        Literal["estimate", "drain", "free"],
+        "Who left pays an estimate, the exact usage (drain), or nothing (free).",
+    ] = "estimate"
+    quirks: Annotated[
+        Quirks, "Changes that this provider wants in requests; the list is below."
+    ] = ()
+    allow_private: Annotated[
+        bool, "The address may be of a private network; no key is needed then."
+    ] = False
     calls_at_once: Annotated[Count | None, "The most open calls; left out: no limit."] = None
     answer_bytes_max: Annotated[Bytes, "An answer that is longer is cut off."] = 67108864
-    keys: tuple[str, ...] = ()             # not a setting: those of the keys above that there are, filled in
+    keys: tuple[str, ...] = ()  # not a setting: those of the keys above that there are, filled in
 
     def __repr__(self) -> str:
         return f"UpstreamSettings({self.name!r})"  # a key must not end up in a log
@@ -240,7 +312,9 @@ class Route(Section):
 
 
 class Tier(Section, kw_only=True):
-    above: Annotated[Count, "The whole call has this price if its input is longer than so many LLM tokens."]
+    above: Annotated[
+        Count, "The whole call has this price if its input is longer than so many LLM tokens."
+    ]
     input: PerMillion
     cached: PerMillion = None
     output: PerMillion
@@ -248,9 +322,12 @@ class Tier(Section, kw_only=True):
 
 class PeakSettings(Section, kw_only=True):
     days: Annotated[str, must(_days, "like mon-fri or sat"), "One day, or from one to another."]
-    hours: Annotated[tuple[str, ...], Meta(min_length=1),
-                     each_must(lambda it: _hours(it) and it[:5] != it[6:], "like 09:00-12:00"),
-                     "Ends do not belong to it; 22:00-06:00 goes over midnight."]
+    hours: Annotated[
+        tuple[str, ...],
+        Meta(min_length=1),
+        each_must(lambda it: _hours(it) and it[:5] != it[6:], "like 09:00-12:00"),
+        "Ends do not belong to it; 22:00-06:00 goes over midnight.",
+    ]
     timezone: Annotated[TimeZone, "Whose days and hours these are."] = "Asia/Shanghai"
     holidays: Annotated[tuple[date, ...], "Days without a peak, like 2027-01-01."] = ()
     input: PerMillion
@@ -262,8 +339,13 @@ class Prices(Section):
     input: Annotated[PerMillion, "Input that no cache held."]
     cached: Annotated[PerMillion, "Input from the provider's cache; left out: as input."] = None
     output: Annotated[PerMillion, "Output, reasoning included; embeddings have none."] = None
-    tiers: Annotated[tuple[Tier, ...], must(_ascending, "ascending"), "Other prices for long inputs."] = ()
-    peak: Annotated[PeakSettings | None, "Other prices at certain hours; the hour at which a call begins counts."] = None
+    tiers: Annotated[
+        tuple[Tier, ...], must(_ascending, "ascending"), "Other prices for long inputs."
+    ] = ()
+    peak: Annotated[
+        PeakSettings | None,
+        "Other prices at certain hours; the hour at which a call begins counts.",
+    ] = None
 
 
 class ModelSettings(Section):
@@ -271,11 +353,15 @@ class ModelSettings(Section):
     provider: Annotated[str, "Whose it is, as pages show it."] = ""
     title: Annotated[str, "Its name on pages; left out: the id."] = ""
     kind: Annotated[Literal["chat", "embeddings"], "chat or embeddings."] = "chat"
-    context: Annotated[Count | None, "The longest input and output together; left out: not checked."] = None
+    context: Annotated[
+        Count | None, "The longest input and output together; left out: not checked."
+    ] = None
     output_max: Annotated[Count | None, "The longest output; left out: not known."] = None
     enabled: Annotated[bool, "false: it is not listed and cannot be called."] = True
     routes: Annotated[tuple[Route, ...], "Who serves it."] = ()
-    prices: Annotated[Prices | None, "Per million LLM tokens; without any the model is switched off."] = None
+    prices: Annotated[
+        Prices | None, "Per million LLM tokens; without any the model is switched off."
+    ] = None
 
     def mistakes(self):
         if self.kind == "chat" and self.prices and self.prices.output is None:
@@ -307,7 +393,8 @@ class Settings(Section):
 
 
 def load(path: str | os.PathLike | None = None, env: Mapping[str, str] = os.environ) -> Settings:
-    """Read the settings. `path`, else RELAY_CONFIG, else config.toml beside this file, else the shipped defaults.
+    """Read the settings. `path`, else RELAY_CONFIG, else config.toml beside this file, else the
+    shipped defaults.
 
     Raises SettingsError, which names every mistake.
     """
@@ -331,10 +418,17 @@ def check(given: dict, env: Mapping[str, str]) -> Settings:
     if wrong:
         raise SettingsError(wrong)
     replace = msgspec.structs.replace
-    file = os.path.realpath(HERE / settings.database.path)     # one file has one lock, whichever links lead to it
+    file = os.path.realpath(
+        HERE / settings.database.path
+    )  # one file has one lock, whichever links lead to it
     return replace(
-        settings, database=DatabaseFile(path=file),
-        upstreams=tuple(replace(each, keys=tuple(own)) for each, own in zip(settings.upstreams, keys, strict=True)))
+        settings,
+        database=DatabaseFile(path=file),
+        upstreams=tuple(
+            replace(each, keys=tuple(own))
+            for each, own in zip(settings.upstreams, keys, strict=True)
+        ),
+    )
 
 
 def _read(path: Path) -> dict:
@@ -347,12 +441,23 @@ def _read(path: Path) -> dict:
 
 
 def _across(given: dict, settings: Settings) -> Iterator[str]:
-    """Mistakes between tables. Names are taken from what was given, so that one mistake does not make others."""
-    tables = {name: [each for each in given.get(name, ()) if isinstance(each, dict)]
-              if isinstance(given.get(name), list) else [] for name in ("upstreams", "models")}
+    """Mistakes between tables.
+
+    Names are taken from what was given, so that one mistake does not make others.
+    """
+    tables = {
+        name: [each for each in given.get(name, ()) if isinstance(each, dict)]
+        if isinstance(given.get(name), list)
+        else []
+        for name in ("upstreams", "models")
+    }
     for table, key in (("upstreams", "name"), ("models", "id")):
         names = [each[key] for each in tables[table] if isinstance(each.get(key), str)]
-        yield from (f"{table}.{name}: stands there twice" for name in dict.fromkeys(names) if names.count(name) > 1)
+        yield from (
+            f"{table}.{name}: stands there twice"
+            for name in dict.fromkeys(names)
+            if names.count(name) > 1
+        )
     upstreams = [each.get("name") for each in tables["upstreams"]]
     for model in settings.models:
         for index, route in enumerate(model.routes):
@@ -366,6 +471,8 @@ def _keys(upstream: UpstreamSettings, env: Mapping[str, str], wrong: list[str]) 
         variable = _variable(given)
         key = env.get(variable[1], "").strip() if variable else given
         if variable and not _visible(key):
-            wrong.append(f"upstreams.{upstream.name}.api_key: the variable {variable[1]} cannot be sent in a header")
+            wrong.append(
+                f"upstreams.{upstream.name}.api_key: the variable {variable[1]} cannot be sent in a header"
+            )
         elif key:
             yield key

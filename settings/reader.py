@@ -1,7 +1,7 @@
 """From parsed TOML to frozen structures, naming all that is wrong.
 
-Owns the walk over tables, lists and values, and how a mistake is said. It knows no setting. Nothing stops at a
-mistake: it is noted with its key, and the default stands in.
+Owns the walk over tables, lists and values, and how a mistake is said. It knows no setting. Nothing
+stops at a mistake: it is noted with its key, and the default stands in.
 """
 
 import re
@@ -12,11 +12,11 @@ from typing import Annotated, Literal, get_args, get_origin
 import msgspec
 from msgspec import Struct
 
-WRONG = object()                           # in place of a value that cannot be had
+WRONG = object()  # in place of a value that cannot be had
 
 _place = re.compile(r" - at `(?:key in )?\$(.*)`$")
 
-Check = Callable[[object], Iterable[tuple[str, str]]]      # value -> (place within it, sentence)
+Check = Callable[[object], Iterable[tuple[str, str]]]  # value -> (place within it, sentence)
 
 
 def must(holds: Callable[[object], object], sentence: str) -> Check:
@@ -26,10 +26,15 @@ def must(holds: Callable[[object], object], sentence: str) -> Check:
 
 def each_must(holds: Callable[[object], object], sentence: str) -> Check:
     """The same for every item of a list or value of a table."""
+
     def check(values):
-        places = ((f".{key}", each) for key, each in values.items()) if isinstance(values, dict) else (
-            (f"[{index}]", each) for index, each in enumerate(values))
+        places = (
+            ((f".{key}", each) for key, each in values.items())
+            if isinstance(values, dict)
+            else ((f"[{index}]", each) for index, each in enumerate(values))
+        )
         return ((place, f"must be {sentence}") for place, each in places if not holds(each))
+
     return check
 
 
@@ -43,7 +48,12 @@ class Section(Struct, frozen=True, kw_only=True):
 
 def sentences(kind: type[Section]) -> dict[str, str]:
     """The sentence of each setting of a table."""
-    return {name: text for name, hint in kind.__annotations__.items() for text in _notes(hint) if isinstance(text, str)}
+    return {
+        name: text
+        for name, hint in kind.__annotations__.items()
+        for text in _notes(hint)
+        if isinstance(text, str)
+    }
 
 
 def section(kind: type[Section], given: object, where: str, wrong: list[str]) -> object:
@@ -53,23 +63,41 @@ def section(kind: type[Section], given: object, where: str, wrong: list[str]) ->
         return WRONG
     start, before = f"{where}." if where else "", len(wrong)
     known = [name for name in kind.__struct_fields__ if name != "keys"]
-    wrong += [f"{start}{name}: is not a setting{_meant(name, known)}" for name in given if name not in known]
-    values = {name: _value(kind.__annotations__[name], given[name], start + name, wrong)
-              for name in known if name in given}
+    wrong += [
+        f"{start}{name}: is not a setting{_meant(name, known)}"
+        for name in given
+        if name not in known
+    ]
+    values = {
+        name: _value(kind.__annotations__[name], given[name], start + name, wrong)
+        for name in known
+        if name in given
+    }
     values = {name: value for name, value in values.items() if value is not WRONG}
-    missing = [each.name for each in msgspec.structs.fields(kind) if each.required and each.name not in values]
+    missing = [
+        each.name
+        for each in msgspec.structs.fields(kind)
+        if each.required and each.name not in values
+    ]
     wrong += [f"{start}{name}: is missing" for name in missing if name not in given]
     if missing:
         return WRONG
     built, noted = kind(**values), {each.partition(": ")[0] for each in wrong[before:]}
-    wrong += [f"{start}{key}: {text}" for key, text in built.mistakes() if not _among(f"{start}{key}", noted)]
+    wrong += [
+        f"{start}{key}: {text}"
+        for key, text in built.mistakes()
+        if not _among(f"{start}{key}", noted)
+    ]
     return built
 
 
 def _value(hint: object, given: object, where: str, wrong: list[str]) -> object:
     """One setting's value: a table, a list of tables, tables by name, or something plain."""
     plain = get_args(hint)[0] if get_origin(hint) is Annotated else hint
-    inner = next((each for each in _parts(plain) if isinstance(each, type) and issubclass(each, Section)), None)
+    inner = next(
+        (each for each in _parts(plain) if isinstance(each, type) and issubclass(each, Section)),
+        None,
+    )
     if inner is None:
         value = _plain(hint, given, where, wrong)
     elif get_origin(plain) is tuple:
@@ -88,12 +116,16 @@ def _plain(hint: object, given: object, where: str, wrong: list[str]) -> object:
     """A value of the annotated type. A mistake shows no value, which may be a key."""
     try:
         if isinstance(given, Decimal) and Decimal not in _parts(hint):
-            given = float(given)           # floats are read exactly, for money; this is none
+            given = float(given)  # floats are read exactly, for money; this is none
         return msgspec.convert(given, hint)
     except msgspec.ValidationError as err:
         place = _place.search(str(err))
         choices = next((get_args(each) for each in _parts(hint) if get_origin(each) is Literal), ())
-        text = f"must be one of {', '.join(choices)}" if "enum value" in str(err) else _place.sub("", str(err))
+        text = (
+            f"must be one of {', '.join(choices)}"
+            if "enum value" in str(err)
+            else _place.sub("", str(err))
+        )
         wrong.append(f"{where}{place[1].replace('[...]', '') if place else ''}: {text}")
         return WRONG
 
@@ -102,7 +134,10 @@ def _list(kind: type[Section], given: object, where: str, wrong: list[str]) -> o
     if not isinstance(given, list):
         wrong.append(f"{where}: must be a list of tables")
         return WRONG
-    found = [section(kind, each, f"{where}{_label(each, index)}", wrong) for index, each in enumerate(given)]
+    found = [
+        section(kind, each, f"{where}{_label(each, index)}", wrong)
+        for index, each in enumerate(given)
+    ]
     return tuple(each for each in found if each is not WRONG)
 
 
@@ -138,5 +173,6 @@ def _among(key: str, noted: set[str]) -> bool:
 
 def _meant(name: str, known: list[str]) -> str:
     from difflib import get_close_matches  # only ever needed by a file that is wrong
+
     close = get_close_matches(name, known, 1)
     return f"; {close[0]} is" if close else ""

@@ -1,7 +1,7 @@
 """A small raw client over http.client: what a member's tool does, and what a rude one does.
 
-It owns the reading of answers and streams, independently of the relay's own code, and the one assertion
-about the shape of errors. It knows no fixtures.
+It owns the reading of answers and streams, independently of the relay's own code, and the one
+assertion about the shape of errors. It knows no fixtures.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-TIMEOUT_S = 60  # only a broken relay takes so long; a busy machine takes much longer than an idle one
+TIMEOUT_S = (
+    60  # only a broken relay takes so long; a busy machine takes much longer than an idle one
+)
 CHAT = "/api/v1/chat/completions"
 
 
@@ -56,7 +58,9 @@ class Stream:
             while piece := self._response.read1(65536):
                 self.body += piece
                 yield piece
-            self.broken = len(self.body) < int(self.headers.get("content-length", 0)) and self._has_body
+            self.broken = (
+                len(self.body) < int(self.headers.get("content-length", 0)) and self._has_body
+            )
         except (http.client.IncompleteRead, ConnectionError):
             self.broken = True
 
@@ -107,7 +111,8 @@ class Stream:
 
 
 class Client:
-    """Speaks to the server on `port` of this machine with one API token, a new connection for every call."""
+    """Speaks to the server on `port` of this machine with one API token, a new connection for every
+    call."""
 
     def __init__(self, port: int, token: str | None = None):
         self.port, self.token = port, token
@@ -137,7 +142,10 @@ class Client:
         return Stream(connection, connection.getresponse())
 
     def send(self, path: str, body, **headers: str) -> http.client.HTTPConnection:
-        """Send a call and do not wait for any answer: `.close()` leaves while the server is still silent."""
+        """Send a call and do not wait for any answer.
+
+        `.close()` leaves while the server is still silent.
+        """
         return self._open("POST", path, body, **headers)
 
     def get(self, path: str, **headers: str) -> Answer:

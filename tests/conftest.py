@@ -1,8 +1,9 @@
-"""The stage for tests over real sockets: a scripted upstream, the real server, and three people with tokens.
+"""The stage for tests over real sockets: a scripted upstream, the real server, and three people
+with tokens.
 
 alice is a member, bob another one, carol an administrator. They are made once, in a file that each
-relay then gets a copy of; money is given by the ledger's own functions. `relay` is the server in a thread
-of this process; `relay_process` is `python app.py`, for tests that kill it.
+relay then gets a copy of; money is given by the ledger's own functions. `relay` is the server in a
+thread of this process; `relay_process` is `python app.py`, for tests that kill it.
 """
 
 import functools
@@ -31,12 +32,18 @@ from tests.stage import (
     write_config,
 )
 
-# What whoever runs the tests may have set for other programs, and tests and what they start must not see.
-FOREIGN = re.compile(r"\w+_proxy|\w+_api_key|\w+_auth_token|(openai|anthropic|flask|relay)_\w+|columns", re.I).fullmatch
+# What whoever runs the tests may have set for other programs, and tests and what they start must
+# not see.
+FOREIGN = re.compile(
+    r"\w+_proxy|\w+_api_key|\w+_auth_token|(openai|anthropic|flask|relay)_\w+|columns", re.I
+).fullmatch
 
 
 def pytest_configure(config):
-    """Leave the environment behind, and keep the files of tests in memory if it is large: synced writes are slow."""
+    """Leave the environment behind, and keep the files of tests in memory if it is large.
+
+    Synced writes are slow.
+    """
     for name in filter(FOREIGN, list(os.environ)):
         del os.environ[name]
     memory, needed = Path("/dev/shm"), 2 << 30
@@ -46,9 +53,15 @@ def pytest_configure(config):
             os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(memory))
 
 
-# The same examples each time, however long they take; `--hypothesis-profile=default` looks for others.
-hypothesis.settings.register_profile("suite", deadline=None, derandomize=True, database=None,
-                                     suppress_health_check=list(hypothesis.HealthCheck))
+# The same examples each time, however long they take; `--hypothesis-profile=default` looks for
+# others.
+hypothesis.settings.register_profile(
+    "suite",
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=list(hypothesis.HealthCheck),
+)
 hypothesis.settings.load_profile("suite")
 
 
@@ -67,7 +80,10 @@ class CompiledTemplates(jinja2.BytecodeCache):
 
 @pytest.fixture(scope="session", autouse=True)
 def computed_once():
-    """What takes long and is the same in every test: hashes of passwords, and the code of routes and templates."""
+    """What takes long and is the same in every test.
+
+    Hashes of passwords, and the code of routes and templates.
+    """
     from members import accounts
 
     code, compile_builder = {}, Rule._compile_builder
@@ -117,7 +133,10 @@ def other_fake():
 
 @pytest.fixture
 def start_relay(tmp_path, fake, people_file):
-    """A function that starts a relay: `start_relay(process=False, **changes of the configuration)`."""
+    """A function that starts a relay.
+
+    `start_relay(process=False, **changes of the configuration)`.
+    """
     started = []
 
     def start(process: bool = False, **changes) -> Relay:

@@ -1,16 +1,17 @@
-"""A scripted LLM provider: a real HTTP/1.1 server on a real socket that does exactly what a test says.
+"""A scripted LLM provider: a real HTTP/1.1 server on a real socket that does exactly what a test
+says.
 
-It owns the bytes on the wire and when they leave. It knows nothing of the relay: a script is a list of
-steps, and a step is one of
+It owns the bytes on the wire and when they leave. It knows nothing of the relay: a script is a list
+of steps, and a step is one of
 
-    dict, list     one SSE event, `data: {...}` and a blank line
-    bytes          these bytes of the body, as they are
-    Gate           wait here until the test opens the gate (or the peer leaves)
-    function       called with the Line: `end`, `cut`, `reset` and `silence` below, or one of your own
+    dict, list     one SSE event, `data: {...}` and a blank line bytes          these bytes of the
+    body, as they are Gate           wait here until the test opens the gate (or the peer leaves)
+    function       called with the Line: `end`, `cut`, `reset` and `silence` below, or one of your
+    own
 
-The request is always read to its last byte before the script starts, so that a reset is the script's and
-never the kernel's answer to unread data. Nothing here sleeps: tests wait for `Request.gone`,
-`Gate.reached` or `FakeUpstream.wait_for`.
+The request is always read to its last byte before the script starts, so that a reset is the
+script's and never the kernel's answer to unread data. Nothing here sleeps: tests wait for
+`Request.gone`, `Gate.reached` or `FakeUpstream.wait_for`.
 """
 
 from __future__ import annotations
@@ -35,7 +36,10 @@ class PeerLeft(Exception):
 
 @dataclass
 class Request:
-    """One request as it arrived. `gone` is set when the peer has closed the connection that it came on."""
+    """One request as it arrived.
+
+    `gone` is set when the peer has closed the connection that it came on.
+    """
 
     method: str
     path: str
@@ -52,7 +56,10 @@ class Request:
 
 
 class Gate:
-    """A place in a script where the upstream stops: `reached` tells the test, `open()` lets it go on."""
+    """A place in a script where the upstream stops.
+
+    `reached` tells the test, `open()` lets it go on.
+    """
 
     def __init__(self):
         self.reached = threading.Event()
@@ -67,7 +74,10 @@ class Gate:
 
 
 class Line:
-    """One connection while a script runs on it: sends bytes in the framing that the head announced."""
+    """One connection while a script runs on it.
+
+    Sends bytes in the framing that the head announced.
+    """
 
     def __init__(self, connection: socket.socket, stopped: socket.socket):
         self.connection = connection
@@ -78,7 +88,10 @@ class Line:
         self._stopped = stopped
 
     def send(self, payload: bytes) -> None:
-        """Send a piece of the body; in one chunk, or in many small ones if `bytes_at_once` says so."""
+        """Send a piece of the body.
+
+        In one chunk, or in many small ones if `bytes_at_once` says so.
+        """
         size = self.bytes_at_once or max(len(payload), 1)
         for start in range(0, len(payload), size):
             piece = payload[start : start + size]
@@ -92,7 +105,10 @@ class Line:
             raise PeerLeft from error
 
     def wait_for(self, signal: socket.socket | None, seconds: float = PATIENCE_S) -> None:
-        """Wait until `signal` is readable, or so long; PeerLeft if the peer closes first. None: just wait."""
+        """Wait until `signal` is readable, or so long; PeerLeft if the peer closes first.
+
+        None: just wait.
+        """
         poll = select.poll()
         watched = [self.connection, self._stopped] + ([signal] if signal else [])
         for each in watched:
@@ -116,12 +132,21 @@ class Line:
 
 def event(document, newline: str = "\n", prefix: str = "data: ") -> bytes:
     """One SSE event holding `document` as JSON (bytes are taken as they are)."""
-    text = document if isinstance(document, bytes) else json.dumps(document, ensure_ascii=False).encode()
+    text = (
+        document
+        if isinstance(document, bytes)
+        else json.dumps(document, ensure_ascii=False).encode()
+    )
     return prefix.encode() + text + 2 * newline.encode()
 
 
-def head(status: int = 200, framing: str | int = "chunked", **headers: str) -> Callable[[Line], None]:
-    """The status line and headers. `framing`: "chunked", "close" (ends with the connection) or a length."""
+def head(
+    status: int = 200, framing: str | int = "chunked", **headers: str
+) -> Callable[[Line], None]:
+    """The status line and headers.
+
+    `framing`: "chunked", "close" (ends with the connection) or a length.
+    """
 
     def step(line: Line) -> None:
         lines = {"content_type": "application/json", "x_request_id": "upstream-1"} | headers
@@ -140,7 +165,10 @@ def head(status: int = 200, framing: str | int = "chunked", **headers: str) -> C
 
 
 def end(line: Line) -> None:
-    """The body is complete: the last chunk, or the end of the connection where that is the framing."""
+    """The body is complete.
+
+    The last chunk, or the end of the connection where that is the framing.
+    """
     if line.chunked:
         line.raw(b"0\r\n\r\n")
 
@@ -167,7 +195,11 @@ def silence(line: Line) -> None:
 
 def answer(document=None, status: int = 200, **headers: str) -> list:
     """A plain answer with a length. `document`: JSON-able, or bytes taken as they are."""
-    body = document if isinstance(document, bytes) else json.dumps(document, ensure_ascii=False).encode()
+    body = (
+        document
+        if isinstance(document, bytes)
+        else json.dumps(document, ensure_ascii=False).encode()
+    )
     return [head(status, len(body), **headers), body]
 
 
@@ -197,8 +229,8 @@ def stream(
 class FakeUpstream:
     """The server. Use it as a context manager; `url` is the base address for a configuration.
 
-    `next(*scripts)` queues a script for each of the next requests; when the queue is empty `always(script)`
-    answers. A script may also be a function of the Request that returns the steps.
+    `next(*scripts)` queues a script for each of the next requests; when the queue is empty
+    `always(script)` answers. A script may also be a function of the Request that returns the steps.
     """
 
     def __init__(self):
@@ -291,7 +323,9 @@ def read_request(reader, connection: socket.socket) -> Request | None:
         raw += line
     first, *lines = raw.decode("latin-1").rstrip().split("\r\n")
     method, path, _ = first.split(" ", 2)
-    headers = {name.lower(): value.strip() for name, _, value in (each.partition(":") for each in lines)}
+    headers = {
+        name.lower(): value.strip() for name, _, value in (each.partition(":") for each in lines)
+    }
     if headers.get("expect") == "100-continue":
         connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
     if headers.get("transfer-encoding") == "chunked":

@@ -1,7 +1,9 @@
-"""What each provider sends, as scripts for the fake upstream: shapes, places of usage, error bodies.
+"""What each provider sends, as scripts for the fake upstream: shapes, places of usage, error
+bodies.
 
-Usage is given in our own words, `usage(input_tokens, output_tokens, cached_tokens)`, and is written where
-and as each provider writes it. Every stream says the same: the words of `TEXT`, one event each.
+Usage is given in our own words, `usage(input_tokens, output_tokens, cached_tokens)`, and is written
+where and as each provider writes it. Every stream says the same: the words of `TEXT`, one event
+each.
 """
 
 from __future__ import annotations
@@ -25,7 +27,11 @@ def usage(input_tokens: int = 20, output_tokens: int = 10, cached_tokens: int = 
 
 def chunk(content=None, finish=None, usage=None, **more) -> dict:
     """One `chat.completion.chunk`; without content its delta is empty."""
-    choice = {"index": 0, "delta": {} if content is None else {"content": content}, "finish_reason": finish}
+    choice = {
+        "index": 0,
+        "delta": {} if content is None else {"content": content},
+        "finish_reason": finish,
+    }
     document = {
         "id": "chatcmpl-1",
         "object": "chat.completion.chunk",
@@ -48,7 +54,9 @@ def words(text=TEXT) -> list[dict]:
 # Plain answers
 
 
-def plain(counts: dict | None = None, content: str = "".join(TEXT), finish: str = "stop", **more) -> list:
+def plain(
+    counts: dict | None = None, content: str = "".join(TEXT), finish: str = "stop", **more
+) -> list:
     """A chat completion; `counts` None stands for usage(), an empty dict leaves usage out."""
     document = {
         "id": "chatcmpl-1",
@@ -56,7 +64,11 @@ def plain(counts: dict | None = None, content: str = "".join(TEXT), finish: str 
         "created": 1700000000,
         "model": "upstream-model",
         "choices": [
-            {"index": 0, "message": {"role": "assistant", "content": content}, "finish_reason": finish}
+            {
+                "index": 0,
+                "message": {"role": "assistant", "content": content},
+                "finish_reason": finish,
+            }
         ],
     }
     counts = usage() if counts is None else counts
@@ -73,7 +85,13 @@ def spark_plain(counts: dict | None = None) -> list:
     """Spark's answer has code, message and sid, and no id, created or finish_reason."""
     choices = [{"index": 0, "message": {"role": "assistant", "content": "".join(TEXT)}}]
     return answer(
-        {"code": 0, "message": "Success", "sid": "cha1", "choices": choices, "usage": counts or usage()}
+        {
+            "code": 0,
+            "message": "Success",
+            "sid": "cha1",
+            "choices": choices,
+            "usage": counts or usage(),
+        }
     )
 
 
@@ -99,13 +117,18 @@ def deepseek_counts(counts: dict) -> dict:
 
 def deepseek_finish_stream(counts: dict | None = None) -> list:
     """Usage on the finish chunk; comments keep the line warm; the first reasoning is empty."""
-    first = chunk() | {"choices": [{"index": 0, "delta": {"role": "assistant", "reasoning_content": ""}}]}
+    first = chunk() | {
+        "choices": [{"index": 0, "delta": {"role": "assistant", "reasoning_content": ""}}]
+    }
     finish = chunk("", finish="stop", usage=deepseek_counts(counts or usage()))
     return stream(b": keep-alive\n\n", first, b": keep-alive\n\n", *words(), finish)
 
 
 def deepseek_trailing_stream(counts: dict | None = None) -> list:
-    """Usage in a chunk of its own after the finish chunk; the cached count only in DeepSeek's own field."""
+    """Usage in a chunk of its own after the finish chunk.
+
+    The cached count only in DeepSeek's own field.
+    """
     counts = deepseek_counts(counts or usage())
     del counts["prompt_tokens_details"]
     return stream(*words(), chunk("", finish="stop"), usage_chunk(counts))
@@ -129,13 +152,17 @@ def ark_stream(counts: dict | None = None) -> list:
     """`chunk_include_usage`: cumulative usage in every chunk; the last one holds."""
     counts = counts or usage()
     growing = [
-        each | {"usage": usage(counts["prompt_tokens"], number)} for number, each in enumerate(words(), 1)
+        each | {"usage": usage(counts["prompt_tokens"], number)}
+        for number, each in enumerate(words(), 1)
     ]
     return stream(*growing, chunk(finish="stop", usage=counts), usage_chunk(counts))
 
 
 def spark_stream(counts: dict | None = None) -> list:
-    """`data:` without a space, no model, object or finish_reason; usage on the last content chunk."""
+    """`data:` without a space, no model, object or finish_reason.
+
+    Usage on the last content chunk.
+    """
     events = [
         {
             "code": 0,
@@ -166,7 +193,9 @@ STREAMS = {
 
 
 def _error(status: int, message: str, kind: str | None = None, code: str | None = None, **more):
-    inside = {"message": message} | ({"type": kind} if kind else {}) | ({"code": code} if code else {})
+    inside = (
+        {"message": message} | ({"type": kind} if kind else {}) | ({"code": code} if code else {})
+    )
     return status, {"error": inside} | more
 
 
@@ -179,7 +208,9 @@ ERRORS = {
         "invalid_request_error",
         "invalid_parameter_error",
     ),
-    "dashscope key": _error(401, "Incorrect API key provided.", "invalid_request_error", "invalid_api_key"),
+    "dashscope key": _error(
+        401, "Incorrect API key provided.", "invalid_request_error", "invalid_api_key"
+    ),
     "dashscope arrears": _error(
         400, "Access denied, account not in good standing.", "Arrearage", "Arrearage"
     ),
@@ -192,8 +223,12 @@ ERRORS = {
     "dashscope busy": _error(
         429, "You exceeded your current requests list.", "limit_requests", "limit_requests"
     ),
-    "deepseek balance": _error(402, "Insufficient Balance", "unknown_error", "invalid_request_error"),
-    "deepseek bad parameter": _error(422, "bad parameter", "invalid_request_error", "invalid_request_error"),
+    "deepseek balance": _error(
+        402, "Insufficient Balance", "unknown_error", "invalid_request_error"
+    ),
+    "deepseek bad parameter": _error(
+        422, "bad parameter", "invalid_request_error", "invalid_request_error"
+    ),
     "qianfan key": _error(
         401, "The IAM token is invalid.", "invalid_request_error", "invalid_iam_token", id="as-1"
     ),
@@ -210,16 +245,25 @@ ERRORS = {
     "zhipu key": _error(401, "身份验证失败。", code="1000"),
     "zhipu arrears": _error(429, "您的账户已欠费，请充值后重试。", code="1113"),
     "zhipu model": _error(400, "模型不存在，请检查模型代码。", code="1211"),
-    "zhipu sensitive": _error(400, "系统检测到输入或生成内容可能包含不安全或敏感内容。", code="1301"),
+    "zhipu sensitive": _error(
+        400, "系统检测到输入或生成内容可能包含不安全或敏感内容。", code="1301"
+    ),
     "zhipu busy": _error(429, "您当前使用该API的并发数过高。", code="1302"),
-    "ark key": _error(401, "The API key is invalid. Request id: 1", "Unauthorized", "AuthenticationError"),
+    "ark key": _error(
+        401, "The API key is invalid. Request id: 1", "Unauthorized", "AuthenticationError"
+    ),
     "ark arrears": _error(
         403, "The account has an overdue balance. Request id: 1", "Forbidden", "AccountOverdueError"
     ),
     "ark model": _error(
-        404, "The model does not exist. Request id: 1", "NotFound", "InvalidEndpointOrModel.NotFound"
+        404,
+        "The model does not exist. Request id: 1",
+        "NotFound",
+        "InvalidEndpointOrModel.NotFound",
     ),
-    "spark model": _error(400, "invalid param model:gpt-4x (sid: cha1)", "invalid_request_error", "10005"),
+    "spark model": _error(
+        400, "invalid param model:gpt-4x (sid: cha1)", "invalid_request_error", "10005"
+    ),
 }
 
 ERRORS_INSIDE_200 = {
@@ -237,7 +281,10 @@ def error(name: str, **headers: str) -> list:
 
 
 def error_frame(document: dict | None = None, after: int = 0, name: str | None = None) -> list:
-    """A stream that turns into an error after `after` words; `name` adds an `event:` line, as some do."""
+    """A stream that turns into an error after `after` words.
+
+    `name` adds an `event:` line, as some do.
+    """
     document = document or ERRORS_INSIDE_200["openai"]
     frame = (f"event: {name}\n".encode() if name else b"") + event(json.dumps(document).encode())
     return stream(*words()[:after], frame, done=False)
@@ -245,4 +292,6 @@ def error_frame(document: dict | None = None, after: int = 0, name: str | None =
 
 def huge_event_stream(size_bytes: int, counts: dict | None = None) -> list:
     """A stream in which one event alone holds `size_bytes` of content."""
-    return stream(*words(), chunk("x" * size_bytes), chunk(finish="stop"), usage_chunk(counts or usage()))
+    return stream(
+        *words(), chunk("x" * size_bytes), chunk(finish="stop"), usage_chunk(counts or usage())
+    )

@@ -27,7 +27,11 @@ LIMIT_S = 60  # what takes longer is broken; a busy machine may take much longer
 def toml(value) -> str:
     """A value as TOML on one line; dicts become inline tables."""
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{json.dumps(name)} = {toml(each)}" for name, each in value.items()) + "}"
+        return (
+            "{"
+            + ", ".join(f"{json.dumps(name)} = {toml(each)}" for name, each in value.items())
+            + "}"
+        )
     if isinstance(value, (list, tuple)):
         return "[" + ", ".join(map(toml, value)) + "]"
     if isinstance(value, (bool, int, float)):
@@ -57,9 +61,13 @@ def upstream_config(url: str, name: str = "fake", **changes) -> dict:
 
 
 def model_config(name: str = "test-model", upstreams=("fake",), **changes) -> dict:
-    """A `[[models]]` row at 2, 0.5 and 8 yuan per million: 2,000, 500 and 8,000 nano-yuan per LLM token."""
+    """A `[[models]]` row at 2, 0.5 and 8 yuan per million.
+
+    2,000, 500 and 8,000 nano-yuan per LLM token.
+    """
     routes = [
-        {"upstream": each, "model": "upstream-model", "priority": number} for number, each in enumerate(upstreams)
+        {"upstream": each, "model": "upstream-model", "priority": number}
+        for number, each in enumerate(upstreams)
     ]
     prices = {"input": "2", "cached": "0.5", "output": "8"}
     return {
@@ -85,7 +93,10 @@ def configuration(folder: Path, url: str, changes: dict) -> dict:
 
 @dataclass
 class Relay:
-    """A running relay and the file behind it. `db` is a second door to that file, as the CLI has one."""
+    """A running relay and the file behind it.
+
+    `db` is a second door to that file, as the CLI has one.
+    """
 
     port: int
     config: Path
@@ -123,9 +134,15 @@ class Relay:
         return row
 
     def closed_row(self, request_id: str | None = None, timeout_s: float = LIMIT_S) -> dict:
-        """The row of a request (or the only one there is) once it is closed; the close follows the answer."""
+        """The row of a request (or the only one there is) once it is closed.
+
+        The close follows the answer.
+        """
         where, values = ("id = ?", (request_id,)) if request_id else ("1", ())
-        return wait_until(lambda: next((row for row in self.rows(where, *values) if row["closed_at"]), None), timeout_s)
+        return wait_until(
+            lambda: next((row for row in self.rows(where, *values) if row["closed_at"]), None),
+            timeout_s,
+        )
 
     def ledger_is_right(self) -> bool:
         """Prove the ledger, holds included; the assertion names what is wrong."""
@@ -147,7 +164,8 @@ class Relay:
         wait_until(lambda: answers(self))
 
     def processor_s(self) -> float:
-        """Seconds of processor time that the process has used since its start (proc(5), stat, fields 14 and 15)."""
+        """Seconds of processor time that the process has used since its start (proc(5), stat,
+        fields 14 and 15)."""
         fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
@@ -167,7 +185,10 @@ class Relay:
 
 
 def wait_until(found, timeout_s: float = LIMIT_S):
-    """The first true value of `found()`, asked every few milliseconds: for things that send no event."""
+    """The first true value of `found()`, asked every few milliseconds.
+
+    For things that send no event.
+    """
     until = time.monotonic() + timeout_s
     while not (value := found()):
         if time.monotonic() > until:
@@ -177,7 +198,10 @@ def wait_until(found, timeout_s: float = LIMIT_S):
 
 
 def free_port() -> int:
-    """A port that nobody listens at, kept: the system gives it to nobody who does not ask for it by number."""
+    """A port that nobody listens at, kept.
+
+    The system gives it to nobody who does not ask for it by number.
+    """
     keeper = socket.socket()
     keeper.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     keeper.bind(("127.0.0.1", 0))
@@ -185,7 +209,7 @@ def free_port() -> int:
     return keeper.getsockname()[1]
 
 
-_keepers: list[socket.socket] = []     # till the end of the process: few tests need one
+_keepers: list[socket.socket] = []  # till the end of the process: few tests need one
 
 
 @dataclass
@@ -230,8 +254,15 @@ def flask(config: Path, *words: str, **options) -> subprocess.CompletedProcess:
     """Run the command line as an operator does, in a process of its own."""
     command = [sys.executable, "-m", "flask", "--app", "app", *words]
     environment = os.environ | {"RELAY_CONFIG": str(config)}
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True,
-                          timeout=LIMIT_S, **options)
+    return subprocess.run(
+        command,
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+        **options,
+    )
 
 
 def write_config(folder: Path, config: dict) -> Path:
@@ -241,9 +272,14 @@ def write_config(folder: Path, config: dict) -> Path:
 
 
 def shown_config(folder: Path, port: int = 0) -> Path:
-    """config.example.toml with a port and a database of its own, and without keys: a relay in demo mode."""
+    """config.example.toml with a port and a database of its own, and without keys.
+
+    A relay in demo mode.
+    """
     shown = (ROOT / "config.example.toml").read_text(encoding="utf-8")
-    shown = shown.replace("port = 8000 ", f"port = {port} ").replace("data/relay.db", f"{folder}/relay.db")
+    shown = shown.replace("port = 8000 ", f"port = {port} ").replace(
+        "data/relay.db", f"{folder}/relay.db"
+    )
     path = folder / "config.toml"
     path.write_text(re.sub(r'"\$\w+"', '""', shown), encoding="utf-8")
     return path

@@ -1,6 +1,7 @@
 """Administration: the pages that only administrators have, one module a group.
 
-Owns nothing but the list of groups. The door is door.py's: each group puts its pages on the blueprint there.
+Owns nothing but the list of groups. The door is door.py's: each group puts its pages on the
+blueprint there.
 """
 
 from console.admin import (  # noqa: F401

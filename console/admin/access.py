@@ -1,6 +1,7 @@
 """Who may come in: role, password, sessions and tokens of a member, as administrators change them.
 
-Owns these actions and the questions before them. That somebody stays administrator is `accounts`' law.
+Owns these actions and the questions before them. That somebody stays administrator is `accounts`'
+law.
 """
 
 from flask import abort, flash, request, url_for
@@ -23,18 +24,28 @@ def _last() -> None:
     flash(_("This is the last administrator. Make somebody else one first."), "bad")
 
 
-# ---- in or out -----------------------------------------------------------------------------------------------------
+# ---- in or out
+# -----------------------------------------------------------------------------------------------------
+
 
 @pages.get("/members/<int:user_id>/disable")
 def ask_disable(user_id: int):
     """Ask before a member is shut out."""
     who = of(user_id)
-    details = [_("Calls with their tokens are refused at once, and all their sessions end."),
-               _("Balances, plans and past calls stay as they are. You can let them in again.")]
+    details = [
+        _("Calls with their tokens are refused at once, and all their sessions end."),
+        _("Balances, plans and past calls stay as they are. You can let them in again."),
+    ]
     if who.id == member().id:
         details.insert(0, _("That is you: you are signed out by this."))
-    return ask(who, _("Disable a member"), _("Disable %(name)s?", name=who.name), details,
-               url_for("admin.disable", user_id=who.id), _("Disable"))
+    return ask(
+        who,
+        _("Disable a member"),
+        _("Disable %(name)s?", name=who.name),
+        details,
+        url_for("admin.disable", user_id=who.id),
+        _("Disable"),
+    )
 
 
 @pages.post("/members/<int:user_id>/disable")
@@ -65,11 +76,24 @@ def ask_role(user_id: int):
     """Ask before a member becomes an administrator, or stops being one."""
     who, action = of(user_id), url_for("admin.set_role", user_id=user_id)
     if who.admin:
-        return ask(who, _("Change a role"), _("Shall %(name)s stop being an administrator?", name=who.name), [], action,
-                   _("Make a plain member"), hidden={"role": "member"})
-    return ask(who, _("Change a role"), _("Shall %(name)s be an administrator?", name=who.name),
-               [_("Administrators see all calls, move money, and make others administrators.")], action,
-               _("Make an administrator"), hidden={"role": "admin"})
+        return ask(
+            who,
+            _("Change a role"),
+            _("Shall %(name)s stop being an administrator?", name=who.name),
+            [],
+            action,
+            _("Make a plain member"),
+            hidden={"role": "member"},
+        )
+    return ask(
+        who,
+        _("Change a role"),
+        _("Shall %(name)s be an administrator?", name=who.name),
+        [_("Administrators see all calls, move money, and make others administrators.")],
+        action,
+        _("Make an administrator"),
+        hidden={"role": "admin"},
+    )
 
 
 @pages.post("/members/<int:user_id>/role")
@@ -81,14 +105,20 @@ def set_role(user_id: int):
         abort(400)
     try:
         accounts.set_role(state().db, who.id, role, by=member().id)
-        flash(_("%(name)s is an administrator.", name=who.name) if role == "admin"
-              else _("%(name)s is a plain member.", name=who.name), "good")
+        flash(
+            _("%(name)s is an administrator.", name=who.name)
+            if role == "admin"
+            else _("%(name)s is a plain member.", name=who.name),
+            "good",
+        )
     except accounts.LastAdministrator:
         _last()
     return _back(user_id)
 
 
-# ---- passwords and sessions ----------------------------------------------------------------------------------------
+# ---- passwords and sessions
+# ----------------------------------------------------------------------------------------
+
 
 @pages.post("/members/<int:user_id>/password")
 @recently_authenticated
@@ -110,22 +140,35 @@ def end_sessions(user_id: int):
     return _back(user_id)
 
 
-# ---- tokens --------------------------------------------------------------------------------------------------------
+# ---- tokens
+# --------------------------------------------------------------------------------------------------------
+
 
 def token_of(user_id: int, token_id: int) -> dict:
     """One of a member's tokens that are in force, or 404."""
     tokens = gate.tokens(state().db, of(user_id).id)
-    return next((each for each in tokens if each["id"] == token_id and not each["revoked_at"]), None) or abort(404)
+    return next(
+        (each for each in tokens if each["id"] == token_id and not each["revoked_at"]), None
+    ) or abort(404)
 
 
 @pages.get("/members/<int:user_id>/tokens/<int:token_id>/revoke")
 def ask_revoke_token(user_id: int, token_id: int):
     """Ask before a member's token is revoked."""
     token, who = token_of(user_id, token_id), of(user_id)
-    return ask(who, _("Revoke a token"),
-               _("Revoke the token %(name)s (%(hint)s) of %(member)s?", name=token["name"], hint=token["hint"],
-                 member=who.name), [_("It stops working at once. This cannot be undone.")],
-               url_for("admin.revoke_token", user_id=user_id, token_id=token_id), _("Revoke"))
+    return ask(
+        who,
+        _("Revoke a token"),
+        _(
+            "Revoke the token %(name)s (%(hint)s) of %(member)s?",
+            name=token["name"],
+            hint=token["hint"],
+            member=who.name,
+        ),
+        [_("It stops working at once. This cannot be undone.")],
+        url_for("admin.revoke_token", user_id=user_id, token_id=token_id),
+        _("Revoke"),
+    )
 
 
 @pages.post("/members/<int:user_id>/tokens/<int:token_id>/revoke")

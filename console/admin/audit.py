@@ -1,6 +1,7 @@
 """The audit trail: what administrators did, and what was done to accounts.
 
-Owns how it is read. It is written where things are done, in the same transaction, and never changed.
+Owns how it is read. It is written where things are done, in the same transaction, and never
+changed.
 """
 
 import json
@@ -17,23 +18,55 @@ from console.ui.i18n import lazy_gettext as _l
 from db import keyset
 
 ACTIONS = {
-    "member.add": _l("Member made"), "member.password": _l("Password set"), "member.role": _l("Role changed"),
-    "member.disable": _l("Member disabled"), "member.enable": _l("Member enabled"),
-    "member.end_sessions": _l("Sessions ended"), "token.revoke": _l("Token revoked"),
-    "ledger.top_up": _l("Top-up"), "ledger.refund": _l("Refund"), "ledger.reward": _l("Reward"),
-    "ledger.adjust": _l("Correction"), "ledger.quota": _l("Quota given"),
-    "plan.give": _l("Plan given"), "plan.end": _l("Plan ended"), "plan.stop_renewal": _l("Renewal stopped"),
-    "code.make": _l("Codes made"), "code.revoke": _l("Code revoked"),
-    "settings.reload": _l("Settings reloaded"), "upstream.test": _l("Upstream tested"),
-    "ledger.verify": _l("Ledger verified"), "database.backup": _l("Backup downloaded"),
+    "member.add": _l("Member made"),
+    "member.password": _l("Password set"),
+    "member.role": _l("Role changed"),
+    "member.disable": _l("Member disabled"),
+    "member.enable": _l("Member enabled"),
+    "member.end_sessions": _l("Sessions ended"),
+    "token.revoke": _l("Token revoked"),
+    "ledger.top_up": _l("Top-up"),
+    "ledger.refund": _l("Refund"),
+    "ledger.reward": _l("Reward"),
+    "ledger.adjust": _l("Correction"),
+    "ledger.quota": _l("Quota given"),
+    "plan.give": _l("Plan given"),
+    "plan.end": _l("Plan ended"),
+    "plan.stop_renewal": _l("Renewal stopped"),
+    "code.make": _l("Codes made"),
+    "code.revoke": _l("Code revoked"),
+    "settings.reload": _l("Settings reloaded"),
+    "upstream.test": _l("Upstream tested"),
+    "ledger.verify": _l("Ledger verified"),
+    "database.backup": _l("Backup downloaded"),
 }
-DETAILS = {"amount": _l("amount"), "note": _l("note"), "pocket": _l("pocket"), "role": _l("role"), "plan": _l("plan"),
-           "days": _l("days"), "renew": _l("renews"), "count": _l("count"), "kind": _l("kind"), "code": _l("code"),
-           "token": _l("token"), "hint": _l("hint"), "upstream": _l("upstream"), "outcome": _l("outcome"),
-           "mistakes": _l("mistakes"), "model": _l("model")}
-WORDS = {"pocket": wallet.POCKETS, "kind": wallet.POCKETS | {"plan": _l("Plan")}, "role": members.ROLES}
-COLUMNS = ("id, at, user_id, (SELECT name FROM users WHERE users.id = audit.user_id) AS by, action, target,"
-           " detail")
+DETAILS = {
+    "amount": _l("amount"),
+    "note": _l("note"),
+    "pocket": _l("pocket"),
+    "role": _l("role"),
+    "plan": _l("plan"),
+    "days": _l("days"),
+    "renew": _l("renews"),
+    "count": _l("count"),
+    "kind": _l("kind"),
+    "code": _l("code"),
+    "token": _l("token"),
+    "hint": _l("hint"),
+    "upstream": _l("upstream"),
+    "outcome": _l("outcome"),
+    "mistakes": _l("mistakes"),
+    "model": _l("model"),
+}
+WORDS = {
+    "pocket": wallet.POCKETS,
+    "kind": wallet.POCKETS | {"plan": _l("Plan")},
+    "role": members.ROLES,
+}
+COLUMNS = (
+    "id, at, user_id, (SELECT name FROM users WHERE users.id = audit.user_id) AS by, action, target,"
+    " detail"
+)
 
 
 def listed(action: str | None, who: str) -> keyset.List:
@@ -41,7 +74,9 @@ def listed(action: str | None, who: str) -> keyset.List:
     matching = ["action = :action"] if action else []
     if who:
         matching.append("(target = :who OR user_id = (SELECT id FROM users WHERE name = :who))")
-    return keyset.List("audit", COLUMNS, "id", "1", " AND ".join(matching), {"action": action, "who": who})
+    return keyset.List(
+        "audit", COLUMNS, "id", "1", " AND ".join(matching), {"action": action, "who": who}
+    )
 
 
 def _asked() -> tuple[str | None, str]:
@@ -53,10 +88,18 @@ def _asked() -> tuple[str | None, str]:
 def page():
     """What was done, newest first."""
     action, who = _asked()
-    found = listed(action, who).page(state().db.read(), request.args.get("before", type=int),
-                                     request.args.get("after", type=int))
-    return render_template("admin/audit.html", found=found, action=action, who=who, actions=ACTIONS, details=details,
-                           choices=[("", _("All")), *ACTIONS.items()])
+    found = listed(action, who).page(
+        state().db.read(), request.args.get("before", type=int), request.args.get("after", type=int)
+    )
+    return render_template(
+        "admin/audit.html",
+        found=found,
+        action=action,
+        who=who,
+        actions=ACTIONS,
+        details=details,
+        choices=[("", _("All")), *ACTIONS.items()],
+    )
 
 
 @pages.get("/audit.csv")
@@ -75,8 +118,11 @@ def details(row) -> list[tuple[str, str]]:
     """What is known of an action: (name, value), as people read it."""
     found = json.loads(row["detail"] or "{}")
     money = found.get("pocket", found.get("kind")) in ("wallet", "quota")
-    return [(str(DETAILS.get(name, name)), _value(name, value, money)) for name, value in found.items()
-            if value not in (None, "") and name != "entry"]
+    return [
+        (str(DETAILS.get(name, name)), _value(name, value, money))
+        for name, value in found.items()
+        if value not in (None, "") and name != "entry"
+    ]
 
 
 def _value(name: str, value, money: bool) -> str:

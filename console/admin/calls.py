@@ -1,7 +1,7 @@
 """All calls: what the team used, by whom, and every single call.
 
-Owns what administrators read of `requests` and `daily`. Figures of days come from the roll-ups, which stay when old
-calls are forgotten.
+Owns what administrators read of `requests` and `daily`. Figures of days come from the roll-ups,
+which stay when old calls are forgotten.
 """
 
 import json
@@ -20,8 +20,10 @@ from console.ui.i18n import lazy_gettext as _l
 from db import keyset
 from members import accounts
 
-COLUMNS = (f"{usage.COLUMNS}, user_id, (SELECT name FROM users WHERE users.id = requests.user_id) AS user,"
-           " (SELECT name FROM tokens WHERE tokens.id = token_id) AS token")
+COLUMNS = (
+    f"{usage.COLUMNS}, user_id, (SELECT name FROM users WHERE users.id = requests.user_id) AS user,"
+    " (SELECT name FROM tokens WHERE tokens.id = token_id) AS token"
+)
 OUTCOMES = usage.OUTCOMES | {"client_left": (_l("Client left"), "")}
 SHOWN = 10
 SUMS = """
@@ -49,14 +51,23 @@ class AllCallsFilter:
     @property
     def values(self) -> dict:
         """What the queries need."""
-        return {"user_id": self.who and self.who.id, "model": self.model, "upstream": self.upstream,
-                "outcome": self.outcome, "first": str(self.span.first), "last": str(self.span.last)}
+        return {
+            "user_id": self.who and self.who.id,
+            "model": self.model,
+            "upstream": self.upstream,
+            "outcome": self.outcome,
+            "first": str(self.span.first),
+            "last": str(self.span.last),
+        }
 
     @property
     def of_days(self) -> str:
         """The condition for roll-ups."""
-        return ("day BETWEEN :first AND :last" + (" AND user_id = :user_id" if self.who else "")
-                + (" AND model = :model" if self.model else ""))
+        return (
+            "day BETWEEN :first AND :last"
+            + (" AND user_id = :user_id" if self.who else "")
+            + (" AND model = :model" if self.model else "")
+        )
 
     def calls(self, until: int | None = None) -> keyset.List:
         """The calls that fit, begun before `until` (ms)."""
@@ -67,17 +78,30 @@ class AllCallsFilter:
         elif self.outcome:
             matching.append("outcome = :outcome")
         table = "requests INDEXED BY requests_open" if self.outcome == "open" else "requests"
-        return keyset.List(table, COLUMNS, "id", " AND ".join(within) or "1", " AND ".join(matching), self.values,
-                           first_id(self.span.since), first_id(min(until or self.span.until, self.span.until)))
+        return keyset.List(
+            table,
+            COLUMNS,
+            "id",
+            " AND ".join(within) or "1",
+            " AND ".join(matching),
+            self.values,
+            first_id(self.span.since),
+            first_id(min(until or self.span.until, self.span.until)),
+        )
 
 
 def wish() -> AllCallsFilter:
     """What the GET parameters ask for. A name that nobody has finds nothing."""
     name = request.args.get("member", "").strip()[:64]
     outcome = request.args.get("outcome")
-    return AllCallsFilter(date_range.read(request.args), name, accounts.named(state().db, name) if name else None,
-                request.args.get("model", "")[:200] or None, request.args.get("upstream", "")[:200] or None,
-                outcome if outcome in OUTCOMES else None)
+    return AllCallsFilter(
+        date_range.read(request.args),
+        name,
+        accounts.named(state().db, name) if name else None,
+        request.args.get("model", "")[:200] or None,
+        request.args.get("upstream", "")[:200] or None,
+        outcome if outcome in OUTCOMES else None,
+    )
 
 
 @pages.get("/calls", endpoint="calls")
@@ -86,17 +110,36 @@ def page():
     asked, conn = wish(), state().db.read()
     unknown = bool(asked.name) and asked.who is None
     before, after = request.args.get("before"), request.args.get("after")
-    summed = not (unknown or asked.upstream or asked.outcome)          # roll-ups know nothing of these
-    rows = conn.execute(PER_DAY.format(where=asked.of_days), asked.values).fetchall() if summed else []
+    summed = not (unknown or asked.upstream or asked.outcome)  # roll-ups know nothing of these
+    rows = (
+        conn.execute(PER_DAY.format(where=asked.of_days), asked.values).fetchall() if summed else []
+    )
     per_model = usage.sums_by(rows, "model")
-    measure = request.args.get("measure") if request.args.get("measure") in usage.MEASURES else "cost"
-    until = usage.newest_use({row["day"] for row in rows}, before) if asked.model in per_model and not after else None
+    measure = (
+        request.args.get("measure") if request.args.get("measure") in usage.MEASURES else "cost"
+    )
+    until = (
+        usage.newest_use({row["day"] for row in rows}, before)
+        if asked.model in per_model and not after
+        else None
+    )
     found = keyset.Page([]) if unknown else asked.calls(until).page(conn, before, after)
     members = per_member(asked, SHOWN) if summed and not asked.who else []
     return render_template(
-        "admin/calls.html", asked=asked, unknown=unknown, found=found, members=members, per_model=per_model,
-        total=usage.sum_up(rows), chart=usage.chart(rows, asked.span, measure, per_model), measure=measure,
-        measures=usage.MEASURES, outcomes=OUTCOMES, presets=usage.presets(), choices=_choices(asked, per_model))
+        "admin/calls.html",
+        asked=asked,
+        unknown=unknown,
+        found=found,
+        members=members,
+        per_model=per_model,
+        total=usage.sum_up(rows),
+        chart=usage.chart(rows, asked.span, measure, per_model),
+        measure=measure,
+        measures=usage.MEASURES,
+        outcomes=OUTCOMES,
+        presets=usage.presets(),
+        choices=_choices(asked, per_model),
+    )
 
 
 def _choices(asked: AllCallsFilter, per_model: dict) -> dict:
@@ -104,37 +147,82 @@ def _choices(asked: AllCallsFilter, per_model: dict) -> dict:
     models = sorted(filter(None, {*state().catalog.models, *per_model, asked.model}))
     demo = "demo" if state().catalog.demo else None
     upstreams = sorted(filter(None, {*state().catalog.upstreams, demo, asked.upstream}))
-    return {"model": [("", _("All models")), *((name, name) for name in models)],
-            "upstream": [("", _("All upstreams")), *((name, name) for name in upstreams)],
-            "outcome": [("", _("All")), *((name, label) for name, (label, _look) in OUTCOMES.items())]}
+    return {
+        "model": [("", _("All models")), *((name, name) for name in models)],
+        "upstream": [("", _("All upstreams")), *((name, name) for name in upstreams)],
+        "outcome": [("", _("All")), *((name, label) for name, (label, _look) in OUTCOMES.items())],
+    }
 
 
 def per_member(asked: AllCallsFilter, most: int) -> list:
     """What each member used in the span, the dearest first."""
-    return state().db.read().execute(PER_MEMBER.format(where=asked.of_days), asked.values | {"most": most}).fetchall()
+    return (
+        state()
+        .db.read()
+        .execute(PER_MEMBER.format(where=asked.of_days), asked.values | {"most": most})
+        .fetchall()
+    )
 
 
 @pages.get("/calls/<call_id>")
 def call(call_id: str):
     """One call, with all that is known of it."""
-    row = state().db.read().execute(f"SELECT {COLUMNS} FROM requests WHERE id = ?", (call_id,)).fetchone()
+    row = (
+        state()
+        .db.read()
+        .execute(f"SELECT {COLUMNS} FROM requests WHERE id = ?", (call_id,))
+        .fetchone()
+    )
     row or abort(404)
     codes = {each.code: each.sentence for each in error_classes() if each.code}
     return render_template(
-        "admin/call.html", call=row, token=row["token"], lines=usage.price_lines(row),
-        outcome=row["outcome"] or "open", outcomes=OUTCOMES, endings=ENDINGS, sources=usage.SOURCES,
-        attempts=json.loads(row["attempts"]), sentence=codes.get(row["error"]), notes=usage.notes(row))
+        "admin/call.html",
+        call=row,
+        token=row["token"],
+        lines=usage.price_lines(row),
+        outcome=row["outcome"] or "open",
+        outcomes=OUTCOMES,
+        endings=ENDINGS,
+        sources=usage.SOURCES,
+        attempts=json.loads(row["attempts"]),
+        sentence=codes.get(row["error"]),
+        notes=usage.notes(row),
+    )
 
 
 ENDINGS = usage.ENDINGS | {"client_left": _l("The member's program hung up before the end.")}
 
 
-# ---- files ---------------------------------------------------------------------------------------------------------
+# ---- files
+# ---------------------------------------------------------------------------------------------------------
 
-EXPORTED = ["id", "started_at", "user", "token", "model", "upstream", "wire", "stream", "outcome", "status", "error",
-            "input_tokens", "cached_tokens", "output_tokens", "usage_source", "usage_note", "price_input",
-            "price_cached", "price_output", "cost", "charged_grant", "charged_quota", "charged_wallet",
-            "first_byte_ms", "duration_ms"]
+EXPORTED = [
+    "id",
+    "started_at",
+    "user",
+    "token",
+    "model",
+    "upstream",
+    "wire",
+    "stream",
+    "outcome",
+    "status",
+    "error",
+    "input_tokens",
+    "cached_tokens",
+    "output_tokens",
+    "usage_source",
+    "usage_note",
+    "price_input",
+    "price_cached",
+    "price_output",
+    "cost",
+    "charged_grant",
+    "charged_quota",
+    "charged_wallet",
+    "first_byte_ms",
+    "duration_ms",
+]
 MONEY = ("price_input", "price_cached", "price_output", "cost", "charged_quota", "charged_wallet")
 
 
@@ -142,9 +230,14 @@ MONEY = ("price_input", "price_cached", "price_output", "cost", "charged_quota",
 def calls_csv():
     """The calls that fit the filters, as a file."""
     asked = wish()
-    batches = [] if asked.name and asked.who is None else asked.calls().all(state().db.read(), csv.BATCH)
-    return csv.download(f"calls-{asked.span.first}-{asked.span.last}", EXPORTED,
-                           ([_exported(row) for row in batch] for batch in batches))
+    batches = (
+        [] if asked.name and asked.who is None else asked.calls().all(state().db.read(), csv.BATCH)
+    )
+    return csv.download(
+        f"calls-{asked.span.first}-{asked.span.last}",
+        EXPORTED,
+        ([_exported(row) for row in batch] for batch in batches),
+    )
 
 
 def _exported(row) -> list:
@@ -159,6 +252,14 @@ def usage_csv():
     asked = wish()
     head = ["member", *usage.SUMS]
     rows = [] if asked.name and asked.who is None else per_member(asked, -1)
-    lines = [[row["name"], *(csv.money(row[name]) if name in ("cost", "quota", "wallet") else row[name]
-                             for name in usage.SUMS)] for row in rows]
+    lines = [
+        [
+            row["name"],
+            *(
+                csv.money(row[name]) if name in ("cost", "quota", "wallet") else row[name]
+                for name in usage.SUMS
+            ),
+        ]
+        for row in rows
+    ]
     return csv.download(f"usage-{asked.span.first}-{asked.span.last}", head, [lines])

@@ -1,7 +1,7 @@
 """Codes: made in bulk, shown once, listed, revoked.
 
-Owns these pages. The codes themselves are `plans`' business; they are in no file but the one that the administrator
-saves from the page that shows them.
+Owns these pages. The codes themselves are `plans`' business; they are in no file but the one that
+the administrator saves from the page that shows them.
 """
 
 import re
@@ -24,10 +24,16 @@ from console.ui.i18n import lazy_gettext as _l
 from db import keyset
 
 COUNT_MAX = 1000
-KINDS = {"wallet": _l("Money for the wallet"), "grant": _l("LLM tokens for the token balance"), "plan": _l("A plan")}
-COLUMNS = ("id, hint, kind, amount, plan, quota, days, note, created_at, expires_at, revoked_at, redeemed_at,"
-           " (SELECT name FROM users WHERE users.id = created_by) AS created_by, redeemed_by AS redeemed_by_id,"
-           " (SELECT name FROM users WHERE users.id = redeemed_by) AS redeemed_by")
+KINDS = {
+    "wallet": _l("Money for the wallet"),
+    "grant": _l("LLM tokens for the token balance"),
+    "plan": _l("A plan"),
+}
+COLUMNS = (
+    "id, hint, kind, amount, plan, quota, days, note, created_at, expires_at, revoked_at, redeemed_at,"
+    " (SELECT name FROM users WHERE users.id = created_by) AS created_by, redeemed_by AS redeemed_by_id,"
+    " (SELECT name FROM users WHERE users.id = redeemed_by) AS redeemed_by"
+)
 UNUSED = "redeemed_at IS NULL AND revoked_at IS NULL"
 STATES = {
     "unused": (_l("Unused"), f"{UNUSED} AND (expires_at IS NULL OR expires_at > :now)", "good"),
@@ -35,21 +41,52 @@ STATES = {
     "expired": (_l("Expired"), f"{UNUSED} AND expires_at <= :now", "warn"),
     "revoked": (_l("Revoked"), "revoked_at IS NOT NULL", "bad"),
 }
-EXPORTED = ["id", "hint", "kind", "amount", "plan", "quota", "days", "note", "state", "created_at", "created_by",
-            "expires_at", "revoked_at", "redeemed_at", "redeemed_by"]
+EXPORTED = [
+    "id",
+    "hint",
+    "kind",
+    "amount",
+    "plan",
+    "quota",
+    "days",
+    "note",
+    "state",
+    "created_at",
+    "created_by",
+    "expires_at",
+    "revoked_at",
+    "redeemed_at",
+    "redeemed_by",
+]
 
 
 class CodesForm(Form):
     key = HiddenField()
     kind = RadioField(_l("What a code gives"), choices=options(KINDS), default="wallet")
-    amount = StringField(_l("Amount"), description=_l("Money or LLM tokens; for a plan leave it empty."),
-                         render_kw={"inputmode": "decimal", "autocomplete": "off", "maxlength": 40})
+    amount = StringField(
+        _l("Amount"),
+        description=_l("Money or LLM tokens; for a plan leave it empty."),
+        render_kw={"inputmode": "decimal", "autocomplete": "off", "maxlength": 40},
+    )
     plan = SelectField(_l("Plan"), default="", description=_l("Only for codes that give a plan."))
-    count = IntegerField(_l("How many"), [InputRequired(_l("Type a number.")), NumberRange(
-        1, COUNT_MAX, _l("From 1 to 1,000 codes at once."))], default=10, render_kw={"inputmode": "numeric"})
-    expires = DateField(_l("Valid to the end of"), [Optional()], description=_l("Empty: until they are used."))
-    note = StringField(_l("Note"), [Length(max=200, message=_l("At most %(max)d characters."))], description=_l(
-        "For administrators: whom or what they are for."), render_kw={"autocomplete": "off", "maxlength": 200})
+    count = IntegerField(
+        _l("How many"),
+        [
+            InputRequired(_l("Type a number.")),
+            NumberRange(1, COUNT_MAX, _l("From 1 to 1,000 codes at once.")),
+        ],
+        default=10,
+        render_kw={"inputmode": "numeric"},
+    )
+    expires = DateField(
+        _l("Valid to the end of"), [Optional()], description=_l("Empty: until they are used.")
+    )
+    note = StringField(
+        _l("Note"),
+        [Length(max=200, message=_l("At most %(max)d characters."))],
+        description=_l("For administrators: whom or what they are for."),
+        render_kw={"autocomplete": "off", "maxlength": 200},
+    )
 
     def validate_amount(self, field):
         """The amount in its unit."""
@@ -59,8 +96,11 @@ class CodesForm(Form):
         try:
             self.number = billing.nano(text) if self.kind.data == "wallet" else int(text)
         except ValueError:
-            raise ValidationError(_("An amount such as 10 or 10.50.") if self.kind.data == "wallet"
-                                  else _("A whole number of LLM tokens.")) from None
+            raise ValidationError(
+                _("An amount such as 10 or 10.50.")
+                if self.kind.data == "wallet"
+                else _("A whole number of LLM tokens.")
+            ) from None
         if not 0 < self.number <= billing.AMOUNT_MAX:
             raise ValidationError(_("More than nothing, and not absurdly much."))
 
@@ -80,14 +120,22 @@ class CodesForm(Form):
         if self.kind.data != "plan":
             return terms | {"amount": self.number}
         plan = state().settings.plans[self.plan.data]
-        return terms | {"plan": self.plan.data, "quota": billing.nano(plan.quota), "days": plan.days}
+        return terms | {
+            "plan": self.plan.data,
+            "quota": billing.nano(plan.quota),
+            "days": plan.days,
+        }
 
 
-# ---- the list ------------------------------------------------------------------------------------------------------
+# ---- the list
+# ------------------------------------------------------------------------------------------------------
+
 
 def listed(chosen: str | None) -> keyset.List:
     """Codes in one of the states, or all."""
-    return keyset.List("codes", COLUMNS, "id", "1", STATES[chosen][1] if chosen else "", {"now": billing.now_ms()})
+    return keyset.List(
+        "codes", COLUMNS, "id", "1", STATES[chosen][1] if chosen else "", {"now": billing.now_ms()}
+    )
 
 
 def state_of(code) -> str:
@@ -96,7 +144,11 @@ def state_of(code) -> str:
         return "redeemed"
     if code["revoked_at"] is not None:
         return "revoked"
-    return "expired" if code["expires_at"] is not None and code["expires_at"] <= billing.now_ms() else "unused"
+    return (
+        "expired"
+        if code["expires_at"] is not None and code["expires_at"] <= billing.now_ms()
+        else "unused"
+    )
 
 
 def _chosen() -> str | None:
@@ -106,18 +158,27 @@ def _chosen() -> str | None:
 @pages.get("/codes")
 def codes():
     """Codes without their secret, newest first."""
-    found = listed(_chosen()).page(state().db.read(), request.args.get("before", type=int),
-                                   request.args.get("after", type=int))
+    found = listed(_chosen()).page(
+        state().db.read(), request.args.get("before", type=int), request.args.get("after", type=int)
+    )
     choices = [("", _("All")), *((name, label) for name, (label, _sql, _look) in STATES.items())]
-    return render_template("admin/codes.html", found=found, state=_chosen(), states=STATES, choices=choices,
-                           state_of=state_of)
+    return render_template(
+        "admin/codes.html",
+        found=found,
+        state=_chosen(),
+        states=STATES,
+        choices=choices,
+        state_of=state_of,
+    )
 
 
 @pages.get("/codes.csv")
 def codes_csv():
     """The list as a file, without what would make a code worth something."""
     batches = listed(_chosen()).all(state().db.read(), csv.BATCH)
-    return csv.download("codes", EXPORTED, ([_exported(code) for code in batch] for batch in batches))
+    return csv.download(
+        "codes", EXPORTED, ([_exported(code) for code in batch] for batch in batches)
+    )
 
 
 def _exported(code) -> list:
@@ -129,26 +190,45 @@ def _exported(code) -> list:
     return [values[name] for name in EXPORTED]
 
 
-# ---- making --------------------------------------------------------------------------------------------------------
+# ---- making
+# --------------------------------------------------------------------------------------------------------
+
 
 @pages.route("/codes/new", methods=["GET", "POST"])
 def new_codes():
     """The form for codes."""
     form = CodesForm()
     form.key.data = form.key.data or secrets.token_urlsafe(12)
-    form.plan.choices = options([("", "–"), *((name, public.plan_title(name)) for name in state().settings.plans
-                                              if name != "free")])
-    return make(form) if form.validate_on_submit() else render_template("admin/new_codes.html", form=form)
+    form.plan.choices = options(
+        [
+            ("", "–"),
+            *((name, public.plan_title(name)) for name in state().settings.plans if name != "free"),
+        ]
+    )
+    return (
+        make(form)
+        if form.validate_on_submit()
+        else render_template("admin/new_codes.html", form=form)
+    )
 
 
 @recently_authenticated
 def make(form: CodesForm):
     """Make codes and show them this once; a form that is sent again makes none."""
     if not first_submission(f"codes-{form.key.data[:64]}", ["codes"]):
-        flash(_("This form was sent already, and its codes were shown then. Unused ones can be revoked here."), "warn")
+        flash(
+            _(
+                "This form was sent already, and its codes were shown then. Unused ones can be revoked here."
+            ),
+            "warn",
+        )
         return back_to("admin.codes")
-    made = plans.make_codes(state().db, form.kind.data, form.count.data, by=member().id, **form.terms())
-    response = make_response(render_template("admin/fresh_codes.html", codes=made, worth=worth(form), form=form))
+    made = plans.make_codes(
+        state().db, form.kind.data, form.count.data, by=member().id, **form.terms()
+    )
+    response = make_response(
+        render_template("admin/fresh_codes.html", codes=made, worth=worth(form), form=form)
+    )
     response.headers["Cache-Control"] = "no-store"
     return response
 
@@ -157,32 +237,62 @@ def worth(form: CodesForm) -> str:
     """What each of the new codes gives."""
     if form.kind.data == "plan":
         return public.plan_title(form.plan.data)
-    return format.money(form.number) if form.kind.data == "wallet" else _("%(n)s LLM tokens",
-                                                                         n=format.count(form.number))
+    return (
+        format.money(form.number)
+        if form.kind.data == "wallet"
+        else _("%(n)s LLM tokens", n=format.count(form.number))
+    )
 
 
 @pages.post("/codes/file")
 def codes_file():
-    """Fresh codes as a file: they come back from the page that shows them, for they are kept nowhere."""
-    made = [code for code in request.form.get("codes", "").split() if plans.code_digest(code)][:COUNT_MAX]
+    """Fresh codes as a file.
+
+    They come back from the page that shows them, for they are kept nowhere.
+    """
+    made = [code for code in request.form.get("codes", "").split() if plans.code_digest(code)][
+        :COUNT_MAX
+    ]
     lines = "".join(f"{code}\r\n" for code in ["code", *made])
-    return Response(lines, content_type="text/csv; charset=utf-8",
-                    headers={"Content-Disposition": 'attachment; filename="codes.csv"', "Cache-Control": "no-store"})
+    return Response(
+        lines,
+        content_type="text/csv; charset=utf-8",
+        headers={
+            "Content-Disposition": 'attachment; filename="codes.csv"',
+            "Cache-Control": "no-store",
+        },
+    )
 
 
-# ---- revoking ------------------------------------------------------------------------------------------------------
+# ---- revoking
+# ------------------------------------------------------------------------------------------------------
+
 
 def _ticked() -> list[int]:
-    return [int(each) for each in request.values.getlist("code") if re.fullmatch("[0-9]{1,18}", each)][:COUNT_MAX]
+    return [
+        int(each) for each in request.values.getlist("code") if re.fullmatch("[0-9]{1,18}", each)
+    ][:COUNT_MAX]
 
 
 @pages.get("/codes/revoke")
 def ask_revoke_codes():
     """Ask before the ticked codes become worthless."""
-    rows = state().db.read().execute(f"SELECT id, hint FROM codes WHERE {UNUSED} AND id IN"
-                                     " (SELECT value FROM json_each(?))", (str(_ticked()),)).fetchall()
+    rows = (
+        state()
+        .db.read()
+        .execute(
+            f"SELECT id, hint FROM codes WHERE {UNUSED} AND id IN (SELECT value FROM json_each(?))",
+            (str(_ticked()),),
+        )
+        .fetchall()
+    )
     if not rows:
-        flash(_("Tick the codes first that shall be revoked; those used or revoked stay as they are."), "warn")
+        flash(
+            _(
+                "Tick the codes first that shall be revoked; those used or revoked stay as they are."
+            ),
+            "warn",
+        )
         return back_to("admin.codes")
     return render_template("admin/revoke_codes.html", codes=rows, back=url_for("admin.codes"))
 

@@ -1,7 +1,8 @@
 """The door to administration: who comes in, and what asks for the password once more.
 
-Owns the blueprint of all pages below /admin. Whoever is no administrator finds nothing there. What moves money or power
-wants a password typed within the last half hour, so that a screen left alone is worth less.
+Owns the blueprint of all pages below /admin. Whoever is no administrator finds nothing there. What
+moves money or power wants a password typed within the last half hour, so that a screen left alone
+is worth less.
 """
 
 import time
@@ -30,10 +31,12 @@ def administrators() -> None:
 
 
 def recently_authenticated(view):
-    """For a view that answers a form: asks for the administrator's password if it was not typed lately.
+    """For a view that answers a form: asks for the administrator's password if it was not typed
+    lately.
 
     What was posted is kept meanwhile, so that nothing is typed twice. Signing in counts.
     """
+
     @wraps(view)
     def page(*args, **kwargs):
         typed, error = request.form.get("own_password"), ""
@@ -43,10 +46,16 @@ def recently_authenticated(view):
                 session["proven_at"] = int(time.time())
             else:
                 error = _("This is not your password.")
-        if time.time() - max(session.get("proven_at", 0), session.get("since", 0)) < PROVEN_S and not error:
+        if (
+            time.time() - max(session.get("proven_at", 0), session.get("since", 0)) < PROVEN_S
+            and not error
+        ):
             return view(*args, **kwargs)
-        kept = [(name, value) for name, value in request.form.items(multi=True) if name not in NOT_KEPT]
+        kept = [
+            (name, value) for name, value in request.form.items(multi=True) if name not in NOT_KEPT
+        ]
         return render_template("admin/prove.html", kept=kept, error=error)
+
     return page
 
 
@@ -57,10 +66,13 @@ def note(action: str, user_id: int | None = None, **detail) -> None:
 
 
 def first_submission(key: str, request_: list) -> bool:
-    """Whether this is the first time that this administrator sends this form (`key` is its hidden field).
+    """Whether this is the first time that this administrator sends this form (`key` is its hidden
+    field).
 
     For what cannot be answered twice because its answer is not kept. Raises KeyReused.
     """
     mine = billing.now_ms(), time.perf_counter_ns()
-    kept = state().db.write(billing.once, member().id, key, request_, lambda conn, now: {"claim": mine}, mine[0])
+    kept = state().db.write(
+        billing.once, member().id, key, request_, lambda conn, now: {"claim": mine}, mine[0]
+    )
     return tuple(kept["claim"]) == mine

@@ -1,6 +1,7 @@
 """One member: what there is to see, and the forms for what can be done.
 
-Owns the page of a member, its forms and the statement. What the forms do is money.py's and access.py's.
+Owns the page of a member, its forms and the statement. What the forms do is money.py's and
+access.py's.
 """
 
 import secrets
@@ -27,21 +28,38 @@ from relay import gate
 
 SHOWN = 6
 POCKETS = {"wallet": _l("Wallet"), "grant": _l("Token balance")}
-KINDS = {"top_up": _l("Top-up"), "refund": _l("Refund"), "reward": _l("Reward"), "adjust": _l("Correction")}
+KINDS = {
+    "top_up": _l("Top-up"),
+    "refund": _l("Refund"),
+    "reward": _l("Reward"),
+    "adjust": _l("Correction"),
+}
 MAKER = "(SELECT name FROM users WHERE users.id = by_user_id) AS by"
-NEWEST_CALLS = f"SELECT {usage.COLUMNS} FROM requests WHERE user_id = ? ORDER BY id DESC LIMIT {SHOWN}"
+NEWEST_CALLS = (
+    f"SELECT {usage.COLUMNS} FROM requests WHERE user_id = ? ORDER BY id DESC LIMIT {SHOWN}"
+)
 
 
 class CreditForm(Form):
     key = HiddenField()
     pocket = SelectField(_l("Pocket"), choices=options(POCKETS))
-    amount = StringField(_l("Amount"), [InputRequired(_l("Type an amount."))], render_kw={
-        "inputmode": "decimal", "autocomplete": "off", "maxlength": 40},
-        description=_l("Money for the wallet, LLM tokens for the token balance. A correction may be negative."))
+    amount = StringField(
+        _l("Amount"),
+        [InputRequired(_l("Type an amount."))],
+        render_kw={"inputmode": "decimal", "autocomplete": "off", "maxlength": 40},
+        description=_l(
+            "Money for the wallet, LLM tokens for the token balance. A correction may be negative."
+        ),
+    )
     kind = SelectField(_l("Kind"), choices=options(KINDS))
-    note = StringField(_l("Note"), [InputRequired(_l("Say what it is for: the member reads it in the statement.")),
-                                    Length(max=200, message=_l("At most %(max)d characters."))],
-                       render_kw={"autocomplete": "off", "maxlength": 200})
+    note = StringField(
+        _l("Note"),
+        [
+            InputRequired(_l("Say what it is for: the member reads it in the statement.")),
+            Length(max=200, message=_l("At most %(max)d characters.")),
+        ],
+        render_kw={"autocomplete": "off", "maxlength": 200},
+    )
 
     def validate_amount(self, field):
         """The amount in the pocket's unit, with the sign that its kind allows."""
@@ -49,8 +67,11 @@ class CreditForm(Form):
         try:
             self.number = billing.nano(text) if self.pocket.data == "wallet" else int(text)
         except ValueError:
-            raise ValidationError(_("An amount such as 10 or 10.50.") if self.pocket.data == "wallet"
-                                  else _("A whole number of LLM tokens.")) from None
+            raise ValidationError(
+                _("An amount such as 10 or 10.50.")
+                if self.pocket.data == "wallet"
+                else _("A whole number of LLM tokens.")
+            ) from None
         if self.number == 0 or abs(self.number) > billing.AMOUNT_MAX:
             raise ValidationError(_("More than nothing, and not absurdly much."))
         if self.number < 0 and self.kind.data != "adjust":
@@ -60,11 +81,19 @@ class CreditForm(Form):
 class PlanForm(Form):
     key = HiddenField()
     plan = SelectField(_l("Plan"))
-    days = IntegerField(_l("Days"), [Optional(), NumberRange(1, 3660, _l("From 1 to 3,660 days."))],
-                        description=_l("Empty: as the plan says."), render_kw={"inputmode": "numeric"})
-    quota = Money(_l("Quota"), description=_l("Empty: as the plan says."), render_kw={"inputmode": "decimal"})
-    renew = BooleanField(_l("Renews by itself"),
-                         description=_l("An allowance: each period begins with the full quota."))
+    days = IntegerField(
+        _l("Days"),
+        [Optional(), NumberRange(1, 3660, _l("From 1 to 3,660 days."))],
+        description=_l("Empty: as the plan says."),
+        render_kw={"inputmode": "numeric"},
+    )
+    quota = Money(
+        _l("Quota"), description=_l("Empty: as the plan says."), render_kw={"inputmode": "decimal"}
+    )
+    renew = BooleanField(
+        _l("Renews by itself"),
+        description=_l("An allowance: each period begins with the full quota."),
+    )
 
 
 class NewPasswordForm(Form):
@@ -76,7 +105,9 @@ def of(user_id: int) -> accounts.Member:
     return accounts.find(state().db, user_id) or abort(404)
 
 
-# ---- the page ------------------------------------------------------------------------------------------------------
+# ---- the page
+# ------------------------------------------------------------------------------------------------------
+
 
 @pages.get("/members/<int:user_id>", endpoint="member")
 def page(user_id: int):
@@ -89,14 +120,28 @@ def show(who: accounts.Member, **forms) -> str:
     conn, span = state().db.read(), date_range.latest()
     days = conn.execute(overview.BY_DAY, (who.id, str(span.first), str(span.last))).fetchall()
     tokens = gate.tokens(state().db, who.id)
-    shown = {"credit": credit_form(), "plan": plan_form(), "password": NewPasswordForm(prefix="password")} | forms
+    shown = {
+        "credit": credit_form(),
+        "plan": plan_form(),
+        "password": NewPasswordForm(prefix="password"),
+    } | forms
     return render_template(
-        "admin/member.html", who=who, has=balances.of(who.id), forms=shown, tokens=tokens, now=billing.now_ms(),
-        names={each["id"]: each["name"] for each in tokens}, outcomes=usage.OUTCOMES,
-        calls=conn.execute(NEWEST_CALLS, (who.id,)).fetchall(), chart=overview.spending(days, span),
-        spent=sum(row["cost"] for row in days), count=sum(row["calls"] for row in days),
+        "admin/member.html",
+        who=who,
+        has=balances.of(who.id),
+        forms=shown,
+        tokens=tokens,
+        now=billing.now_ms(),
+        names={each["id"]: each["name"] for each in tokens},
+        outcomes=usage.OUTCOMES,
+        calls=conn.execute(NEWEST_CALLS, (who.id,)).fetchall(),
+        chart=overview.spending(days, span),
+        spent=sum(row["cost"] for row in days),
+        count=sum(row["calls"] for row in days),
         inviter=who.invited_by and accounts.find(state().db, who.invited_by),
-        entries=statement_of(who.id).page(conn, size=SHOWN), **statement_words())
+        entries=statement_of(who.id).page(conn, size=SHOWN),
+        **statement_words(),
+    )
 
 
 def credit_form() -> CreditForm:
@@ -107,20 +152,41 @@ def credit_form() -> CreditForm:
 
 def plan_form() -> PlanForm:
     form = PlanForm(prefix="plan")
-    form.plan.choices = options((name, public.plan_title(name)) for name in state().settings.plans if name != "free")
+    form.plan.choices = options(
+        (name, public.plan_title(name)) for name in state().settings.plans if name != "free"
+    )
     form.key.data = form.key.data or secrets.token_urlsafe(12)
     return form
 
 
-def ask(who: accounts.Member, title: str, question: str, details: list[str], action: str, button: str,
-        danger: bool = True, hidden: dict | None = None) -> str:
+def ask(
+    who: accounts.Member,
+    title: str,
+    question: str,
+    details: list[str],
+    action: str,
+    button: str,
+    danger: bool = True,
+    hidden: dict | None = None,
+) -> str:
     """The question before something that a click does not undo."""
-    return render_template("confirm.html", layout="admin/layout.html", title=title, question=question, details=details,
-                           action=action, button=button, danger=danger, hidden=hidden,
-                           back=url_for("admin.member", user_id=who.id))
+    return render_template(
+        "confirm.html",
+        layout="admin/layout.html",
+        title=title,
+        question=question,
+        details=details,
+        action=action,
+        button=button,
+        danger=danger,
+        hidden=hidden,
+        back=url_for("admin.member", user_id=who.id),
+    )
 
 
-# ---- the statement -------------------------------------------------------------------------------------------------
+# ---- the statement
+# -------------------------------------------------------------------------------------------------
+
 
 def statement_of(user_id: int, *wanted: str | None) -> keyset.List:
     """A member's entries, with who made those that somebody made by hand."""
@@ -129,24 +195,41 @@ def statement_of(user_id: int, *wanted: str | None) -> keyset.List:
 
 def statement_words() -> dict:
     """How entries are called."""
-    return {"kinds": wallet.KINDS, "pockets_named": wallet.POCKETS, "say": wallet.say,
-            "kept_since": wallet.kept_since()}
+    return {
+        "kinds": wallet.KINDS,
+        "pockets_named": wallet.POCKETS,
+        "say": wallet.say,
+        "kept_since": wallet.kept_since(),
+    }
 
 
 @pages.get("/members/<int:user_id>/statement")
 def statement(user_id: int):
     """Every movement of a member's pockets."""
     who, (pocket, kind) = of(user_id), wallet.asked()
-    found = statement_of(who.id, pocket, kind).page(state().db.read(), request.args.get("before", type=int),
-                                                    request.args.get("after", type=int))
-    return render_template("admin/statement.html", who=who, found=found, pocket=pocket, kind=kind, **statement_words(),
-                           choices={"pocket": [("", _("All pockets")), *wallet.POCKETS.items()],
-                                    "kind": [("", _("All kinds")), *wallet.KINDS.items()]})
+    found = statement_of(who.id, pocket, kind).page(
+        state().db.read(), request.args.get("before", type=int), request.args.get("after", type=int)
+    )
+    return render_template(
+        "admin/statement.html",
+        who=who,
+        found=found,
+        pocket=pocket,
+        kind=kind,
+        **statement_words(),
+        choices={
+            "pocket": [("", _("All pockets")), *wallet.POCKETS.items()],
+            "kind": [("", _("All kinds")), *wallet.KINDS.items()],
+        },
+    )
 
 
 @pages.get("/members/<int:user_id>/statement.csv")
 def statement_csv(user_id: int):
     """A member's statement as a file."""
     batches = wallet.entries(of(user_id).id, *wallet.asked()).all(state().db.read(), csv.BATCH)
-    return csv.download(f"statement-{user_id}", wallet.EXPORTED,
-                           ([wallet.exported(each) for each in batch] for batch in batches))
+    return csv.download(
+        f"statement-{user_id}",
+        wallet.EXPORTED,
+        ([wallet.exported(each) for each in batch] for batch in batches),
+    )

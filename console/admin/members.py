@@ -21,14 +21,19 @@ from console.ui.i18n import lazy_gettext as _l
 from db import keyset
 from members import accounts
 
-COLUMNS = ("users.id AS id, name, role, disabled_at, users.created_at AS created_at,"
-           " grant_balance - grant_held AS grant, quota_balance - quota_held AS quota,"
-           " wallet_balance - wallet_held AS wallet")
+COLUMNS = (
+    "users.id AS id, name, role, disabled_at, users.created_at AS created_at,"
+    " grant_balance - grant_held AS grant, quota_balance - quota_held AS quota,"
+    " wallet_balance - wallet_held AS wallet"
+)
 STATES = {
     "active": (_l("May sign in"), "disabled_at IS NULL"),
     "disabled": (_l("Disabled"), "disabled_at IS NOT NULL"),
     "admin": (_l("Administrators"), "role = 'admin'"),
-    "empty": (_l("Nothing left to spend"), "grant_balance <= 0 AND quota_balance <= 0 AND wallet_balance <= 0"),
+    "empty": (
+        _l("Nothing left to spend"),
+        "grant_balance <= 0 AND quota_balance <= 0 AND wallet_balance <= 0",
+    ),
 }
 USE = """
 SELECT user_id, sum(calls) AS calls, sum(cost) AS cost, max(last_at) AS last_at FROM daily
@@ -42,11 +47,19 @@ SELECT user_id, plan FROM subscriptions
 def page():
     """Members, the newest first, with what they have and what they used in the last 30 days."""
     wish, chosen = request.args.get("q", "").strip()[:100], request.args.get("state", "")
-    found = listed(wish, chosen).page(state().db.read(), request.args.get("before", type=int),
-                                      request.args.get("after", type=int))
+    found = listed(wish, chosen).page(
+        state().db.read(), request.args.get("before", type=int), request.args.get("after", type=int)
+    )
     ids = f"[{','.join(str(row['id']) for row in found.rows)}]"
-    return render_template("admin/members.html", found=found, q=wish, state=chosen, plans=plans_of(ids), use=used(ids),
-                           states=[("", _("All")), *((name, label) for name, (label, _sql) in STATES.items())])
+    return render_template(
+        "admin/members.html",
+        found=found,
+        q=wish,
+        state=chosen,
+        plans=plans_of(ids),
+        use=used(ids),
+        states=[("", _("All")), *((name, label) for name, (label, _sql) in STATES.items())],
+    )
 
 
 def listed(wish: str, chosen: str) -> keyset.List:
@@ -57,8 +70,14 @@ def listed(wish: str, chosen: str) -> keyset.List:
         values["wish"] = unicodedata.normalize("NFKC", wish).casefold()
     if chosen in STATES:
         matching.append(STATES[chosen][1])
-    return keyset.List("users CROSS JOIN balances ON balances.user_id = users.id", COLUMNS, "users.id", "1",
-                       " AND ".join(matching), values)
+    return keyset.List(
+        "users CROSS JOIN balances ON balances.user_id = users.id",
+        COLUMNS,
+        "users.id",
+        "1",
+        " AND ".join(matching),
+        values,
+    )
 
 
 def plans_of(ids: str) -> dict[int, str]:
@@ -75,13 +94,18 @@ def used(ids: str) -> dict:
     return {row["user_id"]: row for row in rows}
 
 
-# ---- a new member --------------------------------------------------------------------------------------------------
+# ---- a new member
+# --------------------------------------------------------------------------------------------------
+
 
 def optional_password(label) -> PasswordField:
     """The field for a password, or for nothing: then one is made."""
-    return PasswordField(label, [Optional(), signin.good_password],
-                         description=_l("Leave it empty, and one is made and shown once."),
-                         render_kw={"autocomplete": "new-password", "maxlength": 200})
+    return PasswordField(
+        label,
+        [Optional(), signin.good_password],
+        description=_l("Leave it empty, and one is made and shown once."),
+        render_kw={"autocomplete": "new-password", "maxlength": 200},
+    )
 
 
 ROLES = {"member": _l("Member"), "admin": _l("Administrator")}
@@ -102,7 +126,9 @@ def new_member():
 
 
 def _form(form: NewMemberForm) -> str:
-    return render_template("admin/new_member.html", form=form, reward=state().settings.accounts.signup_reward)
+    return render_template(
+        "admin/new_member.html", form=form, reward=state().settings.accounts.signup_reward
+    )
 
 
 @recently_authenticated
@@ -111,8 +137,14 @@ def make(form: NewMemberForm):
     password = form.password.data or made_password()
     reward = state().settings.accounts.signup_reward if form.reward.data else 0
     try:
-        who = accounts.add(state().db, form.name.data, password, role=form.role.data, signup_reward=reward,
-                           by=member().id)
+        who = accounts.add(
+            state().db,
+            form.name.data,
+            password,
+            role=form.role.data,
+            signup_reward=reward,
+            by=member().id,
+        )
     except accounts.AccountError as err:
         signin.show_error(err, form)
         return _form(form)
@@ -126,6 +158,10 @@ def made_password() -> str:
 
 
 def password_page(who: accounts.Member, password: str | None, new: bool = False) -> str:
-    """What an administrator tells the member: the address, the name, and a password that was made (shown this once)."""
-    return render_template("admin/password.html", who=who, password=password, new=new,
-                           login=url_for("signin.login"))
+    """What an administrator tells the member.
+
+    The address, the name, and a password that was made (shown this once).
+    """
+    return render_template(
+        "admin/password.html", who=who, password=password, new=new, login=url_for("signin.login")
+    )

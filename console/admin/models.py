@@ -23,23 +23,43 @@ def page():
 
 def show(mistakes: list[str] | None = None) -> str:
     settings, known = state().settings, state().catalog.models
-    listed = [(each, known.get(each.id), public.offers(known[each.id]) if each.id in known else [])
-              for each in settings.models]
-    return render_template("admin/models.html", listed=listed, settings=settings, mistakes=mistakes,
-                           upstreams=state().catalog.upstreams, peak_text=public.peak_text)
+    listed = [
+        (each, known.get(each.id), public.offers(known[each.id]) if each.id in known else [])
+        for each in settings.models
+    ]
+    return render_template(
+        "admin/models.html",
+        listed=listed,
+        settings=settings,
+        mistakes=mistakes,
+        upstreams=state().catalog.upstreams,
+        peak_text=public.peak_text,
+    )
 
 
 @pages.post("/models/reload", endpoint="reload")
 def reload_settings():
-    """Read config.toml again; `check` only looks for mistakes. A bad file leaves the old settings in force."""
+    """Read config.toml again; `check` only looks for mistakes.
+
+    A bad file leaves the old settings in force.
+    """
     if request.form.get("check"):
-        mistakes, said = _mistakes(), _("The file has no mistakes. It is not in force before you reload it.")
+        mistakes, said = (
+            _mistakes(),
+            _("The file has no mistakes. It is not in force before you reload it."),
+        )
     else:
         mistakes, said = jobs.reload_now(state()), _("The settings are in force from now on.")
         note("settings.reload", mistakes=len(mistakes))
     if mistakes:
-        flash(ngettext("The file has %(num)s mistake. The settings in force stay as they are.",
-                       "The file has %(num)s mistakes. The settings in force stay as they are.", len(mistakes)), "bad")
+        flash(
+            ngettext(
+                "The file has %(num)s mistake. The settings in force stay as they are.",
+                "The file has %(num)s mistakes. The settings in force stay as they are.",
+                len(mistakes),
+            ),
+            "bad",
+        )
         return show(mistakes)
     flash(said, "good")
     return back_to("admin.models")

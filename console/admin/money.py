@@ -1,7 +1,7 @@
 """Money and plans of a member, as administrators move them.
 
-Owns what the forms for a credit and a plan do: each once, however often it is sent. The moving is `billing`'s and
-`plans`', who write the audit trail too.
+Owns what the forms for a credit and a plan do: each once, however often it is sent. The moving is
+`billing`'s and `plans`', who write the audit trail too.
 """
 
 from flask import abort, flash, url_for
@@ -26,15 +26,29 @@ def credit(user_id: int):
         return show(who, credit=form)
     pocket = form.pocket.data
     try:
-        billing.credit(state().db, user_id, pocket, form.number, form.kind.data, form.note.data, by=member().id,
-                       key=f"credit-{form.key.data[:64]}")
+        billing.credit(
+            state().db,
+            user_id,
+            pocket,
+            form.number,
+            form.kind.data,
+            form.note.data,
+            by=member().id,
+            key=f"credit-{form.key.data[:64]}",
+        )
     except billing.NotCovered as err:
-        form.amount.errors = [_("The token balance holds %(n)s LLM tokens.", n=format.count(err.available.grant))]
+        form.amount.errors = [
+            _("The token balance holds %(n)s LLM tokens.", n=format.count(err.available.grant))
+        ]
         return show(who, credit=form)
     except billing.KeyReused:
         flash(_("This form was sent already, with another amount. Nothing was done now."), "warn")
         return back_to("admin.member", user_id=user_id)
-    said = format.money(form.number) if pocket == "wallet" else _("%(n)s LLM tokens", n=format.count(form.number))
+    said = (
+        format.money(form.number)
+        if pocket == "wallet"
+        else _("%(n)s LLM tokens", n=format.count(form.number))
+    )
     flash(_("Done: %(amount)s for %(name)s.", amount=said, name=who.name), "good")
     return back_to("admin.member", user_id=user_id)
 
@@ -49,9 +63,24 @@ def give_plan(user_id: int):
     plan = state().settings.plans[form.plan.data]
     quota = form.quota.nano if form.quota.nano is not None else billing.nano(plan.quota)
     try:
-        plans.give_plan(state().db, user_id, form.plan.data, quota=quota, days=form.days.data or plan.days,
-                        renew=form.renew.data, by=member().id, key=f"plan-{form.key.data[:64]}")
-        flash(_("%(name)s has the plan %(plan)s.", name=who.name, plan=public.plan_title(form.plan.data)), "good")
+        plans.give_plan(
+            state().db,
+            user_id,
+            form.plan.data,
+            quota=quota,
+            days=form.days.data or plan.days,
+            renew=form.renew.data,
+            by=member().id,
+            key=f"plan-{form.key.data[:64]}",
+        )
+        flash(
+            _(
+                "%(name)s has the plan %(plan)s.",
+                name=who.name,
+                plan=public.plan_title(form.plan.data),
+            ),
+            "good",
+        )
     except billing.KeyReused:
         flash(_("This form was sent already, with other terms. Nothing was done now."), "warn")
     return back_to("admin.member", user_id=user_id)
@@ -67,11 +96,21 @@ def subscription_of(user_id: int, subscription_id: int) -> plans.Subscription:
 def ask_end_plan(user_id: int, subscription_id: int):
     """Ask before a plan ends early."""
     each = subscription_of(user_id, subscription_id)
-    return ask(of(user_id), _("End a plan"),
-               _("End the plan %(plan)s of %(name)s now?", plan=public.plan_title(each.plan), name=of(user_id).name),
-               [_("What is left of its quota expires: %(amount)s.", amount=format.money(each.left)),
-                _("What was paid for it is not given back by itself.")],
-               url_for("admin.end_plan", user_id=user_id, subscription_id=subscription_id), _("End the plan"))
+    return ask(
+        of(user_id),
+        _("End a plan"),
+        _(
+            "End the plan %(plan)s of %(name)s now?",
+            plan=public.plan_title(each.plan),
+            name=of(user_id).name,
+        ),
+        [
+            _("What is left of its quota expires: %(amount)s.", amount=format.money(each.left)),
+            _("What was paid for it is not given back by itself."),
+        ],
+        url_for("admin.end_plan", user_id=user_id, subscription_id=subscription_id),
+        _("End the plan"),
+    )
 
 
 @pages.post("/members/<int:user_id>/plans/<int:subscription_id>/end")

@@ -1,8 +1,9 @@
 """One tiny real call to an upstream, with one of its keys.
 
-Owns what is asked and how long it may take. It goes out through the relay's own sender, but with a health of its own:
-an upstream that rests is tried all the same, and a failed test puts none to rest. Of the answer only its code, its
-status and its time are kept: neither a provider's words nor a key ever reach a page.
+Owns what is asked and how long it may take. It goes out through the relay's own sender, but with a
+health of its own: an upstream that rests is tried all the same, and a failed test puts none to
+rest. Of the answer only its code, its status and its time are kept: neither a provider's words nor
+a key ever reach a page.
 """
 
 import threading
@@ -33,7 +34,10 @@ _one_at_a_time = threading.Lock()
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a call: "ok" or the code of an error, the provider's status, and how long it took."""
+    """What came of a call.
+
+    "ok" or the code of an error, the provider's status, and how long it took.
+    """
 
     code: str
     status: int | None
@@ -47,7 +51,9 @@ class Witness:
     attempts: list = field(default_factory=list)
     state: CallState = field(default_factory=CallState)
 
-    def attempted(self, target: Target, status: int | None, started: float, error: str | None = None) -> None:
+    def attempted(
+        self, target: Target, status: int | None, started: float, error: str | None = None
+    ) -> None:
         self.attempts.append(status)
 
 
@@ -66,12 +72,22 @@ def wire_for(model: Model, target: Target) -> str | None:
 def call(target: Target, wire_name: str, key: str) -> Outcome:
     """Ask a target with this key, and wait for the whole answer."""
     wire, witness = WIRES[wire_name], Witness()
-    upstream = replace(target.upstream, keys=(key,) if key else (), calls_at_once=None,
-                       connect_s=min(target.upstream.connect_s, PATIENCE_S),
-                       first_byte_s=min(target.upstream.first_byte_s, PATIENCE_S))
+    upstream = replace(
+        target.upstream,
+        keys=(key,) if key else (),
+        calls_at_once=None,
+        connect_s=min(target.upstream.connect_s, PATIENCE_S),
+        first_byte_s=min(target.upstream.first_byte_s, PATIENCE_S),
+    )
     ask = wire.read(body.parse(ASKED[wire_name] % b"test"))
-    dispatch = Dispatch(ask, witness, lambda: False, lambda found: (wire, payload(wire, ask, found)), attempts_max=1,
-                    total_s=PATIENCE_S)
+    dispatch = Dispatch(
+        ask,
+        witness,
+        lambda: False,
+        lambda found: (wire, payload(wire, ask, found)),
+        attempts_max=1,
+        total_s=PATIENCE_S,
+    )
     with _one_at_a_time:
         sender, started = _sender(), time.monotonic()
         sender.health = Health(notice=lambda _message: None)
@@ -84,7 +100,7 @@ def _sent(sender: Dispatcher, dispatch: Dispatch, target: Target) -> str:
     try:
         sender.send(dispatch, (target,)).close()
     except errors.UpstreamRefused:
-        return "upstream_refused"              # its own code is the provider's word
+        return "upstream_refused"  # its own code is the provider's word
     except (errors.RelayError, CallerLeft) as err:
         return getattr(err, "code", None) or "error"
     return "ok"

@@ -20,7 +20,7 @@ from db import meta
 from server import jobs, status
 
 STARTED_AT = now_ms()
-PATIENCE_S = 4                     # for a proof, before the page says that it runs
+PATIENCE_S = 4  # for a proof, before the page says that it runs
 COUNTS = """
 SELECT (SELECT count(*) FROM users) AS members, (SELECT count(*) FROM tokens WHERE revoked_at IS NULL) AS tokens,
        (SELECT coalesce(sum(calls), 0) FROM daily) AS calls, (SELECT max(id) FROM entries) AS entries,
@@ -36,15 +36,30 @@ def page():
     relay, path = state(), state().db.path
     disk = shutil.disk_usage(path.parent)
     return render_template(
-        "admin/system.html", version=status.VERSION, python=platform.python_version(), started_at=STARTED_AT,
-        counts=relay.db.read().execute(COUNTS).fetchone(), database=path, size=size_of(path), disk=disk,
-        problem=relay.db.problem, draining=relay.draining, retention=relay.settings.retention.requests_days,
-        calls_max=relay.calls_max, proof=meta.get(relay.db, "proof"), proving=_proving.locked())
+        "admin/system.html",
+        version=status.VERSION,
+        python=platform.python_version(),
+        started_at=STARTED_AT,
+        counts=relay.db.read().execute(COUNTS).fetchone(),
+        database=path,
+        size=size_of(path),
+        disk=disk,
+        problem=relay.db.problem,
+        draining=relay.draining,
+        retention=relay.settings.retention.requests_days,
+        calls_max=relay.calls_max,
+        proof=meta.get(relay.db, "proof"),
+        proving=_proving.locked(),
+    )
 
 
 def size_of(path: Path) -> int:
     """The bytes of the database, with what waits in its log."""
-    return sum(each.stat().st_size for end in ("", "-wal") if (each := path.with_name(path.name + end)).exists())
+    return sum(
+        each.stat().st_size
+        for end in ("", "-wal")
+        if (each := path.with_name(path.name + end)).exists()
+    )
 
 
 @pages.post("/system/verify")
@@ -68,15 +83,22 @@ def _prove(db) -> None:
 @pages.post("/system/backup")
 @recently_authenticated
 def backup():
-    """A consistent copy of the database, streamed; on this disk its name is gone before it is sent."""
+    """A consistent copy of the database, streamed.
+
+    On this disk its name is gone before it is sent.
+    """
     folder = state().db.path.parent
     note("database.backup")
     with tempfile.TemporaryDirectory(prefix="backup-", dir=folder) as kept:
         copy = Path(kept) / "relay.db"
         state().db.backup(copy)
         file = copy.open("rb")
-    response = send_file(file, mimetype="application/vnd.sqlite3", as_attachment=True,
-                         download_name=f"relay-{date.today()}.db")
+    response = send_file(
+        file,
+        mimetype="application/vnd.sqlite3",
+        as_attachment=True,
+        download_name=f"relay-{date.today()}.db",
+    )
     response.content_length = os.fstat(file.fileno()).st_size
     response.headers["Cache-Control"] = "no-store"
     response.call_on_close(file.close)

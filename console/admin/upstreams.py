@@ -1,6 +1,7 @@
 """Upstreams: how they are, and a test of each.
 
-Owns the page and the button. What is known of their health is the relay's; keys are counted here and never shown.
+Owns the page and the button. What is known of their health is the relay's; keys are counted here
+and never shown.
 """
 
 from collections import defaultdict
@@ -20,10 +21,14 @@ from console.ui.i18n import gettext as _
 from console.ui.i18n import lazy_gettext as _l
 from relay.catalog import DEMO
 
-LOOKED_AT = 2000                   # newest calls
+LOOKED_AT = 2000  # newest calls
 TESTS = "20 per minute"
-STATES = {"ok": (_l("Answers"), "good"), "busy": (_l("Busy"), "warn"), "refused": (_l("Refuses us"), "bad"),
-          "failing": (_l("Failing"), "bad")}
+STATES = {
+    "ok": (_l("Answers"), "good"),
+    "busy": (_l("Busy"), "warn"),
+    "refused": (_l("Refuses us"), "bad"),
+    "failing": (_l("Failing"), "bad"),
+}
 RECENT = f"""
 SELECT upstream, outcome, first_byte_ms FROM (
     SELECT upstream, outcome, first_byte_ms FROM requests ORDER BY id DESC LIMIT {LOOKED_AT})
@@ -38,7 +43,7 @@ class Recent:
     calls: int
     broken: int
     first_byte_ms: int | None
-    slow_ms: int | None            # 19 of 20 were faster
+    slow_ms: int | None  # 19 of 20 were faster
 
     @property
     def share(self) -> float | None:
@@ -51,9 +56,16 @@ def page():
     catalog = state().catalog
     known = [*([DEMO] if catalog.demo else []), *catalog.upstreams.values()]
     health = {each["name"]: each for each in state().sender.health.report(known)}
-    return render_template("admin/upstreams.html", upstreams=known, health=health, recent=recent(), states=STATES,
-                           models={each.name: served(each.name) for each in known}, looked_at=LOOKED_AT,
-                           sentences=sentences())
+    return render_template(
+        "admin/upstreams.html",
+        upstreams=known,
+        health=health,
+        recent=recent(),
+        states=STATES,
+        models={each.name: served(each.name) for each in known},
+        looked_at=LOOKED_AT,
+        sentences=sentences(),
+    )
 
 
 def recent() -> dict[str, Recent]:
@@ -63,8 +75,10 @@ def recent() -> dict[str, Recent]:
         ends[row["upstream"]].append(row["outcome"])
         if row["first_byte_ms"] is not None:
             times[row["upstream"]].append(row["first_byte_ms"])
-    return {name: Recent(len(each), sum(end in BROKEN for end in each), *_typical(sorted(times[name])))
-            for name, each in ends.items()}
+    return {
+        name: Recent(len(each), sum(end in BROKEN for end in each), *_typical(sorted(times[name])))
+        for name, each in ends.items()
+    }
 
 
 def _typical(sorted_ms: list[int]) -> tuple[int | None, int | None]:
@@ -75,8 +89,12 @@ def _typical(sorted_ms: list[int]) -> tuple[int | None, int | None]:
 
 def served(name: str) -> list[tuple]:
     """The models that an upstream serves now: (model, target)."""
-    return [(model, target) for model in state().catalog.models.values() for target in model.targets
-            if target.upstream.name == name]
+    return [
+        (model, target)
+        for model in state().catalog.models.values()
+        for target in model.targets
+        if target.upstream.name == name
+    ]
 
 
 def sentences() -> dict[str, str]:
@@ -90,7 +108,9 @@ def test_upstream(name: str):
     throttle.refuse_over(TESTS, "upstream-test", member().id)
     offered = served(name)
     wish = request.form.get("model")
-    model, target = next((pair for pair in offered if pair[0].id == wish), offered[0] if offered else (None, None))
+    model, target = next(
+        (pair for pair in offered if pair[0].id == wish), offered[0] if offered else (None, None)
+    )
     wire = model and probe.wire_for(model, target)
     if wire is None:
         abort(404)
@@ -98,9 +118,12 @@ def test_upstream(name: str):
     outcomes = [probe.call(target, wire, key) for key in keys]
     for number, (key, outcome) in enumerate(zip(keys, outcomes, strict=True), 1):
         answered = outcome.code == "ok"
-        if answered:                           # it may rest from earlier failures: let calls through again
+        if answered:  # it may rest from earlier failures: let calls through again
             state().sender.health.learn(name, key, None, outcome.ms)
-        flash(_said(name, model.id, outcome, number if len(keys) > 1 else None), "good" if answered else "bad")
+        flash(
+            _said(name, model.id, outcome, number if len(keys) > 1 else None),
+            "good" if answered else "bad",
+        )
     note("upstream.test", upstream=name, model=model.id, outcome=[each.code for each in outcomes])
     return back_to("admin.upstreams")
 
@@ -109,10 +132,19 @@ def _said(name: str, model: str, outcome: probe.Outcome, number: int | None) -> 
     """An outcome in a sentence."""
     what = _("%(name)s, key %(n)s", name=name, n=number) if number else name
     if outcome.code == "ok":
-        return _("%(what)s answered for %(model)s in %(time)s.", what=what, model=model,
-                 time=format.duration(outcome.ms))
+        return _(
+            "%(what)s answered for %(model)s in %(time)s.",
+            what=what,
+            model=model,
+            time=format.duration(outcome.ms),
+        )
     code = outcome.code
     if outcome.status:
         code = _("%(code)s, status %(status)s", code=code, status=outcome.status)
-    return _("%(what)s failed for %(model)s after %(time)s: %(code)s.", what=what, model=model, code=code,
-             time=format.duration(outcome.ms))
+    return _(
+        "%(what)s failed for %(model)s after %(time)s: %(code)s.",
+        what=what,
+        model=model,
+        code=code,
+        time=format.duration(outcome.ms),
+    )

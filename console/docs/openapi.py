@@ -1,6 +1,7 @@
 """The files that describe the API to programs: an OpenAPI document and a Postman collection.
 
-Pure functions of the site's name and address. The errors in the OpenAPI document are those of the code.
+Pure functions of the site's name and address. The errors in the OpenAPI document are those of the
+code.
 """
 
 from relay import errors
@@ -8,56 +9,151 @@ from relay import errors
 CHAT_FIELDS = {
     "model": {"type": "string", "description": "ID of a model of this site."},
     "messages": {"type": "array", "minItems": 1, "items": {"$ref": "#/components/schemas/Message"}},
-    "stream": {"type": "boolean", "default": False, "description": "Send the answer in pieces as it is made."},
+    "stream": {
+        "type": "boolean",
+        "default": False,
+        "description": "Send the answer in pieces as it is made.",
+    },
     "stream_options": {"type": "object", "properties": {"include_usage": {"type": "boolean"}}},
     "temperature": {"type": "number", "minimum": 0, "maximum": 2},
     "top_p": {"type": "number", "minimum": 0, "maximum": 1},
-    "max_tokens": {"type": "integer", "minimum": 1, "description": "At most so many LLM tokens of output."},
+    "max_tokens": {
+        "type": "integer",
+        "minimum": 1,
+        "description": "At most so many LLM tokens of output.",
+    },
     "stop": {"oneOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]},
     "tools": {"type": "array", "items": {"type": "object"}},
     "tool_choice": {"oneOf": [{"type": "string"}, {"type": "object"}]},
     "response_format": {"type": "object"},
 }
-USAGE = {"type": "object", "properties": {
-    "prompt_tokens": {"type": "integer"}, "completion_tokens": {"type": "integer"}, "total_tokens": {"type": "integer"},
-    "prompt_tokens_details": {"type": "object", "properties": {"cached_tokens": {"type": "integer"}}}}}
+USAGE = {
+    "type": "object",
+    "properties": {
+        "prompt_tokens": {"type": "integer"},
+        "completion_tokens": {"type": "integer"},
+        "total_tokens": {"type": "integer"},
+        "prompt_tokens_details": {
+            "type": "object",
+            "properties": {"cached_tokens": {"type": "integer"}},
+        },
+    },
+}
 SCHEMAS = {
-    "Message": {"type": "object", "required": ["role"], "properties": {
-        "role": {"type": "string", "enum": ["system", "developer", "user", "assistant", "tool"]},
-        "content": {"oneOf": [{"type": "string"}, {"type": "array", "items": {"type": "object"}}, {"type": "null"}]}}},
-    "ChatRequest": {"type": "object", "required": ["model", "messages"], "properties": CHAT_FIELDS,
-                    "additionalProperties": True},
-    "ChatAnswer": {"type": "object", "properties": {
-        "id": {"type": "string"}, "object": {"const": "chat.completion"}, "model": {"type": "string"},
-        "choices": {"type": "array", "items": {"type": "object", "properties": {
-            "index": {"type": "integer"}, "message": {"$ref": "#/components/schemas/Message"},
-            "finish_reason": {"type": ["string", "null"]}}}},
-        "usage": USAGE}},
-    "EmbeddingsRequest": {"type": "object", "required": ["model", "input"], "properties": {
-        "model": {"type": "string"},
-        "input": {"oneOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]},
-        "encoding_format": {"type": "string", "enum": ["float", "base64"]}}, "additionalProperties": True},
-    "ModelList": {"type": "object", "properties": {
-        "object": {"const": "list"}, "data": {"type": "array", "items": {"$ref": "#/components/schemas/Model"}}}},
-    "Model": {"type": "object", "properties": {
-        "id": {"type": "string"}, "object": {"const": "model"}, "owned_by": {"type": "string"}}},
-    "Error": {"type": "object", "required": ["error"], "properties": {"error": {
-        "type": "object", "required": ["message", "type"], "properties": {
-            "message": {"type": "string"}, "type": {"type": "string"}, "param": {"type": ["string", "null"]},
-            "code": {"type": ["string", "null"]}}}}},
+    "Message": {
+        "type": "object",
+        "required": ["role"],
+        "properties": {
+            "role": {
+                "type": "string",
+                "enum": ["system", "developer", "user", "assistant", "tool"],
+            },
+            "content": {
+                "oneOf": [
+                    {"type": "string"},
+                    {"type": "array", "items": {"type": "object"}},
+                    {"type": "null"},
+                ]
+            },
+        },
+    },
+    "ChatRequest": {
+        "type": "object",
+        "required": ["model", "messages"],
+        "properties": CHAT_FIELDS,
+        "additionalProperties": True,
+    },
+    "ChatAnswer": {
+        "type": "object",
+        "properties": {
+            "id": {"type": "string"},
+            "object": {"const": "chat.completion"},
+            "model": {"type": "string"},
+            "choices": {
+                "type": "array",
+                "items": {
+                    "type": "object",
+                    "properties": {
+                        "index": {"type": "integer"},
+                        "message": {"$ref": "#/components/schemas/Message"},
+                        "finish_reason": {"type": ["string", "null"]},
+                    },
+                },
+            },
+            "usage": USAGE,
+        },
+    },
+    "EmbeddingsRequest": {
+        "type": "object",
+        "required": ["model", "input"],
+        "properties": {
+            "model": {"type": "string"},
+            "input": {
+                "oneOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]
+            },
+            "encoding_format": {"type": "string", "enum": ["float", "base64"]},
+        },
+        "additionalProperties": True,
+    },
+    "ModelList": {
+        "type": "object",
+        "properties": {
+            "object": {"const": "list"},
+            "data": {"type": "array", "items": {"$ref": "#/components/schemas/Model"}},
+        },
+    },
+    "Model": {
+        "type": "object",
+        "properties": {
+            "id": {"type": "string"},
+            "object": {"const": "model"},
+            "owned_by": {"type": "string"},
+        },
+    },
+    "Error": {
+        "type": "object",
+        "required": ["error"],
+        "properties": {
+            "error": {
+                "type": "object",
+                "required": ["message", "type"],
+                "properties": {
+                    "message": {"type": "string"},
+                    "type": {"type": "string"},
+                    "param": {"type": ["string", "null"]},
+                    "code": {"type": ["string", "null"]},
+                },
+            }
+        },
+    },
     "Any": {"type": "object", "additionalProperties": True},
 }
-POSTS = (                                            # path, name, what it is, request, answer
+POSTS = (  # path, name, what it is, request, answer
     ("/chat/completions", "chat", "Chat completions", "ChatRequest", "ChatAnswer"),
     ("/messages", "messages", "Anthropic Messages", "Any", "Any"),
-    ("/messages/count_tokens", "count_tokens", "Count the LLM tokens of a message, free of charge", "Any", "Any"),
+    (
+        "/messages/count_tokens",
+        "count_tokens",
+        "Count the LLM tokens of a message, free of charge",
+        "Any",
+        "Any",
+    ),
     ("/responses", "responses", "OpenAI Responses", "Any", "Any"),
     ("/embeddings", "embeddings", "Embeddings", "EmbeddingsRequest", "Any"),
     ("/completions", "completions", "Legacy completions", "Any", "Any"),
 )
-ANSWERING = (errors.BadRequest, errors.NotAuthenticated, errors.InsufficientBalance, errors.ModelNotAllowed,
-             errors.ModelNotFound, errors.BodyTooLarge, errors.RateLimited, errors.UpstreamError, errors.Unavailable,
-             errors.UpstreamTimeout)
+ANSWERING = (
+    errors.BadRequest,
+    errors.NotAuthenticated,
+    errors.InsufficientBalance,
+    errors.ModelNotAllowed,
+    errors.ModelNotFound,
+    errors.BodyTooLarge,
+    errors.RateLimited,
+    errors.UpstreamError,
+    errors.Unavailable,
+    errors.UpstreamTimeout,
+)
 
 
 def _json(schema: str) -> dict:
@@ -68,7 +164,10 @@ def _answers(schema: str, streams: bool) -> dict:
     good = {"description": "The answer", "content": _json(schema)}
     if streams:
         good["content"]["text/event-stream"] = {"schema": {"type": "string"}}
-    refused = {str(each.status): {"description": each.sentence, "content": _json("Error")} for each in ANSWERING}
+    refused = {
+        str(each.status): {"description": each.sentence, "content": _json("Error")}
+        for each in ANSWERING
+    }
     return {"200": good, **refused}
 
 
@@ -77,18 +176,41 @@ def openapi(name: str, base: str) -> dict:
     paths = {}
     for path, operation, summary, asked, answered in POSTS:
         streams = operation in ("chat", "messages", "responses", "completions")
-        paths[path] = {"post": {
-            "operationId": operation, "summary": summary,
-            "requestBody": {"required": True, "content": _json(asked)}, "responses": _answers(answered, streams)}}
-    paths["/models"] = {"get": {"operationId": "models", "summary": "The models that this token may use",
-                                "responses": _answers("ModelList", False)}}
-    paths["/models/{id}"] = {"get": {
-        "operationId": "model", "summary": "One model", "responses": _answers("Model", False),
-        "parameters": [{"name": "id", "in": "path", "required": True, "schema": {"type": "string"}}]}}
+        paths[path] = {
+            "post": {
+                "operationId": operation,
+                "summary": summary,
+                "requestBody": {"required": True, "content": _json(asked)},
+                "responses": _answers(answered, streams),
+            }
+        }
+    paths["/models"] = {
+        "get": {
+            "operationId": "models",
+            "summary": "The models that this token may use",
+            "responses": _answers("ModelList", False),
+        }
+    }
+    paths["/models/{id}"] = {
+        "get": {
+            "operationId": "model",
+            "summary": "One model",
+            "responses": _answers("Model", False),
+            "parameters": [
+                {"name": "id", "in": "path", "required": True, "schema": {"type": "string"}}
+            ],
+        }
+    }
     return {
-        "openapi": "3.1.0", "info": {"title": name, "version": "1"}, "servers": [{"url": base}],
-        "security": [{"token": []}], "paths": paths,
-        "components": {"securitySchemes": {"token": {"type": "http", "scheme": "bearer"}}, "schemas": SCHEMAS},
+        "openapi": "3.1.0",
+        "info": {"title": name, "version": "1"},
+        "servers": [{"url": base}],
+        "security": [{"token": []}],
+        "paths": paths,
+        "components": {
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+            "schemas": SCHEMAS,
+        },
     }
 
 
@@ -104,19 +226,45 @@ def postman(name: str, base: str, model: str) -> dict:
     """The API as a Postman collection; address, token and model are its variables."""
     hello = '[{"role": "user", "content": "Hello"}]'
     return {
-        "info": {"name": name, "schema": "https://schema.getpostman.com/json/collection/v2.1.0/collection.json"},
-        "auth": {"type": "bearer", "bearer": [{"key": "token", "value": "{{api_token}}", "type": "string"}]},
-        "variable": [{"key": "base_url", "value": base}, {"key": "api_token", "value": ""},
-                     {"key": "model", "value": model}],
+        "info": {
+            "name": name,
+            "schema": "https://schema.getpostman.com/json/collection/v2.1.0/collection.json",
+        },
+        "auth": {
+            "type": "bearer",
+            "bearer": [{"key": "token", "value": "{{api_token}}", "type": "string"}],
+        },
+        "variable": [
+            {"key": "base_url", "value": base},
+            {"key": "api_token", "value": ""},
+            {"key": "model", "value": model},
+        ],
         "item": [
             _request("Models", "GET", "/models"),
-            _request("Chat", "POST", "/chat/completions", '{\n  "model": "{{model}}",\n  "messages": ' + hello + "\n}"),
-            _request("Chat, streamed", "POST", "/chat/completions",
-                     '{\n  "model": "{{model}}",\n  "messages": ' + hello + ',\n  "stream": true\n}'),
-            _request("Anthropic Messages", "POST", "/messages",
-                     '{\n  "model": "{{model}}",\n  "max_tokens": 1024,\n  "messages": ' + hello + "\n}"),
-            _request("OpenAI Responses", "POST", "/responses",
-                     '{\n  "model": "{{model}}",\n  "input": "Hello"\n}'),
+            _request(
+                "Chat",
+                "POST",
+                "/chat/completions",
+                '{\n  "model": "{{model}}",\n  "messages": ' + hello + "\n}",
+            ),
+            _request(
+                "Chat, streamed",
+                "POST",
+                "/chat/completions",
+                '{\n  "model": "{{model}}",\n  "messages": ' + hello + ',\n  "stream": true\n}',
+            ),
+            _request(
+                "Anthropic Messages",
+                "POST",
+                "/messages",
+                '{\n  "model": "{{model}}",\n  "max_tokens": 1024,\n  "messages": ' + hello + "\n}",
+            ),
+            _request(
+                "OpenAI Responses",
+                "POST",
+                "/responses",
+                '{\n  "model": "{{model}}",\n  "input": "Hello"\n}',
+            ),
             _request("Balance", "GET", "/usage"),
         ],
     }

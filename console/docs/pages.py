@@ -1,7 +1,7 @@
 """The documentation, the set-up pages of tools, and the files to download.
 
-Owns the table of contents. What the pages say of errors, rates and prices is read from the code and the settings,
-so that it cannot go stale.
+Owns the table of contents. What the pages say of errors, rates and prices is read from the code and
+the settings, so that it cannot go stale.
 """
 
 import json
@@ -19,10 +19,16 @@ from relay import errors
 pages = Blueprint("docs", __name__, url_prefix="/docs")
 
 GUIDE = {
-    "authentication": _("Authentication"), "chat": _("Chat completions"), "streaming": _("Streaming"),
-    "formats": _("Other formats"), "errors": _("Errors"), "rates": _("Rates and limits"),
-    "billing": _("How calls are charged"), "disconnects": _("When a call breaks off"),
-    "tokens": _("Life of a token"), "demo": _("Connect a provider"),
+    "authentication": _("Authentication"),
+    "chat": _("Chat completions"),
+    "streaming": _("Streaming"),
+    "formats": _("Other formats"),
+    "errors": _("Errors"),
+    "rates": _("Rates and limits"),
+    "billing": _("How calls are charged"),
+    "disconnects": _("When a call breaks off"),
+    "tokens": _("Life of a token"),
+    "demo": _("Connect a provider"),
 }
 EXAMPLE = Usage(input_tokens=3000, cached_tokens=1000, output_tokens=800)
 EXAMPLE_GRANT = 1500
@@ -32,8 +38,13 @@ EXAMPLE_GRANT = 1500
 def contents() -> dict:
     """What every page of the documentation shows around its text."""
     model = public.picked_model()
-    return {"guide": GUIDE, "tools": snippets.TOOLS, "model": model, "models": public.chat_models(),
-            "place": public.place(model)}
+    return {
+        "guide": GUIDE,
+        "tools": snippets.TOOLS,
+        "model": model,
+        "models": public.chat_models(),
+        "place": public.place(model),
+    }
 
 
 @pages.get("/")
@@ -61,8 +72,14 @@ def tool(slug: str):
     """How to set up one tool."""
     found = snippets.BY_SLUG.get(slug) or abort(404)
     links = public.filled_links(found, public.place(public.picked_model()))
-    return render_template(f"docs/tools/{slug}.html", here_name="tools", tool=found, links=links,
-                           filled=_filled(found.snippets), refusing=refusing_plans(found.input_tokens))
+    return render_template(
+        f"docs/tools/{slug}.html",
+        here_name="tools",
+        tool=found,
+        links=links,
+        filled=_filled(found.snippets),
+        refusing=refusing_plans(found.input_tokens),
+    )
 
 
 @pages.get("/openapi.json")
@@ -75,18 +92,29 @@ def openapi_json() -> Response:
 def postman_json() -> Response:
     """The API as a Postman collection (v2.1)."""
     model = public.picked_model()
-    return _download(openapi.postman(site().name, api_base(), model.id if model else "MODEL_ID"),
-                     f"{public.place(None).slug}.postman_collection.json")
+    return _download(
+        openapi.postman(site().name, api_base(), model.id if model else "MODEL_ID"),
+        f"{public.place(None).slug}.postman_collection.json",
+    )
 
 
 def refusing_plans(input_tokens: int) -> list[tuple[str, int]]:
-    """The plans whose context limit turns away a tool that sends this much by itself: (title, limit)."""
-    return [(public.plan_title(name), plan.input_tokens_max) for name, plan in state().settings.plans.items()
-            if plan.input_tokens_max is not None and plan.input_tokens_max < input_tokens]
+    """The plans whose context limit turns away a tool that sends this much by itself.
+
+    (title, limit).
+    """
+    return [
+        (public.plan_title(name), plan.input_tokens_max)
+        for name, plan in state().settings.plans.items()
+        if plan.input_tokens_max is not None and plan.input_tokens_max < input_tokens
+    ]
 
 
 def error_classes() -> list[type[errors.RelayError]]:
-    """Every error with a sentence of its own, by status. Those of providers keep the provider's words."""
+    """Every error with a sentence of its own, by status.
+
+    Those of providers keep the provider's words.
+    """
     found, left = [], [errors.RelayError]
     while left:
         one = left.pop()
@@ -106,13 +134,19 @@ def _filled(chosen) -> list:
 
 def _download(document: dict, name: str) -> Response:
     text = json.dumps(document, ensure_ascii=False, indent=2)
-    return Response(text, content_type="application/json; charset=utf-8",
-                    headers={"Content-Disposition": f'attachment; filename="{name}"'})
+    return Response(
+        text,
+        content_type="application/json; charset=utf-8",
+        headers={"Content-Disposition": f'attachment; filename="{name}"'},
+    )
 
 
 def _rates() -> dict:
-    return {"plans": state().settings.plans, "limits": state().settings.limits,
-            "list_price": public.plans()["free"]}
+    return {
+        "plans": state().settings.plans,
+        "limits": state().settings.limits,
+        "list_price": public.plans()["free"],
+    }
 
 
 def _example() -> dict:
@@ -125,8 +159,16 @@ def _example() -> dict:
     held = Pockets(EXAMPLE_GRANT, rest // 2, billing.nano("10"))
     covered = EXAMPLE.input_tokens - EXAMPLE.cached_tokens - EXAMPLE_GRANT
     left = Usage(covered + EXAMPLE.cached_tokens, EXAMPLE.cached_tokens, EXAMPLE.output_tokens)
-    return {"example": {"model": model, "usage": EXAMPLE, "held": held, "rest": rest,
-                        "bill": public.bill(EXAMPLE, price, held), "after_grant": public.bill(left, price, held)}}
+    return {
+        "example": {
+            "model": model,
+            "usage": EXAMPLE,
+            "held": held,
+            "rest": rest,
+            "bill": public.bill(EXAMPLE, price, held),
+            "after_grant": public.bill(left, price, held),
+        }
+    }
 
 
 def _embeddings() -> list:
@@ -136,8 +178,12 @@ def _embeddings() -> list:
 
 def _billing() -> dict:
     settings = state().settings
-    return {**_example(), "hold_output_tokens": settings.billing.hold_output_tokens, "accounts": settings.accounts,
-            "overdraft": billing.nano(settings.billing.overdraft)}
+    return {
+        **_example(),
+        "hold_output_tokens": settings.billing.hold_output_tokens,
+        "accounts": settings.accounts,
+        "overdraft": billing.nano(settings.billing.overdraft),
+    }
 
 
 CONTENT = {
@@ -146,7 +192,8 @@ CONTENT = {
     "streaming": lambda: {"samples": _filled(snippets.STREAM_SAMPLES)},
     "formats": lambda: {"samples": _embeddings()},
     "errors": lambda: {"errors": error_classes()},
-    "rates": _rates, "billing": _billing,
+    "rates": _rates,
+    "billing": _billing,
     "disconnects": lambda: {"retention_days": state().settings.retention.requests_days},
     "demo": lambda: {"config_sample": _filled([snippets.CONFIG])[0][1]},
     "tokens": lambda: {"tokens_max": state().settings.accounts.tokens_max},

@@ -1,6 +1,7 @@
 """The account: password, language, and the end of all sessions.
 
-Owns what members change about themselves. Name, role and balances are not among it, whatever a form sends.
+Owns what members change about themselves. Name, role and balances are not among it, whatever a form
+sends.
 """
 
 from flask import Blueprint, flash, render_template, request, session, url_for
@@ -23,8 +24,11 @@ ATTEMPTS = "5 per minute"
 
 
 class PasswordForm(Form):
-    current = PasswordField(_l("Current password"), [InputRequired(_l("Type your password."))],
-                            render_kw={"autocomplete": "current-password"})
+    current = PasswordField(
+        _l("Current password"),
+        [InputRequired(_l("Type your password."))],
+        render_kw={"autocomplete": "current-password"},
+    )
     password = signin.new_password(_l("New password"))
     again = signin.repeated("password")
 
@@ -37,7 +41,9 @@ def page():
 
 
 def _show(form: PasswordForm) -> str:
-    return render_template("member/account.html", form=form, who=accounts.find(state().db, member().id))
+    return render_template(
+        "member/account.html", form=form, who=accounts.find(state().db, member().id)
+    )
 
 
 @pages.post("/password")
@@ -56,7 +62,10 @@ def password():
         return _show(form)
     accounts.set_password(state().db, me.id, form.password.data, by=me.id)
     signin.begin_session(accounts.find(state().db, me.id), keep=session.permanent)
-    flash(_("The password is changed. Wherever else you were signed in, you are not any more."), "good")
+    flash(
+        _("The password is changed. Wherever else you were signed in, you are not any more."),
+        "good",
+    )
     return back_to("account.page")
 
 
@@ -76,10 +85,15 @@ def language():
 def ask_sessions():
     """Ask before all sessions end."""
     return render_template(
-        "confirm.html", layout="member/layout.html", title=_("Sign out everywhere"),
+        "confirm.html",
+        layout="member/layout.html",
+        title=_("Sign out everywhere"),
         question=_("Every browser in which you are signed in will be signed out, this one too."),
-        details=[_("API tokens keep working. Revoke them one by one.")], button=_("Sign out everywhere"),
-        action=url_for("account.sessions"), back=url_for("account.page"))
+        details=[_("API tokens keep working. Revoke them one by one.")],
+        button=_("Sign out everywhere"),
+        action=url_for("account.sessions"),
+        back=url_for("account.page"),
+    )
 
 
 @pages.post("/sessions")

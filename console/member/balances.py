@@ -16,15 +16,21 @@ class Holdings:
     """A member's pockets and plans at one moment."""
 
     balance: Pockets
-    held: Pockets                  # by calls that run
+    held: Pockets  # by calls that run
     available: Pockets
     active: list[plans.Subscription]
-    plan: str                      # the name of the one in force
+    plan: str  # the name of the one in force
 
     @property
     def pays_next(self) -> str:
         """The pocket from which the next call is paid first."""
-        return "grant" if self.available.grant > 0 else "quota" if self.available.quota > 0 else "wallet"
+        return (
+            "grant"
+            if self.available.grant > 0
+            else "quota"
+            if self.available.quota > 0
+            else "wallet"
+        )
 
     @property
     def rules(self):
@@ -33,7 +39,10 @@ class Holdings:
 
     @property
     def subscription(self) -> plans.Subscription | None:
-        """Of those that put the plan in force the one that lasts longest; None for the plan that everybody has."""
+        """Of those that put the plan in force the one that lasts longest.
+
+        None for the plan that everybody has.
+        """
         found = [each for each in self.active if each.plan == self.plan]
         return max(found, key=lambda each: each.ends_at, default=None)
 
@@ -47,8 +56,13 @@ def of(user_id: int) -> Holdings:
     """What this member has now."""
     db, now = state().db, billing.now_ms()
     has, active = billing.balances(db, user_id), plans.active(db, user_id, now)
-    return Holdings(has["balance"], has["held"], billing.available(db.read(), user_id, now), active,
-                    plan_in_force([each.plan for each in active]))
+    return Holdings(
+        has["balance"],
+        has["held"],
+        billing.available(db.read(), user_id, now),
+        active,
+        plan_in_force([each.plan for each in active]),
+    )
 
 
 def plan_in_force(names: list[str]) -> str:

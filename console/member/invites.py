@@ -1,6 +1,7 @@
 """Invites: a member's own link, who came by it, and what that earned.
 
-Owns what members read of `invites`. The reward is `billing`'s: once, with the first charged call of who came.
+Owns what members read of `invites`. The reward is `billing`'s: once, with the first charged call of
+who came.
 """
 
 from flask import Blueprint, render_template, request, url_for
@@ -23,11 +24,21 @@ SELECT count(*) AS came, count(rewarded_at) AS rewarded,
 def page():
     """The link, the people, the rewards."""
     db, me = state().db, member().id
-    came = keyset.List("invites JOIN users ON users.id = invites.user_id",
-                       "users.name, invites.created_at, reward, rewarded_at", "invites.user_id",
-                       "inviter_id = :user_id", "", {"user_id": me})
+    came = keyset.List(
+        "invites JOIN users ON users.id = invites.user_id",
+        "users.name, invites.created_at, reward, rewarded_at",
+        "invites.user_id",
+        "inviter_id = :user_id",
+        "",
+        {"user_id": me},
+    )
     link = site_url() + url_for("signin.register", invite=accounts.find(db, me).invite_code)
     return render_template(
-        "member/invites.html", link=link, sums=db.read().execute(SUMS, (me,)).fetchone(),
-        found=came.page(db.read(), request.args.get("before", type=int), request.args.get("after", type=int)),
-        reward=state().settings.accounts.invite_reward)
+        "member/invites.html",
+        link=link,
+        sums=db.read().execute(SUMS, (me,)).fetchone(),
+        found=came.page(
+            db.read(), request.args.get("before", type=int), request.args.get("after", type=int)
+        ),
+        reward=state().settings.accounts.invite_reward,
+    )

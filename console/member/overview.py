@@ -22,7 +22,9 @@ BY_DAY = """
 SELECT day, sum(calls) AS calls, sum(cost) AS cost, sum(charged_grant) AS grant, sum(charged_quota) AS quota,
        sum(charged_wallet) AS wallet
   FROM daily WHERE user_id = ? AND day BETWEEN ? AND ? GROUP BY day"""
-NEWEST = f"SELECT {usage.COLUMNS} FROM requests WHERE user_id = ? ORDER BY id DESC LIMIT {CALLS_SHOWN}"
+NEWEST = (
+    f"SELECT {usage.COLUMNS} FROM requests WHERE user_id = ? ORDER BY id DESC LIMIT {CALLS_SHOWN}"
+)
 TOKENS = "SELECT count(*) FROM tokens WHERE user_id = ? AND revoked_at IS NULL"
 
 
@@ -36,15 +38,27 @@ def page():
     has_tokens = conn.execute(TOKENS, (member().id,)).fetchone()[0] > 0
     has = balances.of(member().id)
     return render_template(
-        "member/overview.html", has=has, calls=calls,
-        names=usage.token_names(), outcomes=usage.OUTCOMES, has_tokens=has_tokens, is_new=not calls and not rows,
-        chart=spending(rows, span), spent=sum(row["cost"] for row in rows), count=sum(row["calls"] for row in rows),
-        samples=public.filled([snippets.CURL], public.place(public.picked_model())), tools=snippets.TOOLS,
-        plans_sold=any(plan.price for plan in state().settings.plans.values()))
+        "member/overview.html",
+        has=has,
+        calls=calls,
+        names=usage.token_names(),
+        outcomes=usage.OUTCOMES,
+        has_tokens=has_tokens,
+        is_new=not calls and not rows,
+        chart=spending(rows, span),
+        spent=sum(row["cost"] for row in rows),
+        count=sum(row["calls"] for row in rows),
+        samples=public.filled([snippets.CURL], public.place(public.picked_model())),
+        tools=snippets.TOOLS,
+        plans_sold=any(plan.price for plan in state().settings.plans.values()),
+    )
 
 
 def spending(rows, span: date_range.Span) -> charts.Chart:
-    """What calls cost, day by day, stacked by who paid. What the grant paid is drawn at the price of those calls."""
+    """What calls cost, day by day, stacked by who paid.
+
+    What the grant paid is drawn at the price of those calls.
+    """
     by_day = {row["day"]: row for row in rows}
     points = []
     for name, days in span.points().items():
@@ -54,5 +68,9 @@ def spending(rows, span: date_range.Span) -> charts.Chart:
             sums["wallet"] += row["wallet"]
             sums["grant"] += row["cost"] - row["quota"] - row["wallet"]
         points.append((name, [sums["grant"], sums["quota"], sums["wallet"]]))
-    return charts.stacked_bars(_("Cost of calls, by the pocket that paid"), points,
-                               [_("Token balance"), _("Plan quota"), _("Wallet")], write=format.money_short)
+    return charts.stacked_bars(
+        _("Cost of calls, by the pocket that paid"),
+        points,
+        [_("Token balance"), _("Plan quota"), _("Wallet")],
+        write=format.money_short,
+    )

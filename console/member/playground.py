@@ -1,7 +1,8 @@
 """The model test: a conversation with a model in the browser, through the same spine as every call.
 
-Owns the page and its one address for calls. The call is the chosen token's, with its limits and models, and is charged;
-the raw token is not needed. Refuses to touch an answer: its script shows it as text.
+Owns the page and its one address for calls. The call is the chosen token's, with its limits and
+models, and is charged; the raw token is not needed. Refuses to touch an answer: its script shows it
+as text.
 """
 
 import logging
@@ -27,7 +28,10 @@ pages = Blueprint("playground", __name__, url_prefix="/console/test")
 
 CHAT = WIRES["chat"]
 STYLES = {
-    "": _l("As the model likes"), "short": _l("Short"), "thorough": _l("Thorough"), "steps": _l("Step by step"),
+    "": _l("As the model likes"),
+    "short": _l("Short"),
+    "thorough": _l("Thorough"),
+    "steps": _l("Step by step"),
     "plain": _l("In plain words"),
 }
 ORDERS = {
@@ -47,13 +51,24 @@ def page():
     models = public.chat_models()
     wish = request.args.get("token", type=int)
     picked = next((each for each in usable if each["id"] == wish), usable[0] if usable else None)
-    return render_template("member/playground.html", tokens=usable, models=models, picked=picked, styles=STYLES,
-                           model=public.picked_model(), orders=ORDERS, has=balances.of(member().id))
+    return render_template(
+        "member/playground.html",
+        tokens=usable,
+        models=models,
+        picked=picked,
+        styles=STYLES,
+        model=public.picked_model(),
+        orders=ORDERS,
+        has=balances.of(member().id),
+    )
 
 
 @pages.post("/<int:token_id>")
 def ask(token_id: int):
-    """One call in the name of a token of the member; the body is a chat request, and so is every answer's shape."""
+    """One call in the name of a token of the member.
+
+    The body is a chat request, and so is every answer's shape.
+    """
     g.request_id, g.headers = new_id(), {}
     try:
         response = _answered(_caller(token_id))
@@ -71,7 +86,10 @@ def ask(token_id: int):
 
 
 def _caller(token_id: int) -> gate.Caller:
-    """Who asks. Raises NotAuthenticated for nobody, NotFound for a token that is not the member's or not good."""
+    """Who asks.
+
+    Raises NotAuthenticated for nobody, NotFound for a token that is not the member's or not good.
+    """
     if member() is None:
         raise errors.NotAuthenticated(_("You are signed out. Reload the page."))
     caller = state().gate.caller_of(token_id)
@@ -107,10 +125,14 @@ def _sentence(err: errors.RelayError, message: str) -> str:
     """What the page says of an error: its sentence, and what its message says besides."""
     if err.code == errors.InsufficientBalance.code:
         has = balances.of(member().id).available
-        return _("Your pockets do not cover this call. They hold %(grant)s LLM tokens, %(quota)s of quota and"
-                 " %(wallet)s in the wallet.", grant=format.count(has.grant), quota=format.money_short(has.quota),
-                 wallet=format.money_short(has.wallet))
+        return _(
+            "Your pockets do not cover this call. They hold %(grant)s LLM tokens, %(quota)s of quota and"
+            " %(wallet)s in the wallet.",
+            grant=format.count(has.grant),
+            quota=format.money_short(has.quota),
+            wallet=format.money_short(has.wallet),
+        )
     said = _(err.sentence)
     if message.startswith(err.sentence.rstrip(".")) and said == err.sentence:
-        return message                                  # it says the same in more words
+        return message  # it says the same in more words
     return said if message in (said, err.sentence) else f"{said} {message}"

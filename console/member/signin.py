@@ -1,7 +1,8 @@
-"""Coming in and going out: register, sign in, sign out, and the one-time page that makes the first administrator.
+"""Coming in and going out: register, sign in, sign out, and the one-time page that makes the first
+administrator.
 
-Owns what a session is worth: who it stands for, until when. Passwords are checked by `accounts`; here every attempt is
-counted before that, because a check costs a tenth of a second of a core.
+Owns what a session is worth: who it stands for, until when. Passwords are checked by `accounts`;
+here every attempt is counted before that, because a check costs a tenth of a second of a core.
 """
 
 import time
@@ -35,11 +36,15 @@ pages = Blueprint("signin", __name__)
 
 PER_ADDRESS = "20 per minute"
 PER_NAME_AND_ADDRESS = "5 per minute"
-PER_NAME = "30 per minute"                 # whoever guesses from many addresses; the member is not locked out for long
+PER_NAME = (
+    "30 per minute"  # whoever guesses from many addresses; the member is not locked out for long
+)
 REGISTRATIONS = "20 per hour"
 IDLE_S, KEPT_S = 12 * 3600, 14 * 24 * 3600
-SEEN_EVERY_S = 300                         # a session's cookie is renewed no more often
-COMMON = frozenset(Path(__file__).resolve().parent.parent.joinpath("common_passwords.txt").read_text().split())
+SEEN_EVERY_S = 300  # a session's cookie is renewed no more often
+COMMON = frozenset(
+    Path(__file__).resolve().parent.parent.joinpath("common_passwords.txt").read_text().split()
+)
 
 
 class SignedIn(UserMixin):
@@ -50,7 +55,10 @@ class SignedIn(UserMixin):
         self._key = f"{who.id}.{who.session_epoch}"
 
     def get_id(self) -> str:
-        """Changes with the epoch: a new password, or "sign out everywhere", ends the sessions before it."""
+        """Changes with the epoch.
+
+        A new password, or "sign out everywhere", ends the sessions before it.
+        """
         return self._key
 
 
@@ -75,7 +83,10 @@ def _has_ended(now: int) -> bool:
 
 
 def begin_session(who: accounts.Member, keep: bool = False) -> None:
-    """Sign a member in, in a session of its own. `keep`: it outlasts the browser and 12 idle hours."""
+    """Sign a member in, in a session of its own.
+
+    `keep`: it outlasts the browser and 12 idle hours.
+    """
     session.clear()
     session.permanent = keep
     session["since"] = session["seen"] = int(time.time())
@@ -87,7 +98,9 @@ def _enter(who: accounts.Member, keep: bool = False, greeting: str = ""):
     begin_session(who, keep)
     if greeting:
         flash(greeting, "good")
-    response = make_response(redirect(safe_way_back(request.args.get("next"), url_for("overview.page")), 303))
+    response = make_response(
+        redirect(safe_way_back(request.args.get("next"), url_for("overview.page")), 303)
+    )
     if who.language in i18n.LANGUAGES and i18n.COOKIE not in request.cookies:
         keep_language(response, who.language)
     return response
@@ -95,13 +108,22 @@ def _enter(who: accounts.Member, keep: bool = False, greeting: str = ""):
 
 def keep_language(response, language: str) -> None:
     """Let this browser show a language from now on."""
-    response.set_cookie(i18n.COOKIE, language, max_age=365 * 24 * 3600, samesite="Lax", httponly=True,
-                        secure=site_url().startswith("https://"))
+    response.set_cookie(
+        i18n.COOKIE,
+        language,
+        max_age=365 * 24 * 3600,
+        samesite="Lax",
+        httponly=True,
+        secure=site_url().startswith("https://"),
+    )
 
 
-# ---- passwords -----------------------------------------------------------------------------------------------------
+# ---- passwords
+# -----------------------------------------------------------------------------------------------------
 
-PASSWORD_RULES = _l("8 to 128 characters, not your name and none of the usual ones. A few words in a row are good.")
+PASSWORD_RULES = _l(
+    "8 to 128 characters, not your name and none of the usual ones. A few words in a row are good."
+)
 
 
 def good_password(form, field) -> None:
@@ -118,37 +140,64 @@ def good_password(form, field) -> None:
 
 def new_password(label) -> PasswordField:
     """The field for a new password."""
-    return PasswordField(label, [InputRequired(_l("Type a password.")), good_password],
-                         description=PASSWORD_RULES, render_kw={"autocomplete": "new-password", "maxlength": 200})
+    return PasswordField(
+        label,
+        [InputRequired(_l("Type a password.")), good_password],
+        description=PASSWORD_RULES,
+        render_kw={"autocomplete": "new-password", "maxlength": 200},
+    )
 
 
 def repeated(name: str) -> PasswordField:
     """The field that repeats another."""
-    return PasswordField(_l("Once more"), [InputRequired(_l("Type the password once more.")),
-                                           EqualTo(name, _l("The two passwords differ."))],
-                         render_kw={"autocomplete": "new-password", "maxlength": 200})
+    return PasswordField(
+        _l("Once more"),
+        [
+            InputRequired(_l("Type the password once more.")),
+            EqualTo(name, _l("The two passwords differ.")),
+        ],
+        render_kw={"autocomplete": "new-password", "maxlength": 200},
+    )
 
 
 def name_field(**attributes) -> StringField:
     """The field for a member's name."""
-    return StringField(_l("Name"), [InputRequired(_l("Type a name.")),
-                                    Length(max=accounts.NAME_LENGTH_MAX, message=_l("At most %(max)d characters."))],
-                       render_kw={"autocomplete": "username", "autocapitalize": "none", "spellcheck": "false",
-                                  "maxlength": 100} | attributes)
+    return StringField(
+        _l("Name"),
+        [
+            InputRequired(_l("Type a name.")),
+            Length(max=accounts.NAME_LENGTH_MAX, message=_l("At most %(max)d characters.")),
+        ],
+        render_kw={
+            "autocomplete": "username",
+            "autocapitalize": "none",
+            "spellcheck": "false",
+            "maxlength": 100,
+        }
+        | attributes,
+    )
 
 
-# ---- sign in and out -----------------------------------------------------------------------------------------------
+# ---- sign in and out
+# -----------------------------------------------------------------------------------------------
+
 
 class SignInForm(Form):
     name = name_field()
-    password = PasswordField(_l("Password"), [InputRequired(_l("Type your password."))],
-                             render_kw={"autocomplete": "current-password"})
+    password = PasswordField(
+        _l("Password"),
+        [InputRequired(_l("Type your password."))],
+        render_kw={"autocomplete": "current-password"},
+    )
     keep = BooleanField(_l("Keep me signed in on this device for 14 days"))
 
 
 @pages.route("/login", methods=["GET", "POST"], endpoint="login")
 def sign_in():
-    """Sign in. Unknown names, wrong passwords and disabled members get one answer, and it takes as long."""
+    """Sign in.
+
+    Unknown names, wrong passwords and disabled members get one answer, and it takes as long.
+    """
     form = SignInForm()
     if member():
         return redirect(safe_way_back(request.args.get("next"), url_for("overview.page")))
@@ -173,10 +222,12 @@ def _who_tries(name: str) -> tuple[str, str]:
 def _count_attempt(name: str) -> int | None:
     """Count an attempt to sign in; the seconds to wait if there were too many."""
     key, address = _who_tries(name)
-    waits = (throttle.wait_s(PER_ADDRESS, "login-from", address),
-             throttle.wait_s(PER_NAME_AND_ADDRESS, "login", key, address))
+    waits = (
+        throttle.wait_s(PER_ADDRESS, "login-from", address),
+        throttle.wait_s(PER_NAME_AND_ADDRESS, "login", key, address),
+    )
     if any(waits):
-        return max(wait or 0 for wait in waits)         # not counted for the name: it was not tried
+        return max(wait or 0 for wait in waits)  # not counted for the name: it was not tried
     return throttle.wait_s(PER_NAME, "login-as", key)
 
 
@@ -189,10 +240,15 @@ def logout():
     return back_to("signin.login")
 
 
-# ---- register ------------------------------------------------------------------------------------------------------
+# ---- register
+# ------------------------------------------------------------------------------------------------------
+
 
 class RegisterForm(Form):
-    invite = StringField(_l("Invite code"), render_kw={"autocomplete": "off", "spellcheck": "false", "maxlength": 200})
+    invite = StringField(
+        _l("Invite code"),
+        render_kw={"autocomplete": "off", "spellcheck": "false", "maxlength": 200},
+    )
     name = name_field()
     password = new_password(_l("Password"))
     again = repeated("password")
@@ -208,7 +264,12 @@ def register():
         return render_template("member/closed.html")
     form.invite.flags.required = rules.registration == "invite"
     host = accounts.inviter(state().db, form.invite.data) if form.invite.data else None
-    shown = {"form": form, "host": host, "invited": request.args.get("invite"), "reward": rules.signup_reward}
+    shown = {
+        "form": form,
+        "host": host,
+        "invited": request.args.get("invite"),
+        "reward": rules.signup_reward,
+    }
     if not form.validate_on_submit():
         return render_template("member/register.html", **shown)
     if host is None and (form.invite.data or rules.registration == "invite"):
@@ -216,13 +277,23 @@ def register():
         return render_template("member/register.html", **shown)
     wait = throttle.wait_s(REGISTRATIONS, "register", throttle.address())
     if wait:
-        form.form_errors.append(_("Too many new accounts from your address. Try again in %(n)s minutes.",
-                                  n=-(-wait // 60)))
+        form.form_errors.append(
+            _(
+                "Too many new accounts from your address. Try again in %(n)s minutes.",
+                n=-(-wait // 60),
+            )
+        )
         return render_template("member/register.html", **shown), 429, {"Retry-After": str(wait)}
     try:
-        who = accounts.add(state().db, form.name.data, form.password.data, invite=form.invite.data or None,
-                           signup_reward=rules.signup_reward, invite_reward=rules.invite_reward,
-                           language=i18n.language())
+        who = accounts.add(
+            state().db,
+            form.name.data,
+            form.password.data,
+            invite=form.invite.data or None,
+            signup_reward=rules.signup_reward,
+            invite_reward=rules.invite_reward,
+            language=i18n.language(),
+        )
     except accounts.AccountError as err:
         show_error(err, form)
         return render_template("member/register.html", **shown)
@@ -241,7 +312,9 @@ def show_error(err: accounts.AccountError, form) -> None:
         form.password.errors = [_("This cannot be a password. Choose another.")]
 
 
-# ---- first start ---------------------------------------------------------------------------------------------------
+# ---- first start
+# ---------------------------------------------------------------------------------------------------
+
 
 class SetUpForm(Form):
     key = HiddenField()
@@ -260,7 +333,9 @@ def setup():
     if not form.validate_on_submit():
         return render_template("member/setup.html", form=form)
     try:
-        who = accounts.set_up(state().db, form.key.data, form.name.data, form.password.data, language=i18n.language())
+        who = accounts.set_up(
+            state().db, form.key.data, form.name.data, form.password.data, language=i18n.language()
+        )
     except accounts.AccountError as err:
         show_error(err, form)
         return render_template("member/setup.html", form=form)

@@ -1,7 +1,8 @@
 """Token management: make, list, change, revoke.
 
-Owns the pages around `members.tokens`. The raw token passes through once, on the answer to the form that made it; it is
-kept nowhere, so the page that fills it into other snippets gets it back from that page.
+Owns the pages around `members.tokens`. The raw token passes through once, on the answer to the form
+that made it; it is kept nowhere, so the page that fills it into other snippets gets it back from
+that page.
 """
 
 import json
@@ -37,15 +38,21 @@ pages = Blueprint("tokens", __name__, url_prefix="/console/tokens")
 
 REVOKED_SHOWN = 50
 COUNT_MAX = 1_000_000_000
-COLUMNS = ("id, name, hint, models, rpm, tpm, calls_at_once, cap_day, cap_month, addresses, created_at, expires_at,"
-           " revoked_at")
-ONCE = "1 per day"                         # a form that made a token makes no second one
+COLUMNS = (
+    "id, name, hint, models, rpm, tpm, calls_at_once, cap_day, cap_month, addresses, created_at, expires_at,"
+    " revoked_at"
+)
+ONCE = "1 per day"  # a form that made a token makes no second one
 
 
 def whole(label, hint="") -> IntegerField:
     """The field of an optional limit."""
-    return IntegerField(label, [Optional(), NumberRange(1, COUNT_MAX, _l("A whole number from 1 on."))],
-                        description=hint, render_kw={"inputmode": "numeric"})
+    return IntegerField(
+        label,
+        [Optional(), NumberRange(1, COUNT_MAX, _l("A whole number from 1 on."))],
+        description=hint,
+        render_kw={"inputmode": "numeric"},
+    )
 
 
 def printable(_form, field) -> None:
@@ -72,20 +79,38 @@ class Money(StringField):
 
 class TokenForm(Form):
     once = HiddenField()
-    name = StringField(_l("Name"), [InputRequired(_l("Give it a name.")), printable,
-                                    Length(max=NAME_LENGTH_MAX, message=_l("At most %(max)d characters."))],
-                       description=_l("Where it will be used: a tool, a project, a machine."),
-                       render_kw={"autocomplete": "off"})
-    expires = DateField(_l("Valid to the end of"), [Optional()], description=_l("Empty: until you revoke it."))
-    models = SelectMultipleField(_l("Models"), widget=ListWidget(prefix_label=False), option_widget=CheckboxInput(),
-                                 description=_l("Tick none: all models, later ones too."))
+    name = StringField(
+        _l("Name"),
+        [
+            InputRequired(_l("Give it a name.")),
+            printable,
+            Length(max=NAME_LENGTH_MAX, message=_l("At most %(max)d characters.")),
+        ],
+        description=_l("Where it will be used: a tool, a project, a machine."),
+        render_kw={"autocomplete": "off"},
+    )
+    expires = DateField(
+        _l("Valid to the end of"), [Optional()], description=_l("Empty: until you revoke it.")
+    )
+    models = SelectMultipleField(
+        _l("Models"),
+        widget=ListWidget(prefix_label=False),
+        option_widget=CheckboxInput(),
+        description=_l("Tick none: all models, later ones too."),
+    )
     rpm = whole(_l("Requests a minute"))
     tpm = whole(_l("LLM tokens a minute"))
     calls_at_once = whole(_l("Calls at once"))
-    cap_day = Money(_l("Spending a day"), description=_l("From quota and wallet; then calls wait for the next day."))
+    cap_day = Money(
+        _l("Spending a day"),
+        description=_l("From quota and wallet; then calls wait for the next day."),
+    )
     cap_month = Money(_l("Spending a month"))
-    addresses = TextAreaField(_l("Only from these addresses"), render_kw={"rows": 2, "spellcheck": "false"},
-                              description=_l("IP addresses or networks such as 203.0.113.0/24, one a line."))
+    addresses = TextAreaField(
+        _l("Only from these addresses"),
+        render_kw={"rows": 2, "spellcheck": "false"},
+        description=_l("IP addresses or networks such as 203.0.113.0/24, one a line."),
+    )
 
     def validate_expires(self, field):
         today = date_range.today()
@@ -94,42 +119,84 @@ class TokenForm(Form):
 
     def limits(self) -> dict:
         """What `members.tokens` takes."""
-        return {"models": self.models.data or None, "expires_at": self.expires.data and date_range.day_bounds(
-            str(self.expires.data))[1], "rpm": self.rpm.data, "tpm": self.tpm.data,
-            "calls_at_once": self.calls_at_once.data, "cap_day": self.cap_day.nano, "cap_month": self.cap_month.nano,
-            "addresses": [line for line in (self.addresses.data or "").replace(",", "\n").split("\n") if line.strip()]}
+        return {
+            "models": self.models.data or None,
+            "expires_at": self.expires.data and date_range.day_bounds(str(self.expires.data))[1],
+            "rpm": self.rpm.data,
+            "tpm": self.tpm.data,
+            "calls_at_once": self.calls_at_once.data,
+            "cap_day": self.cap_day.nano,
+            "cap_month": self.cap_month.nano,
+            "addresses": [
+                line
+                for line in (self.addresses.data or "").replace(",", "\n").split("\n")
+                if line.strip()
+            ],
+        }
 
 
 def form_for(token: dict | None = None) -> TokenForm:
     """The form, filled with what a token has now."""
     form = TokenForm(obj=token and SimpleNamespace(**_as_typed(token)))
     known = state().catalog.models
-    gone = [name for name in (token and token["models"]) or () if name not in known]      # kept, or it would be freed
-    form.models.choices = options([*((name, known[name].title) for name in known), *(
-        (name, _("%(name)s (not offered any more)", name=name)) for name in gone)])
+    gone = [
+        name for name in (token and token["models"]) or () if name not in known
+    ]  # kept, or it would be freed
+    form.models.choices = options(
+        [
+            *((name, known[name].title) for name in known),
+            *((name, _("%(name)s (not offered any more)", name=name)) for name in gone),
+        ]
+    )
     rules = balances.of(member().id).rules
-    form.rpm.description = _("Empty: as many as your plan allows, %(n)s.", n=format.count(rules.requests_per_minute))
+    form.rpm.description = _(
+        "Empty: as many as your plan allows, %(n)s.", n=format.count(rules.requests_per_minute)
+    )
     form.once.data = form.once.data or secrets.token_urlsafe(12)
     return form
 
 
 def _as_typed(token: dict) -> dict:
-    money = {name: format.amount(token[name]) if token[name] is not None else "" for name in ("cap_day", "cap_month")}
-    return token | money | {
-        "addresses": "\n".join(token["addresses"] or ()), "once": "",
-        "expires": token["expires_at"] and date.fromisoformat(str(format.local(token["expires_at"] - 1).date()))}
+    money = {
+        name: format.amount(token[name]) if token[name] is not None else ""
+        for name in ("cap_day", "cap_month")
+    }
+    return (
+        token
+        | money
+        | {
+            "addresses": "\n".join(token["addresses"] or ()),
+            "once": "",
+            "expires": token["expires_at"]
+            and date.fromisoformat(str(format.local(token["expires_at"] - 1).date())),
+        }
+    )
 
 
 def listed(user_id: int) -> list[dict]:
-    """A member's unrevoked tokens, newest first, without what was used of them (which `gate.tokens` sums up)."""
-    rows = state().db.read().execute(f"SELECT {COLUMNS} FROM tokens WHERE user_id = ? AND revoked_at IS NULL"
-                                     " ORDER BY id DESC", (user_id,)).fetchall()
-    return [dict(row) | {name: json.loads(row[name]) for name in ("models", "addresses") if row[name]} for row in rows]
+    """A member's unrevoked tokens, newest first, without what was used of them (which `gate.tokens`
+    sums up)."""
+    rows = (
+        state()
+        .db.read()
+        .execute(
+            f"SELECT {COLUMNS} FROM tokens WHERE user_id = ? AND revoked_at IS NULL"
+            " ORDER BY id DESC",
+            (user_id,),
+        )
+        .fetchall()
+    )
+    return [
+        dict(row) | {name: json.loads(row[name]) for name in ("models", "addresses") if row[name]}
+        for row in rows
+    ]
 
 
 def own(token_id: int) -> dict:
     """One of the member's tokens; 404 for any other, and for one that is revoked."""
-    return next((each for each in listed(member().id) if each["id"] == token_id), None) or abort(404)
+    return next((each for each in listed(member().id) if each["id"] == token_id), None) or abort(
+        404
+    )
 
 
 @pages.get("")
@@ -137,9 +204,13 @@ def own(token_id: int) -> dict:
 def page():
     """All tokens with their limits, last use, calls and cost."""
     every = gate.tokens(state().db, member().id)
-    return render_template("member/tokens.html", tokens=[each for each in every if each["revoked_at"] is None],
-                           revoked=[each for each in every if each["revoked_at"] is not None][:REVOKED_SHOWN],
-                           tokens_max=state().settings.accounts.tokens_max, now=billing.now_ms())
+    return render_template(
+        "member/tokens.html",
+        tokens=[each for each in every if each["revoked_at"] is None],
+        revoked=[each for each in every if each["revoked_at"] is not None][:REVOKED_SHOWN],
+        tokens_max=state().settings.accounts.tokens_max,
+        now=billing.now_ms(),
+    )
 
 
 @pages.route("/new", methods=["GET", "POST"])
@@ -153,8 +224,13 @@ def create():
         flash(_("This form was sent already, and its token was shown then."), "warn")
         return back_to("tokens.page")
     try:
-        token_id, raw = gate.mint(state().db, member().id, form.name.data, **form.limits(),
-                                  tokens_max=state().settings.accounts.tokens_max)
+        token_id, raw = gate.mint(
+            state().db,
+            member().id,
+            form.name.data,
+            **form.limits(),
+            tokens_max=state().settings.accounts.tokens_max,
+        )
     except gate.TokenError as err:
         throttle.forget(ONCE, "token-form", member().id, form.once.data[:40])
         _show(err, form)
@@ -167,8 +243,12 @@ def _show(err: gate.TokenError, form: TokenForm) -> None:
     if err.field == "addresses":
         form.addresses.errors = [_("One of these is no address or network.")]
     elif err.field == "name":
-        form.form_errors.append(_("You hold %(n)s tokens, which is the most. Revoke one first.",
-                                  n=state().settings.accounts.tokens_max))
+        form.form_errors.append(
+            _(
+                "You hold %(n)s tokens, which is the most. Revoke one first.",
+                n=state().settings.accounts.tokens_max,
+            )
+        )
     else:
         form[{"expires_at": "expires"}.get(err.field, err.field)].errors = [_("This cannot be.")]
 
@@ -176,21 +256,43 @@ def _show(err: gate.TokenError, form: TokenForm) -> None:
 @pages.post("/<int:token_id>/setup")
 @members_only
 def setup(token_id: int):
-    """The page of a fresh token for another model. The token comes back from the page; here it is not to be had."""
+    """The page of a fresh token for another model.
+
+    The token comes back from the page; here it is not to be had.
+    """
     raw, token = request.form.get("token", ""), own(token_id)
-    found = state().db.read().execute("SELECT 1 FROM tokens WHERE id = ? AND user_id = ? AND digest = ?",
-                                      (token["id"], member().id, gate.digest(raw))).fetchone()
+    found = (
+        state()
+        .db.read()
+        .execute(
+            "SELECT 1 FROM tokens WHERE id = ? AND user_id = ? AND digest = ?",
+            (token["id"], member().id, gate.digest(raw)),
+        )
+        .fetchone()
+    )
     return fresh(token_id, raw) if found else back_to("tokens.page")
 
 
 def fresh(token_id: int, raw: str):
     """The page that shows a token, with every tool's settings."""
     token = own(token_id)
-    offered = [model for model in public.chat_models() if not token["models"] or model.id in token["models"]]
+    offered = [
+        model
+        for model in public.chat_models()
+        if not token["models"] or model.id in token["models"]
+    ]
     wish = request.form.get("model")
     picked = next((model for model in offered if model.id == wish), offered[0] if offered else None)
-    response = make_response(render_template("member/token_fresh.html", token=token, raw=raw, models=offered,
-                                             picked=picked, ready=public.ready(public.place(picked, raw))))
+    response = make_response(
+        render_template(
+            "member/token_fresh.html",
+            token=token,
+            raw=raw,
+            models=offered,
+            picked=picked,
+            ready=public.ready(public.place(picked, raw)),
+        )
+    )
     response.headers["Cache-Control"] = "no-store"
     return response
 
@@ -208,7 +310,10 @@ def edit(token_id: int):
     except gate.TokenError as err:
         _show(err, form)
         return render_template("member/token_form.html", form=form, token=token)
-    flash(_("Saved.") if changed else _("This token has been revoked meanwhile."), "good" if changed else "bad")
+    flash(
+        _("Saved.") if changed else _("This token has been revoked meanwhile."),
+        "good" if changed else "bad",
+    )
     return back_to("tokens.page")
 
 
@@ -218,10 +323,18 @@ def ask_revoke(token_id: int):
     """Ask before a token is revoked."""
     token = own(token_id)
     return render_template(
-        "confirm.html", layout="member/layout.html", title=_("Revoke a token"),
+        "confirm.html",
+        layout="member/layout.html",
+        title=_("Revoke a token"),
         question=_("Revoke the token %(name)s (%(hint)s)?", name=token["name"], hint=token["hint"]),
-        details=[_("It stops working at once. This cannot be undone."), _("Its past calls stay in your usage.")],
-        action=url_for("tokens.revoke", token_id=token_id), button=_("Revoke"), back=url_for("tokens.page"))
+        details=[
+            _("It stops working at once. This cannot be undone."),
+            _("Its past calls stay in your usage."),
+        ],
+        action=url_for("tokens.revoke", token_id=token_id),
+        button=_("Revoke"),
+        back=url_for("tokens.page"),
+    )
 
 
 @pages.post("/<int:token_id>/revoke")

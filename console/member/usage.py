@@ -1,7 +1,7 @@
 """Usage: the calls of a member, charts over them, and each call's price explained.
 
-Owns what members read of `requests` and `daily`. Every query names the member; of somebody else's calls it is as if
-they did not exist.
+Owns what members read of `requests` and `daily`. Every query names the member; of somebody else's
+calls it is as if they did not exist.
 """
 
 import json
@@ -23,9 +23,13 @@ pages = Blueprint("usage", __name__, url_prefix="/console/usage")
 
 MODELS_DRAWN = 5
 OUTCOMES = {
-    "complete": (_l("Complete"), "good"), "refused": (_l("Refused"), "warn"), "failed": (_l("Failed"), "bad"),
-    "client_left": (_l("You left"), ""), "upstream_cut": (_l("Broke off"), "warn"),
-    "interrupted": (_l("Interrupted"), "warn"), "open": (_l("Running"), "info"),
+    "complete": (_l("Complete"), "good"),
+    "refused": (_l("Refused"), "warn"),
+    "failed": (_l("Failed"), "bad"),
+    "client_left": (_l("You left"), ""),
+    "upstream_cut": (_l("Broke off"), "warn"),
+    "interrupted": (_l("Interrupted"), "warn"),
+    "open": (_l("Running"), "info"),
 }
 ENDINGS = {
     "complete": _l("The answer came in full."),
@@ -36,12 +40,18 @@ ENDINGS = {
     "interrupted": _l("The relay stopped while the call ran. It cost nothing."),
     "open": _l("The call is running. What it may cost is set aside."),
 }
-SOURCES = {"upstream": _l("counted by the provider"), "estimated": _l("estimated by us"), "none": _l("not counted")}
+SOURCES = {
+    "upstream": _l("counted by the provider"),
+    "estimated": _l("estimated by us"),
+    "none": _l("not counted"),
+}
 MEASURES = {"cost": _l("Cost"), "llm": _l("LLM tokens"), "calls": _l("Calls")}
-COLUMNS = ("id, token_id, wire, model, stream, started_at, closed_at, outcome, status, error, input_tokens,"
-           " cached_tokens, output_tokens, usage_source, usage_note, price_input, price_cached, price_output, cost,"
-           " hold_grant, hold_quota, hold_wallet, charged_grant, charged_quota, charged_wallet, first_byte_ms,"
-           " duration_ms, attempts, upstream")
+COLUMNS = (
+    "id, token_id, wire, model, stream, started_at, closed_at, outcome, status, error, input_tokens,"
+    " cached_tokens, output_tokens, usage_source, usage_note, price_input, price_cached, price_output, cost,"
+    " hold_grant, hold_quota, hold_wallet, charged_grant, charged_quota, charged_wallet, first_byte_ms,"
+    " duration_ms, attempts, upstream"
+)
 
 # Those that run are few, and have an index of their own, which SQLite would not choose by itself.
 RUNNING = "requests INDEXED BY requests_open", "user_id = :user_id AND closed_at IS NULL"
@@ -53,12 +63,25 @@ SELECT day, model, sum(calls) AS calls, sum(refused) AS refused, sum(input_token
   FROM daily WHERE user_id = :user_id AND day BETWEEN :first AND :last
    AND (:token_id IS NULL OR token_id = :token_id) AND (:model IS NULL OR model = :model)
  GROUP BY day, model"""
-SUMS = ("calls", "refused", "input_tokens", "cached_tokens", "output_tokens", "cost", "grant", "quota", "wallet")
+SUMS = (
+    "calls",
+    "refused",
+    "input_tokens",
+    "cached_tokens",
+    "output_tokens",
+    "cost",
+    "grant",
+    "quota",
+    "wallet",
+)
 
 
 @dataclass(frozen=True)
 class CallFilter:
-    """What the page is asked to show: a span, one token or all, one model or all, one outcome or all."""
+    """What the page is asked to show.
+
+    A span, one token or all, one model or all, one outcome or all.
+    """
 
     span: date_range.Span
     token_id: int | None
@@ -68,8 +91,14 @@ class CallFilter:
     @property
     def values(self) -> dict:
         """What the queries need."""
-        return {"user_id": member().id, "token_id": self.token_id, "model": self.model, "outcome": self.outcome,
-                "first": str(self.span.first), "last": str(self.span.last)}
+        return {
+            "user_id": member().id,
+            "token_id": self.token_id,
+            "model": self.model,
+            "outcome": self.outcome,
+            "first": str(self.span.first),
+            "last": str(self.span.last),
+        }
 
     def calls(self, until: int | None = None) -> keyset.List:
         """The calls that fit, begun before `until` (ms)."""
@@ -79,8 +108,16 @@ class CallFilter:
         if self.outcome not in (None, "open"):
             matching.append("outcome = :outcome")
         table, within = RUNNING if self.outcome == "open" else ("requests", "user_id = :user_id")
-        return keyset.List(table, COLUMNS, "id", within, " AND ".join(matching), self.values,
-                           first_id(self.span.since), first_id(min(until or self.span.until, self.span.until)))
+        return keyset.List(
+            table,
+            COLUMNS,
+            "id",
+            within,
+            " AND ".join(matching),
+            self.values,
+            first_id(self.span.since),
+            first_id(min(until or self.span.until, self.span.until)),
+        )
 
 
 def wish() -> CallFilter:
@@ -89,12 +126,21 @@ def wish() -> CallFilter:
     if token_id is not None and token_id not in token_names():
         abort(404)
     outcome = request.args.get("outcome") if request.args.get("outcome") in OUTCOMES else None
-    return CallFilter(date_range.read(request.args), token_id, request.args.get("model", "")[:200] or None, outcome)
+    return CallFilter(
+        date_range.read(request.args),
+        token_id,
+        request.args.get("model", "")[:200] or None,
+        outcome,
+    )
 
 
 def token_names() -> dict[int, str]:
     """The member's tokens, newest first, those revoked included: id -> name."""
-    rows = state().db.read().execute("SELECT id, name FROM tokens WHERE user_id = ? ORDER BY id DESC", (member().id,))
+    rows = (
+        state()
+        .db.read()
+        .execute("SELECT id, name FROM tokens WHERE user_id = ? ORDER BY id DESC", (member().id,))
+    )
     return dict(rows.fetchall())
 
 
@@ -106,24 +152,49 @@ def page():
     rows = conn.execute(DAILY, asked.values).fetchall()
     before, after = request.args.get("before"), request.args.get("after")
     known = models_used(asked)
-    until = None if after or not (asked.token_id or asked.model in known) else newest_use(days_of(rows), before)
+    until = (
+        None
+        if after or not (asked.token_id or asked.model in known)
+        else newest_use(days_of(rows), before)
+    )
     measure = request.args.get("measure") if request.args.get("measure") in MEASURES else "cost"
     per_model = sums_by(rows, "model")
     return render_template(
-        "member/usage.html", asked=asked, found=asked.calls(until).page(conn, before, after), tokens=token_names(),
-        outcomes=OUTCOMES, measures=MEASURES, measure=measure, per_model=per_model, total=sum_up(rows),
-        chart=chart(rows, asked.span, measure, per_model), presets=presets(), choices={
+        "member/usage.html",
+        asked=asked,
+        found=asked.calls(until).page(conn, before, after),
+        tokens=token_names(),
+        outcomes=OUTCOMES,
+        measures=MEASURES,
+        measure=measure,
+        per_model=per_model,
+        total=sum_up(rows),
+        chart=chart(rows, asked.span, measure, per_model),
+        presets=presets(),
+        choices={
             "token": [("", _("All")), *token_names().items()],
             "model": [("", _("All")), *((name, name) for name in known)],
-            "outcome": [("", _("All")), *((name, text) for name, (text, _kind) in OUTCOMES.items())]},
-        retention_days=state().settings.retention.requests_days)
+            "outcome": [
+                ("", _("All")),
+                *((name, text) for name, (text, _kind) in OUTCOMES.items()),
+            ],
+        },
+        retention_days=state().settings.retention.requests_days,
+    )
 
 
 def models_used(asked: CallFilter) -> list[str]:
     """The models that were used in a span, by name."""
-    rows = state().db.read().execute("SELECT DISTINCT model FROM daily WHERE user_id = :user_id"
-                                     " AND day BETWEEN :first AND :last AND model <> '' ORDER BY model", asked.values)
-    return [name for name, in rows.fetchall()]
+    rows = (
+        state()
+        .db.read()
+        .execute(
+            "SELECT DISTINCT model FROM daily WHERE user_id = :user_id"
+            " AND day BETWEEN :first AND :last AND model <> '' ORDER BY model",
+            asked.values,
+        )
+    )
+    return [name for (name,) in rows.fetchall()]
 
 
 def sum_up(rows) -> dict[str, int]:
@@ -137,34 +208,54 @@ def sums_by(rows, key: str) -> dict[str, dict[str, int]]:
     for row in rows:
         groups[row[key]].append(row)
     sums = {value: sum_up(group) for value, group in groups.items()}
-    return dict(sorted(sums.items(), key=lambda pair: (-pair[1]["cost"], -pair[1]["calls"], pair[0])))
+    return dict(
+        sorted(sums.items(), key=lambda pair: (-pair[1]["cost"], -pair[1]["calls"], pair[0]))
+    )
 
 
 def chart(rows, span: date_range.Span, measure: str, per_model: dict) -> charts.Chart:
     """Bars over the days, stacked by model: those used most, and the rest together."""
-    size = {"cost": lambda sums: sums["cost"], "calls": lambda sums: sums["calls"],
-            "llm": lambda sums: sums["input_tokens"] + sums["output_tokens"]}[measure]
+    size = {
+        "cost": lambda sums: sums["cost"],
+        "calls": lambda sums: sums["calls"],
+        "llm": lambda sums: sums["input_tokens"] + sums["output_tokens"],
+    }[measure]
     names = sorted(per_model, key=lambda name: -size(per_model[name]))
     drawn, rest = names[:MODELS_DRAWN], names[MODELS_DRAWN:]
     by_day = defaultdict(lambda: defaultdict(int))
     for row in rows:
         by_day[row["day"]][row["model"] if row["model"] in drawn else None] += size(row)
     series = [*drawn, None] if rest else drawn
-    points = [(name, [sum(by_day[day][model] for day in days) for model in series])
-              for name, days in span.points().items()]
-    titles = [_("others") if name is None else name or _("unknown model") for name in series] or [""]
-    return charts.stacked_bars(str(MEASURES[measure]), points, titles,
-                               write=format.money_short if measure == "cost" else format.count)
+    points = [
+        (name, [sum(by_day[day][model] for day in days) for model in series])
+        for name, days in span.points().items()
+    ]
+    titles = [_("others") if name is None else name or _("unknown model") for name in series] or [
+        ""
+    ]
+    return charts.stacked_bars(
+        str(MEASURES[measure]),
+        points,
+        titles,
+        write=format.money_short if measure == "cost" else format.count,
+    )
 
 
 def days_of(rows) -> set[str]:
     """The days of these roll-ups, and those of calls that run, which are not rolled up yet."""
-    running = state().db.read().execute(f"SELECT day FROM {RUNNING[0]} WHERE {RUNNING[1]}", {"user_id": member().id})
-    return {row["day"] for row in rows} | {day for day, in running.fetchall()}
+    running = (
+        state()
+        .db.read()
+        .execute(f"SELECT day FROM {RUNNING[0]} WHERE {RUNNING[1]}", {"user_id": member().id})
+    )
+    return {row["day"] for row in rows} | {day for (day,) in running.fetchall()}
 
 
 def newest_use(days: set[str], before: str | None) -> int:
-    """The end (ms) of the newest of these days that began before a call: what is later needs no look."""
+    """The end (ms) of the newest of these days that began before a call.
+
+    What is later needs no look.
+    """
     for day in sorted(days, reverse=True):
         since, until = date_range.day_bounds(day)
         if before is None or first_id(since) < before:
@@ -173,8 +264,12 @@ def newest_use(days: set[str], before: str | None) -> int:
 
 
 def presets() -> list[tuple[str, date_range.Span]]:
-    return [(_("Today"), date_range.latest(1)), (_("7 days"), date_range.latest(7)),
-            (_("30 days"), date_range.latest(30)), (_("90 days"), date_range.latest(90))]
+    return [
+        (_("Today"), date_range.latest(1)),
+        (_("7 days"), date_range.latest(7)),
+        (_("30 days"), date_range.latest(30)),
+        (_("90 days"), date_range.latest(90)),
+    ]
 
 
 @pages.get("/calls.csv")
@@ -182,19 +277,56 @@ def presets() -> list[tuple[str, date_range.Span]]:
 def calls_csv():
     """The calls that fit the filters, as a file."""
     asked, names, conn = wish(), token_names(), state().db.read()
-    batches = ([_exported(row, names) for row in batch] for batch in asked.calls().all(conn, csv.BATCH))
+    batches = (
+        [_exported(row, names) for row in batch] for batch in asked.calls().all(conn, csv.BATCH)
+    )
     return csv.download(f"calls-{asked.span.first}-{asked.span.last}", EXPORTED, batches)
 
 
-EXPORTED = ["id", "started_at", "token", "model", "wire", "stream", "outcome", "status", "error", "input_tokens",
-            "cached_tokens", "output_tokens", "usage_source", "usage_note", "price_input", "price_cached",
-            "price_output", "cost", "charged_grant", "charged_quota", "charged_wallet", "first_byte_ms", "duration_ms"]
+EXPORTED = [
+    "id",
+    "started_at",
+    "token",
+    "model",
+    "wire",
+    "stream",
+    "outcome",
+    "status",
+    "error",
+    "input_tokens",
+    "cached_tokens",
+    "output_tokens",
+    "usage_source",
+    "usage_note",
+    "price_input",
+    "price_cached",
+    "price_output",
+    "cost",
+    "charged_grant",
+    "charged_quota",
+    "charged_wallet",
+    "first_byte_ms",
+    "duration_ms",
+]
 
 
 def _exported(row, names: dict[int, str]) -> list:
-    """A call as a line: money in yuan (prices too, per LLM token), the grant in LLM tokens, times in UTC."""
-    values = dict(row) | {"started_at": csv.time(row["started_at"]), "token": names.get(row["token_id"], "")}
-    for name in ("price_input", "price_cached", "price_output", "cost", "charged_quota", "charged_wallet"):
+    """A call as a line.
+
+    Money in yuan (prices too, per LLM token), the grant in LLM tokens, times in UTC.
+    """
+    values = dict(row) | {
+        "started_at": csv.time(row["started_at"]),
+        "token": names.get(row["token_id"], ""),
+    }
+    for name in (
+        "price_input",
+        "price_cached",
+        "price_output",
+        "cost",
+        "charged_quota",
+        "charged_wallet",
+    ):
         values[name] = csv.money(row[name])
     return [values[name] for name in EXPORTED]
 
@@ -206,9 +338,18 @@ def call(call_id: str):
     row = call_of(call_id) or abort(404)
     codes = {each.code: each.sentence for each in error_classes() if each.code}
     return render_template(
-        "member/call.html", call=row, token=token_names().get(row["token_id"], ""), lines=price_lines(row),
-        outcome=row["outcome"] or "open", outcomes=OUTCOMES, endings=ENDINGS, sources=SOURCES,
-        attempts=json.loads(row["attempts"]), sentence=codes.get(row["error"]), notes=notes(row))
+        "member/call.html",
+        call=row,
+        token=token_names().get(row["token_id"], ""),
+        lines=price_lines(row),
+        outcome=row["outcome"] or "open",
+        outcomes=OUTCOMES,
+        endings=ENDINGS,
+        sources=SOURCES,
+        attempts=json.loads(row["attempts"]),
+        sentence=codes.get(row["error"]),
+        notes=notes(row),
+    )
 
 
 @pages.get("/<call_id>/cost")
@@ -223,8 +364,14 @@ def cost(call_id: str):
 
 def call_of(call_id: str):
     """The row of one of the member's calls, or None."""
-    return state().db.read().execute(f"SELECT {COLUMNS} FROM requests WHERE id = ? AND user_id = ?",
-                                     (call_id, member().id)).fetchone()
+    return (
+        state()
+        .db.read()
+        .execute(
+            f"SELECT {COLUMNS} FROM requests WHERE id = ? AND user_id = ?", (call_id, member().id)
+        )
+        .fetchone()
+    )
 
 
 def summary(row) -> str:
@@ -238,8 +385,13 @@ def summary(row) -> str:
         parts.append(_("Plan quota: %(amount)s", amount=format.money(row["charged_quota"])))
     if row["charged_wallet"]:
         parts.append(_("Wallet: %(amount)s", amount=format.money(row["charged_wallet"])))
-    parts.append(_("%(given)s in, %(got)s out", given=format.count(row["input_tokens"]),
-                   got=format.count(row["output_tokens"])))
+    parts.append(
+        _(
+            "%(given)s in, %(got)s out",
+            given=format.count(row["input_tokens"]),
+            got=format.count(row["output_tokens"]),
+        )
+    )
     if row["usage_source"] == "estimated":
         parts.append(_("estimated"))
     return " · ".join(parts)
@@ -247,7 +399,10 @@ def summary(row) -> str:
 
 @dataclass(frozen=True)
 class CallLine:
-    """One kind of LLM token in a call's price: how many, how many of them the grant paid, the price of one."""
+    """One kind of LLM token in a call's price.
+
+    How many, how many of them the grant paid, the price of one.
+    """
 
     kind: str
     count: int
@@ -264,16 +419,19 @@ class CallLine:
 
 
 def price_lines(row) -> list[CallLine]:
-    """How a call's price comes about: the grant pays uncached input first, then cached input, then output.
+    """How a call's price comes about: the grant pays uncached input first, then cached input, then
+    output.
 
     The costs of the lines sum up to what quota and wallet paid (`pricing.split` is the law).
     """
     if row["input_tokens"] is None:
         return []
     grant, lines = row["charged_grant"], []
-    for kind, count, each in (("input", row["input_tokens"] - row["cached_tokens"], row["price_input"]),
-                              ("cached", row["cached_tokens"], row["price_cached"]),
-                              ("output", row["output_tokens"], row["price_output"])):
+    for kind, count, each in (
+        ("input", row["input_tokens"] - row["cached_tokens"], row["price_input"]),
+        ("cached", row["cached_tokens"], row["price_cached"]),
+        ("output", row["output_tokens"], row["price_output"]),
+    ):
         paid = min(grant, count)
         grant -= paid
         lines.append(CallLine(kind, count, paid, each))
@@ -281,11 +439,21 @@ def price_lines(row) -> list[CallLine]:
 
 
 NOTES = {
-    "input_tokens estimated": _l("The provider gave no usable count of the input: it is our estimate."),
-    "output_tokens estimated": _l("The provider gave no usable count of the output: it is our estimate."),
-    "input_tokens clamped": _l("The provider counted more input than was sent: it was cut to what is possible."),
-    "output_tokens clamped": _l("The provider counted more output than the model gives: it was cut to the limit."),
-    "cached_tokens clamped": _l("The provider counted more cached input than input: it was cut to the input."),
+    "input_tokens estimated": _l(
+        "The provider gave no usable count of the input: it is our estimate."
+    ),
+    "output_tokens estimated": _l(
+        "The provider gave no usable count of the output: it is our estimate."
+    ),
+    "input_tokens clamped": _l(
+        "The provider counted more input than was sent: it was cut to what is possible."
+    ),
+    "output_tokens clamped": _l(
+        "The provider counted more output than the model gives: it was cut to the limit."
+    ),
+    "cached_tokens clamped": _l(
+        "The provider counted more cached input than input: it was cut to the input."
+    ),
 }
 
 

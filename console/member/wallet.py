@@ -1,6 +1,7 @@
 """The wallet: pockets, codes, plans, and the statement of every movement.
 
-Owns the pages around `plans` and what members read of `entries`. It moves no money: `plans` does, once for each form.
+Owns the pages around `plans` and what members read of `entries`. It moves no money: `plans` does,
+once for each form.
 """
 
 import secrets
@@ -27,8 +28,14 @@ CODE_TRIES, CODE_TRIES_FROM = "10 per hour", "60 per hour"
 ENTRIES_SHOWN = 8
 POCKETS = {"grant": _l("Token balance"), "quota": _l("Plan quota"), "wallet": _l("Wallet")}
 KINDS = {
-    "charge": _l("Call"), "top_up": _l("Top-up"), "redeem": _l("Code"), "reward": _l("Reward"),
-    "purchase": _l("Plan bought"), "quota": _l("Quota of a plan"), "expire": _l("Expired"), "refund": _l("Refund"),
+    "charge": _l("Call"),
+    "top_up": _l("Top-up"),
+    "redeem": _l("Code"),
+    "reward": _l("Reward"),
+    "purchase": _l("Plan bought"),
+    "quota": _l("Quota of a plan"),
+    "expire": _l("Expired"),
+    "refund": _l("Refund"),
     "adjust": _l("Correction"),
 }
 NOTES = {"sign-up": _l("for signing up"), "invite": _l("for an invite")}
@@ -36,8 +43,16 @@ COLUMNS = "id, created_at, pocket, kind, amount, balance_after, request_id, note
 
 
 class CodeForm(Form):
-    code = StringField(_l("Code"), [InputRequired(_l("Type a code."))], render_kw={
-        "autocomplete": "off", "spellcheck": "false", "maxlength": 100, "placeholder": "XXXX-XXXX-XXXX-XXXX-XXXX"})
+    code = StringField(
+        _l("Code"),
+        [InputRequired(_l("Type a code."))],
+        render_kw={
+            "autocomplete": "off",
+            "spellcheck": "false",
+            "maxlength": 100,
+            "placeholder": "XXXX-XXXX-XXXX-XXXX-XXXX",
+        },
+    )
 
 
 @pages.get("")
@@ -49,13 +64,26 @@ def page():
 
 def _show(form: CodeForm) -> str:
     newest = entries(member().id).page(state().db.read(), size=ENTRIES_SHOWN)
-    return render_template("member/wallet.html", form=form, has=balances.of(member().id), sold=sold(), newest=newest,
-                           kinds=KINDS, pockets_named=POCKETS, say=say, kept_since=kept_since())
+    return render_template(
+        "member/wallet.html",
+        form=form,
+        has=balances.of(member().id),
+        sold=sold(),
+        newest=newest,
+        kinds=KINDS,
+        pockets_named=POCKETS,
+        say=say,
+        kept_since=kept_since(),
+    )
 
 
 def sold() -> dict:
     """The plans that members can buy: name -> settings."""
-    return {name: plan for name, plan in state().settings.plans.items() if plan.price > 0 and name != "free"}
+    return {
+        name: plan
+        for name, plan in state().settings.plans.items()
+        if plan.price > 0 and name != "free"
+    }
 
 
 @pages.post("/redeem")
@@ -65,9 +93,13 @@ def redeem():
     form, me = CodeForm(), member().id
     if not form.validate_on_submit():
         return _show(form)
-    wait = throttle.wait_s(CODE_TRIES, "code", me) or throttle.wait_s(CODE_TRIES_FROM, "code-from", throttle.address())
+    wait = throttle.wait_s(CODE_TRIES, "code", me) or throttle.wait_s(
+        CODE_TRIES_FROM, "code-from", throttle.address()
+    )
     if wait:
-        form.code.errors = [_("Too many codes were tried. Try again in %(n)s minutes.", n=-(-wait // 60))]
+        form.code.errors = [
+            _("Too many codes were tried. Try again in %(n)s minutes.", n=-(-wait // 60))
+        ]
         return _show(form), 429, {"Retry-After": str(wait)}
     try:
         given = plans.redeem(state().db, me, form.code.data)
@@ -82,10 +114,15 @@ def redeem():
 def _given(given: dict) -> str:
     """What a code brought, in a sentence."""
     if given["kind"] == "plan":
-        return _("You have the plan %(plan)s until %(day)s.", plan=public.plan_title(given["plan"]),
-                 day=format.local(given["ends_at"]).date())
+        return _(
+            "You have the plan %(plan)s until %(day)s.",
+            plan=public.plan_title(given["plan"]),
+            day=format.local(given["ends_at"]).date(),
+        )
     if given["kind"] == "grant":
-        return _("%(n)s LLM tokens were added to your token balance.", n=format.count(given["amount"]))
+        return _(
+            "%(n)s LLM tokens were added to your token balance.", n=format.count(given["amount"])
+        )
     return _("%(amount)s were added to your wallet.", amount=format.money(given["amount"]))
 
 
@@ -95,41 +132,81 @@ def ask_buy(name: str):
     """What a plan costs and brings, before it is bought."""
     plan, has = sold().get(name) or abort(404), balances.of(member().id)
     price, title = billing.nano(plan.price), public.plan_title(name)
-    return render_template("member/buy.html", plan=plan, name=name, title=title, price=price, has=has,
-                           after=has.available.wallet - price, running=[s for s in has.active if s.plan == name],
-                           key=secrets.token_urlsafe(16))
+    return render_template(
+        "member/buy.html",
+        plan=plan,
+        name=name,
+        title=title,
+        price=price,
+        has=has,
+        after=has.available.wallet - price,
+        running=[s for s in has.active if s.plan == name],
+        key=secrets.token_urlsafe(16),
+    )
 
 
 @pages.post("/plans/<name>")
 @members_only
 def buy(name: str):
-    """Buy a plan from the wallet: at the price that was shown, and once for each time that it was asked."""
+    """Buy a plan from the wallet.
+
+    At the price that was shown, and once for each time that it was asked.
+    """
     plan = sold().get(name) or abort(404)
     price = billing.nano(plan.price)
     if request.form.get("price") != str(price):
         flash(_("The price has changed meanwhile. Look again."), "warn")
         return back_to("wallet.ask_buy", name=name)
     try:
-        bought = plans.purchase(state().db, member().id, name, price=price, quota=billing.nano(plan.quota),
-                                days=plan.days, key=f"buy-{request.form.get('key', '')[:64]}")
+        bought = plans.purchase(
+            state().db,
+            member().id,
+            name,
+            price=price,
+            quota=billing.nano(plan.quota),
+            days=plan.days,
+            key=f"buy-{request.form.get('key', '')[:64]}",
+        )
     except billing.NotCovered as err:
-        flash(_("Your wallet holds %(has)s; the plan costs %(price)s.", has=format.money(err.available.wallet),
-                price=format.money(price)), "bad")
+        flash(
+            _(
+                "Your wallet holds %(has)s; the plan costs %(price)s.",
+                has=format.money(err.available.wallet),
+                price=format.money(price),
+            ),
+            "bad",
+        )
         return back_to("wallet.page")
     except billing.KeyReused:
         abort(400)
-    flash(_("You have the plan %(plan)s until %(day)s.", plan=public.plan_title(name),
-            day=format.local(bought["ends_at"]).date()), "good")
+    flash(
+        _(
+            "You have the plan %(plan)s until %(day)s.",
+            plan=public.plan_title(name),
+            day=format.local(bought["ends_at"]).date(),
+        ),
+        "good",
+    )
     return back_to("wallet.page")
 
 
-# ---- the statement -------------------------------------------------------------------------------------------------
+# ---- the statement
+# -------------------------------------------------------------------------------------------------
+
 
 def entries(user_id: int, pocket: str | None = None, kind: str | None = None) -> keyset.List:
     """A member's entries, of one pocket or kind or all."""
-    matching = " AND ".join(f"{name} = :{name}" for name, value in (("pocket", pocket), ("kind", kind)) if value)
-    return keyset.List("entries", COLUMNS, "id", "user_id = :user_id", matching,
-                       {"user_id": user_id, "pocket": pocket, "kind": kind})
+    matching = " AND ".join(
+        f"{name} = :{name}" for name, value in (("pocket", pocket), ("kind", kind)) if value
+    )
+    return keyset.List(
+        "entries",
+        COLUMNS,
+        "id",
+        "user_id = :user_id",
+        matching,
+        {"user_id": user_id, "pocket": pocket, "kind": kind},
+    )
 
 
 def asked() -> tuple[str | None, str | None]:
@@ -143,11 +220,24 @@ def asked() -> tuple[str | None, str | None]:
 def statement():
     """Every movement of every pocket, each with the balance after it."""
     pocket, kind = asked()
-    found = entries(member().id, pocket, kind).page(state().db.read(), request.args.get("before", type=int),
-                                                    request.args.get("after", type=int))
-    choices = {"pocket": [("", _("All pockets")), *POCKETS.items()], "kind": [("", _("All kinds")), *KINDS.items()]}
-    return render_template("member/statement.html", found=found, pocket=pocket, kind=kind, kinds=KINDS, say=say,
-                           pockets_named=POCKETS, kept_since=kept_since(), choices=choices)
+    found = entries(member().id, pocket, kind).page(
+        state().db.read(), request.args.get("before", type=int), request.args.get("after", type=int)
+    )
+    choices = {
+        "pocket": [("", _("All pockets")), *POCKETS.items()],
+        "kind": [("", _("All kinds")), *KINDS.items()],
+    }
+    return render_template(
+        "member/statement.html",
+        found=found,
+        pocket=pocket,
+        kind=kind,
+        kinds=KINDS,
+        say=say,
+        pockets_named=POCKETS,
+        kept_since=kept_since(),
+        choices=choices,
+    )
 
 
 @pages.get("/statement.csv")
@@ -155,8 +245,10 @@ def statement():
 def statement_csv():
     """The statement as a file."""
     pocket, kind = asked()
-    batches = ([exported(row) for row in batch]
-               for batch in entries(member().id, pocket, kind).all(state().db.read(), csv.BATCH))
+    batches = (
+        [exported(row) for row in batch]
+        for batch in entries(member().id, pocket, kind).all(state().db.read(), csv.BATCH)
+    )
     return csv.download("statement", EXPORTED, batches)
 
 
@@ -166,8 +258,16 @@ EXPORTED = ["id", "created_at", "pocket", "kind", "amount", "balance_after", "re
 def exported(row) -> list:
     """An entry as a line: the grant in LLM tokens, the other pockets in yuan."""
     write = str if row["pocket"] == "grant" else csv.money
-    return [row["id"], csv.time(row["created_at"]), row["pocket"], row["kind"], csv.Number(write(row["amount"])),
-            csv.Number(write(row["balance_after"])), row["request_id"], row["note"]]
+    return [
+        row["id"],
+        csv.time(row["created_at"]),
+        row["pocket"],
+        row["kind"],
+        csv.Number(write(row["amount"])),
+        csv.Number(write(row["balance_after"])),
+        row["request_id"],
+        row["note"],
+    ]
 
 
 def kept_since() -> int:

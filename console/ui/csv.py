@@ -1,7 +1,7 @@
 """Lists as CSV files.
 
-Owns how a cell is written so that no spreadsheet takes a text for a formula, and the streaming of long files. Refuses
-to know what is listed.
+Owns how a cell is written so that no spreadsheet takes a text for a formula, and the streaming of
+long files. Refuses to know what is listed.
 """
 
 import csv
@@ -17,7 +17,7 @@ from console.context import member
 
 FORMULA_MARKS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 RATE = "10 per minute"
-BATCH = 1000                       # rows read at a time
+BATCH = 1000  # rows read at a time
 
 
 class Number(str):
@@ -38,12 +38,19 @@ def cell(value) -> str:
     """A value as text. What a spreadsheet would run gets an apostrophe in front."""
     if value is None:
         return ""
-    harmless = isinstance(value, Number) or not isinstance(value, str) or not value.startswith(FORMULA_MARKS)
+    harmless = (
+        isinstance(value, Number)
+        or not isinstance(value, str)
+        or not value.startswith(FORMULA_MARKS)
+    )
     return str(value) if harmless else "'" + value
 
 
 def download(name: str, head: list[str], batches: Iterable[list[list]]) -> Response:
-    """The file, sent batch by batch, when the request is over for Flask. A member may ask for so many a minute."""
+    """The file, sent batch by batch, when the request is over for Flask.
+
+    A member may ask for so many a minute.
+    """
     throttle.refuse_over(RATE, "export", member().id)
     response = Response(_lines(head, batches), content_type="text/csv; charset=utf-8")
     response.headers["Content-Disposition"] = f'attachment; filename="{name}.csv"'
@@ -52,7 +59,7 @@ def download(name: str, head: list[str], batches: Iterable[list[list]]) -> Respo
 
 
 def _lines(head: list[str], batches: Iterable[list[list]]) -> Iterator[bytes]:
-    yield b"\xef\xbb\xbf" + _written([head])            # the mark by which Excel knows UTF-8
+    yield b"\xef\xbb\xbf" + _written([head])  # the mark by which Excel knows UTF-8
     for batch in batches:
         if batch:
             yield _written(batch)

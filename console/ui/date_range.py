@@ -1,6 +1,7 @@
 """Spans of days in the site's time zone: what two date fields say, and the charts over it.
 
-Owns the reading of `?from=` and `?to=`, and when a span begins and ends. Refuses to know what happened in it.
+Owns the reading of `?from=` and `?to=`, and when a span begins and ends. Refuses to know what
+happened in it.
 """
 
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from console.ui.i18n import gettext as _
 USUAL_DAYS = 30
 DAYS_MAX = 366
 YEAR_MIN, YEAR_MAX = 2000, 2200
-BARS_MAX = 92                      # more days than that are drawn by month
+BARS_MAX = 92  # more days than that are drawn by month
 
 
 @dataclass(frozen=True)
@@ -64,8 +65,10 @@ def read(args) -> Span:
     """The span that GET parameters ask for; where they say nothing or nonsense, the latest days."""
     typed = args.get("from", "").strip()[:20], args.get("to", "").strip()[:20]
     found = [_date(text) for text in typed]
-    errors = [_("Not a date: write it like 2026-01-31.") if text and day is None else ""
-              for text, day in zip(typed, found, strict=True)]
+    errors = [
+        _("Not a date: write it like 2026-01-31.") if text and day is None else ""
+        for text, day in zip(typed, found, strict=True)
+    ]
     last = min(found[1] or today(), today())
     first = found[0] or last - timedelta(USUAL_DAYS - 1)
     if first > last:

@@ -16,7 +16,10 @@ DASH = "–"
 
 
 def amount(nano: int) -> str:
-    """Nano-yuan, exact, without the zeros that say nothing: at least two decimals, at most nine. No currency."""
+    """Nano-yuan, exact, without the zeros that say nothing: at least two decimals, at most nine.
+
+    No currency.
+    """
     text = billing.yuan(nano)
     whole, _, decimals = text.partition(".")
     return f"{_grouped(whole)}.{decimals.rstrip('0').ljust(2, '0')}"
@@ -41,7 +44,10 @@ def price_tag(yuan) -> str:
 
 
 def money_short(nano: int | None) -> str:
-    """Nano-yuan for narrow columns and charts, rounded down to four decimals: ¥0.0123, <¥0.0001. Not for statements."""
+    """Nano-yuan for narrow columns and charts, rounded down to four decimals: ¥0.0123, <¥0.0001.
+
+    Not for statements.
+    """
     if nano is None:
         return DASH
     if 0 < nano < 100_000:
@@ -85,7 +91,9 @@ def when(at_ms: int | None, seconds: bool = False) -> str | Markup:
         return DASH
     moment = local(at_ms)
     text = moment.strftime("%Y-%m-%d %H:%M:%S" if seconds else "%Y-%m-%d %H:%M")
-    return Markup('<time datetime="{}">{}</time>').format(moment.isoformat(timespec="seconds"), text)
+    return Markup('<time datetime="{}">{}</time>').format(
+        moment.isoformat(timespec="seconds"), text
+    )
 
 
 def ago(at_ms: int | None, now_ms: int | None = None) -> str | Markup:
@@ -96,7 +104,8 @@ def ago(at_ms: int | None, now_ms: int | None = None) -> str | Markup:
     moment = local(at_ms)
     words = _ago_words((now - at_ms) / 60_000)
     return Markup('<time datetime="{}" title="{}">{}</time>').format(
-        moment.isoformat(timespec="seconds"), moment.strftime("%Y-%m-%d %H:%M:%S"), words)
+        moment.isoformat(timespec="seconds"), moment.strftime("%Y-%m-%d %H:%M:%S"), words
+    )
 
 
 def _ago_words(minutes: float) -> str:
@@ -137,7 +146,20 @@ def size(bytes_: int | None) -> str:
     return f"{value:.1f} GB"
 
 
-FILTERS = (money, money_short, price_tag, amount, per_million, count, count_short, when, ago, duration, percent, size)
+FILTERS = (
+    money,
+    money_short,
+    price_tag,
+    amount,
+    per_million,
+    count,
+    count_short,
+    when,
+    ago,
+    duration,
+    percent,
+    size,
+)
 
 
 def install(app) -> None:

@@ -27,11 +27,17 @@ class _Sentences:
 
 
 class Form(FlaskForm):
-    """A form that shows its errors beside its fields. Only declared fields are read: no mass assignment."""
+    """A form that shows its errors beside its fields.
+
+    Only declared fields are read: no mass assignment.
+    """
 
     class Meta(FlaskForm.Meta):
         def wrap_formdata(self, form, formdata):
-            """What was typed. Files are not asked for anywhere, and one in place of a text is nothing."""
+            """What was typed.
+
+            Files are not asked for anywhere, and one in place of a text is nothing.
+            """
             return request.form if form.is_submitted() else None
 
         def get_translations(self, form):
@@ -40,7 +46,11 @@ class Form(FlaskForm):
         def bind_field(self, form, unbound_field, options):
             """Typed text loses the blanks around it, passwords excepted."""
             filters = unbound_field.kwargs.get("filters", [])
-            if unbound_field.field_class.__name__ in ("StringField", "TextAreaField", "SearchField"):
+            if unbound_field.field_class.__name__ in (
+                "StringField",
+                "TextAreaField",
+                "SearchField",
+            ):
                 filters = [*filters, lambda text: text.strip() if isinstance(text, str) else text]
                 return unbound_field.bind(form=form, filters=filters, **options)
             return unbound_field.bind(form=form, **options)
@@ -48,7 +58,10 @@ class Form(FlaskForm):
 
 def options(pairs) -> list[SelectChoice]:
     """The choices of a select, radio or checkbox field, from (value, label) pairs or a dict."""
-    return [SelectChoice(value, label) for value, label in (pairs.items() if isinstance(pairs, dict) else pairs)]
+    return [
+        SelectChoice(value, label)
+        for value, label in (pairs.items() if isinstance(pairs, dict) else pairs)
+    ]
 
 
 def field_attributes(field, described: str, autofocus: bool) -> dict:

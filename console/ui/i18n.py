@@ -1,8 +1,9 @@
 """Languages: which one a visitor reads, and the sentences in it.
 
-English is what the code says; `translations/<language>/<area>.po` says the same in another language, one file
-per area so that two people never edit the same one. Catalogues are compiled when missing or stale, at the
-first use. Refuses to know pages. `python -m console.ui.i18n` compiles everything and names what is untranslated.
+English is what the code says; `translations/<language>/<area>.po` says the same in another
+language, one file per area so that two people never edit the same one. Catalogues are compiled when
+missing or stale, at the first use. Refuses to know pages. `python -m console.ui.i18n` compiles
+everything and names what is untranslated.
 """
 
 import gettext as stdlib_gettext
@@ -23,7 +24,10 @@ _loading = threading.Lock()
 
 
 def compiled(po: Path) -> bytes:
-    """The .mo bytes of a .po file: from the file beside it if that is newer, else compiled and kept there."""
+    """The .mo bytes of a .po file.
+
+    From the file beside it if that is newer, else compiled and kept there.
+    """
     mo = po.with_suffix(".mo")
     if mo.exists() and mo.stat().st_mtime >= po.stat().st_mtime:
         return mo.read_bytes()
@@ -36,7 +40,7 @@ def compiled(po: Path) -> bytes:
     try:
         mo.write_bytes(out.getvalue())
     except OSError:
-        pass                                        # a read-only installation compiles once per start instead
+        pass  # a read-only installation compiles once per start instead
     return out.getvalue()
 
 
@@ -46,7 +50,9 @@ def _load(language: str) -> stdlib_gettext.NullTranslations:
     for po in sorted((FOLDER / language).glob("*.po")):
         area = stdlib_gettext.GNUTranslations(io.BytesIO(compiled(po)))
         if isinstance(merged, stdlib_gettext.GNUTranslations):
-            merged._catalog.update(area._catalog)   # one look-up for all areas; a chain would cost one per area
+            merged._catalog.update(
+                area._catalog
+            )  # one look-up for all areas; a chain would cost one per area
         else:
             merged = area
     return merged
@@ -71,7 +77,9 @@ def _choose() -> str:
     for wish in (request.args.get("lang"), request.cookies.get(COOKIE)):
         if wish in LANGUAGES:
             return wish
-    preferred = request.accept_languages.best_match(["zh", "en"]) if request.accept_languages else None
+    preferred = (
+        request.accept_languages.best_match(["zh", "en"]) if request.accept_languages else None
+    )
     return preferred or site().language
 
 
@@ -87,7 +95,8 @@ def ngettext(one: str, many: str, n: int, **values) -> str:
 
 
 class lazy_gettext:
-    """A sentence written when a module is loaded (form labels, tables of names), translated when it is shown."""
+    """A sentence written when a module is loaded (form labels, tables of names), translated when it
+    is shown."""
 
     def __init__(self, message: str):
         self.message = message
@@ -98,7 +107,7 @@ class lazy_gettext:
     __html__ = __str__
 
     def __mod__(self, values) -> str:
-        return str(self) % values                   # WTForms fills in what its validators know
+        return str(self) % values  # WTForms fills in what its validators know
 
     def __repr__(self) -> str:
         return f"lazy_gettext({self.message!r})"
@@ -122,10 +131,14 @@ def sentences() -> dict[str, str]:
     keywords = {**DEFAULT_KEYWORDS, "lazy_gettext": None, "_l": None}
     options = {"trimmed": "true", "silent": "false"}
     root, found = FOLDER.parent, {}
-    sources = [(path, "jinja2.ext:babel_extract") for path in sorted((root / "templates").rglob("*.html"))]
+    sources = [
+        (path, "jinja2.ext:babel_extract") for path in sorted((root / "templates").rglob("*.html"))
+    ]
     sources += [(path, "python") for path in sorted((root / "console").rglob("*.py"))]
     for path, method in sources:
-        for line, message, _comments, _context in extract_from_file(method, path, keywords=keywords, options=options):
+        for line, message, _comments, _context in extract_from_file(
+            method, path, keywords=keywords, options=options
+        ):
             one = message if isinstance(message, str) else message[0]
             found.setdefault(one, f"{path.relative_to(root)}:{line}")
     return found
@@ -134,13 +147,21 @@ def sentences() -> dict[str, str]:
 def missing(language: str) -> dict[str, str]:
     """The sentences that have no translation in a language, with their places."""
     known = getattr(translations(language), "_catalog", {})
-    return {one: place for one, place in sentences().items() if one not in known and (one, 0) not in known}
+    return {
+        one: place
+        for one, place in sentences().items()
+        if one not in known and (one, 0) not in known
+    }
 
 
 def main() -> int:
     """Compiles every catalogue and names what is untranslated; exit status 1 if anything is."""
-    lacking = [(language, one, place) for language in LANGUAGES if language != "en"
-               for one, place in missing(language).items()]
+    lacking = [
+        (language, one, place)
+        for language in LANGUAGES
+        if language != "en"
+        for one, place in missing(language).items()
+    ]
     for language, one, place in lacking:
         print(f"{language}: {place}: {one!r}")
     return 1 if lacking else 0

@@ -1,1 +1,4 @@
-"""The line to the providers: whom to ask, how to say it, and what their answers and failures mean."""
+"""The line to the providers.
+
+Whom to ask, how to say it, and what their answers and failures mean.
+"""

@@ -1,7 +1,8 @@
 """Connections to upstreams that can be cut from another thread.
 
-Owns sockets: where they may lead (public addresses, unless an upstream says allow_private), how they are made, and the
-watcher that cuts them when a caller has left. It knows nothing of what is said over them.
+Owns sockets: where they may lead (public addresses, unless an upstream says allow_private), how
+they are made, and the watcher that cuts them when a caller has left. It knows nothing of what is
+said over them.
 """
 
 import contextlib
@@ -17,12 +18,21 @@ from collections.abc import Callable
 import certifi
 
 WATCH_S = 0.25
-IN_DISGUISE = [ipaddress.ip_network(each) for each in (    # IPv6 that may lead to a private IPv4 address, or to a site
-    "::/96", "64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "fec0::/10")]
+IN_DISGUISE = [
+    ipaddress.ip_network(each)
+    for each in (  # IPv6 that may lead to a private IPv4 address, or to a site
+        "::/96",
+        "64:ff9b::/96",
+        "64:ff9b:1::/48",
+        "2002::/16",
+        "fec0::/10",
+    )
+]
 
 
 class PrivateAddress(OSError):
-    """The target's name leads to an address that is not public, and its upstream does not say allow_private."""
+    """The target's name leads to an address that is not public, and its upstream does not say
+    allow_private."""
 
 
 class Connection:
@@ -30,12 +40,12 @@ class Connection:
 
     def __init__(self, allow_private: bool, allow_loopback: bool = False):
         self.allow_private, self.allow_loopback = allow_private, allow_loopback
-        self.fresh = False                     # the connection was made for this attempt
-        self.left = False                      # the caller is gone
-        self.drain_s = 0                       # how long the answer may still be read then
+        self.fresh = False  # the connection was made for this attempt
+        self.left = False  # the caller is gone
+        self.drain_s = 0  # how long the answer may still be read then
         self.cut_at: float | None = None
         self.socket: socket.socket | None = None
-        self.patience_s: float | None = None   # what a single read may take
+        self.patience_s: float | None = None  # what a single read may take
         self._cut = False
         self._shutdown: Callable[[], None] | None = None
         self._lock = threading.Lock()
@@ -43,7 +53,9 @@ class Connection:
     def attach(self, sock: socket.socket) -> None:
         """This socket is what a cut shuts down."""
         self.socket, self.patience_s = sock, sock.gettimeout()
-        self.on_cut(lambda: socket.socket.shutdown(sock, socket.SHUT_RDWR))     # not TLS's own: another thread reads
+        self.on_cut(
+            lambda: socket.socket.shutdown(sock, socket.SHUT_RDWR)
+        )  # not TLS's own: another thread reads
 
     def on_cut(self, shutdown: Callable[[], None]) -> None:
         self._shutdown = shutdown
@@ -51,14 +63,17 @@ class Connection:
             self.cut()
 
     def detach(self) -> bool:
-        """Let go of the socket, which may serve another call from now on; False if it has been cut."""
+        """Let go of the socket, which may serve another call from now on.
+
+        False if it has been cut.
+        """
         with self._lock:
             self.socket = self._shutdown = None
             return not self._cut
 
     def cut(self) -> None:
         """End the attempt: its reads and writes fail or end at once. Callable from any thread."""
-        with self._lock, contextlib.suppress(OSError):         # closed already
+        with self._lock, contextlib.suppress(OSError):  # closed already
             self._cut = True
             if self._shutdown:
                 self._shutdown()
@@ -69,7 +84,7 @@ class Connection:
             try:
                 self.socket.settimeout(seconds)
             except OSError:
-                return             # closed already: the next read says so
+                return  # closed already: the next read says so
             self.patience_s = seconds
 
     def silent(self, seconds: float) -> bool:
@@ -77,7 +92,7 @@ class Connection:
         try:
             return self.socket is not None and not readable(self.socket, seconds)
         except (OSError, ValueError):
-            return False           # closed: the next read says so
+            return False  # closed: the next read says so
 
 
 def readable(sock: socket.socket, seconds: float) -> bool:
@@ -119,13 +134,16 @@ class Watcher:
                 if not line.left and gone():
                     line.left, line.cut_at = True, now + line.drain_s
                 if line.left and now >= line.cut_at:
-                    line.cut()         # again and again, until it is closed: it may only now be connecting
+                    line.cut()  # again and again, until it is closed: it may only now be connecting
             if self._lines:
                 self._busy.set()
 
 
-def connect(line: Connection, host: str, port: int, secure: bool, connect_s: float) -> socket.socket:
-    """A connection to the first of the host's addresses that can be reached, each within `connect_s`.
+def connect(
+    line: Connection, host: str, port: int, secure: bool, connect_s: float
+) -> socket.socket:
+    """A connection to the first of the host's addresses that can be reached, each within
+    `connect_s`.
 
     Raises OSError: TimeoutError if it took too long, PrivateAddress if it may not lead there.
     """
@@ -144,7 +162,9 @@ def connect(line: Connection, host: str, port: int, secure: bool, connect_s: flo
             line.attach(sock)
             sock.connect(address)
             if secure:
-                sock = _trust().wrap_socket(sock, server_hostname=host, do_handshake_on_connect=False)
+                sock = _trust().wrap_socket(
+                    sock, server_hostname=host, do_handshake_on_connect=False
+                )
                 line.attach(sock)
                 sock.do_handshake()
             return sock
@@ -172,4 +192,6 @@ def check_public(address: str, line: Connection) -> None:
         return
     ip = getattr(ip, "ipv4_mapped", None) or ip
     if not ip.is_global or ip.is_multicast or any(ip in network for network in IN_DISGUISE):
-        raise PrivateAddress(f"{ip} is not a public address; the upstream must say allow_private = true")
+        raise PrivateAddress(
+            f"{ip} is not a public address; the upstream must say allow_private = true"
+        )

@@ -1,12 +1,13 @@
 """Which upstreams and keys can be asked now.
 
-Owns what attempts have taught: a key that is refused or out of money rests until it is tried again, a busy one as long
-as its provider says, and an upstream that fails again and again rests with growing pauses (a circuit breaker: after a
-pause one call may probe it). It knows no request and opens no connection. All state is of this process; `report` is
-the picture for the log, the command line, /metrics and the console.
+Owns what attempts have taught: a key that is refused or out of money rests until it is tried again,
+a busy one as long as its provider says, and an upstream that fails again and again rests with
+growing pauses (a circuit breaker: after a pause one call may probe it). It knows no request and
+opens no connection. All state is of this process; `report` is the picture for the log, the command
+line, /metrics and the console.
 
-A busy key whose provider does not say for how long is only passed over while another can be asked: often the next call
-fits in again, and a team with one key is better served by trying.
+A busy key whose provider does not say for how long is only passed over while another can be asked:
+often the next call fits in again, and a team with one key is better served by trying.
 
 The caller's own mistakes teach nothing: a hundred bad requests change no health.
 """
@@ -22,12 +23,12 @@ from relay import errors
 
 log = logging.getLogger("relay.health")
 
-FAILURES_TO_REST = 5               # in a row; below that other calls of the moment may be luckier
+FAILURES_TO_REST = 5  # in a row; below that other calls of the moment may be luckier
 PAUSE_S, PAUSE_MAX_S = 1.0, 60.0
 REFUSED_S, REFUSED_MAX_S = 60.0, 1800.0
-PROBE_S = 15.0                     # a probe that takes longer keeps nobody else from probing
-TELL_AGAIN_S = 600.0               # between two notices of the same trouble: what comes and goes is told once
-LATENCY_WEIGHT = 0.1               # of the newest call in the moving average
+PROBE_S = 15.0  # a probe that takes longer keeps nobody else from probing
+TELL_AGAIN_S = 600.0  # between two notices of the same trouble: what comes and goes is told once
+LATENCY_WEIGHT = 0.1  # of the newest call in the moving average
 
 
 @dataclass(slots=True)
@@ -35,19 +36,19 @@ class State:
     """What is known of one upstream, or of one of its keys."""
 
     name: str
-    open_until: float = 0.0     # monotonic
-    cause: str | None = None         # busy | refused | failing
-    open_end: bool = False         # busy, and its provider has not said for how long
-    trips: int = 0                 # in a row, for growing pauses
-    failures: int = 0              # in a row
-    probed_until: float = 0.0      # monotonic; a call has been let through to see how it is
+    open_until: float = 0.0  # monotonic
+    cause: str | None = None  # busy | refused | failing
+    open_end: bool = False  # busy, and its provider has not said for how long
+    trips: int = 0  # in a row, for growing pauses
+    failures: int = 0  # in a row
+    probed_until: float = 0.0  # monotonic; a call has been let through to see how it is
     running: int = 0
     calls: int = 0
     failed: int = 0
     latency_ms: float = 0.0
     last_error: str | None = None  # a code, never a provider's words
     last_error_at: int | None = None
-    noticed: bool = False          # administrators have heard of it, and not yet that it is over
+    noticed: bool = False  # administrators have heard of it, and not yet that it is over
 
     def busy(self, seconds: float | None, now: float) -> None:
         """Rest as long as the provider says, or for a moment; a longer or a worse rest stays."""
@@ -57,7 +58,10 @@ class State:
         self.cause, self.open_until, self.open_end = "busy", until, seconds is None
 
     def rest(self, cause: str, pause_s: float, most_s: float, now: float) -> None:
-        """Rest, each time in a row twice as long. Of a crowd of calls that fail together only the first counts."""
+        """Rest, each time in a row twice as long.
+
+        Of a crowd of calls that fail together only the first counts.
+        """
         if now < self.open_until and self.cause != "busy":
             return
         self.cause, self.open_until = cause, now + min(pause_s * 2 ** min(self.trips, 10), most_s)
@@ -70,17 +74,21 @@ class Health:
 
     notice: Callable[[str], None] = log.error
     clock: Callable[[], float] = time.monotonic
-    changes: int = 0                                   # counts what changed in the picture
+    changes: int = 0  # counts what changed in the picture
     _upstreams: dict[str, State] = field(default_factory=dict)
     _keys: dict[tuple[str, str], State] = field(default_factory=dict)
-    _told_at: dict[str, float] = field(default_factory=dict)       # notices
+    _told_at: dict[str, float] = field(default_factory=dict)  # notices
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def begin(self, upstream, preferred: int, tried: set[str], last_resort: bool = False) -> str | None:
-        """A key of this upstream that a call may try now, the `preferred`-th if it can be; None if it or all keys rest.
+    def begin(
+        self, upstream, preferred: int, tried: set[str], last_resort: bool = False
+    ) -> str | None:
+        """A key of this upstream that a call may try now, the `preferred`-th if it can be; None if
+        it or all keys rest.
 
-        An upstream without keys has the key "". After a pause only one call is let through to probe. `last_resort`: there
-        is nobody else to ask. What begins here is ended by `end`, and what the attempt taught is told to `learn`.
+        An upstream without keys has the key "". After a pause only one call is let through to
+        probe. `last_resort`: there is nobody else to ask. What begins here is ended by `end`, and
+        what the attempt taught is told to `learn`.
         """
         now, keys = self.clock(), upstream.keys or ("",)
         with self._lock:
@@ -90,7 +98,9 @@ class Health:
                 return None
             for offset in range(len(keys)):
                 key = keys[(preferred + offset) % len(keys)]
-                if key not in tried and self._may_try(self._key(upstream.name, key), now, last_resort):
+                if key not in tried and self._may_try(
+                    self._key(upstream.name, key), now, last_resort
+                ):
                     self._probe(state, now)
                     self._probe(self._key(upstream.name, key), now)
                     state.running += 1
@@ -102,14 +112,20 @@ class Health:
         with self._lock:
             self._upstream(upstream_name).running -= 1
 
-    def learn(self, upstream_name: str, key: str, error: BaseException | None, took_ms: float) -> None:
+    def learn(
+        self, upstream_name: str, key: str, error: BaseException | None, took_ms: float
+    ) -> None:
         """What an attempt teaches; `error` None: it began to answer."""
         now = self.clock()
         with self._lock:
             upstream, state = self._upstream(upstream_name), self._key(upstream_name, key)
             upstream.calls += 1
             upstream.probed_until = state.probed_until = 0.0
-            if error is None or isinstance(error, errors.UpstreamRefused) or getattr(error, "of_model", False):
+            if (
+                error is None
+                or isinstance(error, errors.UpstreamRefused)
+                or getattr(error, "of_model", False)
+            ):
                 self._answers(upstream, state, took_ms, now)
             elif isinstance(error, errors.UpstreamError):
                 self._failed(upstream, state, error, now)
@@ -125,10 +141,16 @@ class Health:
                 self._failed(upstream, state, error, now)
 
     def lacks(self, upstream_name: str, model: str) -> None:
-        """An upstream has no such model, or not for us. It is none the worse for it, but a route should be changed."""
+        """An upstream has no such model, or not for us.
+
+        It is none the worse for it, but a route should be changed.
+        """
         with self._lock:
-            self._tell(f"Upstream {upstream_name} does not serve {model} to us: look at the route and at the "
-                       "provider's console.", self.clock())
+            self._tell(
+                f"Upstream {upstream_name} does not serve {model} to us: look at the route and at the "
+                "provider's console.",
+                self.clock(),
+            )
 
     def wake(self) -> None:
         """Let everything be tried again now: somebody has changed the settings, or has paid."""
@@ -138,15 +160,27 @@ class Health:
                 state.cause, state.open_until, state.trips, state.failures = None, 0.0, 0, 0
 
     def exhausted(self, upstreams: list) -> errors.RelayError:
-        """What to say when none of these may be tried: to wait if one is only busy, else that they are broken."""
+        """What to say when none of these may be tried.
+
+        To wait if one is only busy, else that they are broken.
+        """
         now = self.clock()
         with self._lock:
             groups = [self._states(each) for each in upstreams]
-            if any(self._may_try(own, now) and any(self._may_try(key, now) for key in keys) for own, *keys in groups):
-                return errors.UpstreamBusy("The model's providers have all the calls that they take at once.",
-                                           retry_after=1)
-            resting = [state for states in groups for state in states if not self._may_try(state, now)]
-            free_at = min(max(own.open_until, min(key.open_until for key in keys)) for own, *keys in groups)
+            if any(
+                self._may_try(own, now) and any(self._may_try(key, now) for key in keys)
+                for own, *keys in groups
+            ):
+                return errors.UpstreamBusy(
+                    "The model's providers have all the calls that they take at once.",
+                    retry_after=1,
+                )
+            resting = [
+                state for states in groups for state in states if not self._may_try(state, now)
+            ]
+            free_at = min(
+                max(own.open_until, min(key.open_until for key in keys)) for own, *keys in groups
+            )
         wait_s = max(1, math.ceil(free_at - now))
         if any(state.cause == "busy" for state in resting):
             return errors.UpstreamBusy(retry_after=wait_s)
@@ -155,7 +189,10 @@ class Health:
         return errors.UpstreamUnavailable(retry_after=min(wait_s, 30))
 
     def report(self, upstreams: list) -> list[dict]:
-        """The picture: each upstream's state, and how many of its keys can be used. No key is in it."""
+        """The picture: each upstream's state, and how many of its keys can be used.
+
+        No key is in it.
+        """
         now = self.clock()
         with self._lock:
             return [self._picture(each, now) for each in upstreams]
@@ -165,17 +202,33 @@ class Health:
         keys = [self._key(upstream.name, key) for key in upstream.keys or ("",)]
         resting = [each for each in (state, *keys) if now < each.open_until]
         usable = sum(now >= key.open_until for key in keys)
-        word = "ok" if not resting else state.cause if now < state.open_until else keys[0].cause if not usable else "ok"
+        word = (
+            "ok"
+            if not resting
+            else state.cause
+            if now < state.open_until
+            else keys[0].cause
+            if not usable
+            else "ok"
+        )
         latest = max((state, *keys), key=lambda each: each.last_error_at or 0)
-        return {"name": upstream.name, "state": word, "keys": len(keys), "keys_usable": usable,
-                "calls": state.calls, "failed": state.failed, "latency_ms": round(state.latency_ms),
-                "rests_s": max((round(each.open_until - now, 1) for each in resting), default=0),
-                "last_error": latest.last_error, "last_error_at": latest.last_error_at}
+        return {
+            "name": upstream.name,
+            "state": word,
+            "keys": len(keys),
+            "keys_usable": usable,
+            "calls": state.calls,
+            "failed": state.failed,
+            "latency_ms": round(state.latency_ms),
+            "rests_s": max((round(each.open_until - now, 1) for each in resting), default=0),
+            "last_error": latest.last_error,
+            "last_error_at": latest.last_error_at,
+        }
 
     def _answers(self, upstream: State, key: State, took_ms: float, now: float) -> None:
         for state in (upstream, key):
             if state.cause == "busy" and not state.open_end and now < state.open_until:
-                continue           # this call began before its provider said for how long not to
+                continue  # this call began before its provider said for how long not to
             if state.cause in ("refused", "failing"):
                 log.warning("upstream %s answers again", upstream.name)
             if state.noticed:
@@ -193,16 +246,23 @@ class Health:
             state.last_error, state.last_error_at = error.code, time.time_ns() // 1_000_000
         if isinstance(error, errors.UpstreamAccount):
             key.rest("refused", REFUSED_S, REFUSED_MAX_S, now)
-            self._trouble(key, f"Upstream {upstream.name} refuses a key or its account. The key rests and is tried "
-                               "again later; look at the provider's console.", now)
+            self._trouble(
+                key,
+                f"Upstream {upstream.name} refuses a key or its account. The key rests and is tried "
+                "again later; look at the provider's console.",
+                now,
+            )
         elif isinstance(error, errors.UpstreamOverloaded):
             key.busy(error.retry_after, now)
         else:
             upstream.failures += 1
             if upstream.failures >= FAILURES_TO_REST:
                 upstream.rest("failing", PAUSE_S, PAUSE_MAX_S, now)
-                self._trouble(upstream, f"Upstream {upstream.name} fails again and again ({error.code}). "
-                                        "It rests.", now)
+                self._trouble(
+                    upstream,
+                    f"Upstream {upstream.name} fails again and again ({error.code}). It rests.",
+                    now,
+                )
 
     def _trouble(self, state: State, message: str, now: float) -> None:
         """Tell of trouble that lasts: once, until it is over."""
@@ -238,4 +298,7 @@ class Health:
         return state
 
     def _states(self, upstream) -> list[State]:
-        return [self._upstream(upstream.name), *(self._key(upstream.name, key) for key in upstream.keys or ("",))]
+        return [
+            self._upstream(upstream.name),
+            *(self._key(upstream.name, key) for key in upstream.keys or ("",)),
+        ]

@@ -1,9 +1,9 @@
 """HTTP/1.1 to upstreams: a request goes out over a line, its answer is read as it comes.
 
-Owns the connections that are kept for the next call, and the framing of both directions; what an answer's bytes mean
-is httptools' (Node's parser). It knows no redirects, cookies, proxies or encodings: nothing of the outside leaks in.
-It is here because the general libraries were a third of a call's work, and cannot be cut from another thread while
-they wait for headers.
+Owns the connections that are kept for the next call, and the framing of both directions; what an
+answer's bytes mean is httptools' (Node's parser). It knows no redirects, cookies, proxies or
+encodings: nothing of the outside leaks in. It is here because the general libraries were a third of
+a call's work, and cannot be cut from another thread while they wait for headers.
 """
 
 import functools
@@ -19,10 +19,12 @@ import httptools
 
 from relay.upstream.connection import Connection, connect, readable
 
-READ_BYTES = 16384                # what a TLS record holds
-HEAD_BYTES_MAX = 65536             # of an answer's status and headers
-KEPT_IDLE_S = 55.0                 # a kept connection is used again within this time: most servers close after a minute
-STALE_S = 1.0                      # a kept connection that ends sooner was closed before it was used
+READ_BYTES = 16384  # what a TLS record holds
+HEAD_BYTES_MAX = 65536  # of an answer's status and headers
+KEPT_IDLE_S = (
+    55.0  # a kept connection is used again within this time: most servers close after a minute
+)
+STALE_S = 1.0  # a kept connection that ends sooner was closed before it was used
 PORTS = {"http": 80, "https": 443}
 
 
@@ -41,7 +43,7 @@ class Origin:
     secure: bool
     host: str
     port: int
-    start: bytes                   # of every request to this address: its first line and its Host
+    start: bytes  # of every request to this address: its first line and its Host
 
 
 @functools.lru_cache(512)
@@ -51,21 +53,38 @@ def place_of(url: str) -> Origin:
     path = quote(parts.path or "/", safe="/%:@!$&'()*+,;=~")
     host = parts.netloc.rpartition("@")[2]
     host = host if host.isascii() else host.encode("idna").decode()
-    return Origin(parts.scheme == "https", parts.hostname or "", parts.port or PORTS[parts.scheme],
-                 f"POST {path} HTTP/1.1\r\nHost: {host}\r\n".encode("ascii"))
+    return Origin(
+        parts.scheme == "https",
+        parts.hostname or "",
+        parts.port or PORTS[parts.scheme],
+        f"POST {path} HTTP/1.1\r\nHost: {host}\r\n".encode("ascii"),
+    )
 
 
 class ConnectionPool:
-    """Sends requests; keeps up to `kept_max` connections to a place for later ones. Safe to use from many threads."""
+    """Sends requests; keeps up to `kept_max` connections to a place for later ones.
+
+    Safe to use from many threads.
+    """
 
     def __init__(self, kept_max: int):
         self._kept_max = kept_max
-        self._kept: dict[tuple, deque[tuple[socket.socket, float]]] = defaultdict(deque)   # and since when
+        self._kept: dict[tuple, deque[tuple[socket.socket, float]]] = defaultdict(
+            deque
+        )  # and since when
         self._lock = threading.Lock()
 
-    def post(self, line: Connection, url: str, headers: Mapping[str, str], body: bytes, connect_s: float,
-             answer_s: float) -> "HTTPResponse":
-        """The answer to a POST, once its status and headers are there, which they must be within `answer_s`.
+    def post(
+        self,
+        line: Connection,
+        url: str,
+        headers: Mapping[str, str],
+        body: bytes,
+        connect_s: float,
+        answer_s: float,
+    ) -> "HTTPResponse":
+        """The answer to a POST, once its status and headers are there, which they must be within
+        `answer_s`.
 
         Raises OSError: TimeoutError when it took too long, ProtocolError for what cannot be read.
         """
@@ -80,12 +99,19 @@ class ConnectionPool:
             except ServerDisconnected:
                 if line.left or time.monotonic() - started > STALE_S:
                     raise
-                # A kept connection that the provider closed in this very moment: it has read nothing of this.
-        return self._exchange(line, place, connect(line, place.host, place.port, place.secure, connect_s), request,
-                              answer_s)
+                # A kept connection that the provider closed in this very moment: it has read
+                # nothing of this.
+        return self._exchange(
+            line,
+            place,
+            connect(line, place.host, place.port, place.secure, connect_s),
+            request,
+            answer_s,
+        )
 
     def keep(self, place: Origin, sock: socket.socket) -> None:
-        """Take a connection back that has nothing more to say, and close those that have waited too long."""
+        """Take a connection back that has nothing more to say, and close those that have waited too
+        long."""
         now = time.monotonic()
         with self._lock:
             kept = self._kept[place.secure, place.host, place.port]
@@ -112,7 +138,9 @@ class ConnectionPool:
             sock.close()
         return None
 
-    def _exchange(self, line: Connection, place: Origin, sock: socket.socket, request: bytes, answer_s: float) -> "HTTPResponse":
+    def _exchange(
+        self, line: Connection, place: Origin, sock: socket.socket, request: bytes, answer_s: float
+    ) -> "HTTPResponse":
         end_at = time.monotonic() + answer_s
         answer = HTTPResponse(line, sock, lambda: self.keep(place, sock))
         try:
@@ -120,7 +148,7 @@ class ConnectionPool:
             try:
                 sock.sendall(request)
             except (BrokenPipeError, ConnectionResetError):
-                pass                           # perhaps it has answered before it had read everything
+                pass  # perhaps it has answered before it had read everything
             answer.await_head(end_at)
             return answer
         except TimeoutError:
@@ -142,7 +170,7 @@ class HTTPResponse:
         self._line, self._sock, self._keep = line, sock, keep
         self._parser = httptools.HttpResponseParser(self)
         self._pieces: list[bytes] = []
-        self.heard = False                     # a byte of it has come
+        self.heard = False  # a byte of it has come
         self._head_done = self._ended = self._extra = self._reusable = self._closed = False
 
     def await_head(self, end_at: float) -> None:
@@ -160,7 +188,7 @@ class HTTPResponse:
 
     def read(self) -> bytes:
         """The next bytes of the body, as soon as there are any; b"" at its end. Raises OSError."""
-        waits_since = 0.0                      # since then only framing has come
+        waits_since = 0.0  # since then only framing has come
         while not self._pieces and not self._ended:
             if self._feed() and not self._pieces:
                 waits_since = waits_since or time.monotonic()
@@ -175,7 +203,10 @@ class HTTPResponse:
         return not self._pieces and not self._ended and self._line.silent(seconds)
 
     def at_end(self, seconds: float) -> bool:
-        """Whether the body is over, or ends within this time without another byte. Raises OSError."""
+        """Whether the body is over, or ends within this time without another byte.
+
+        Raises OSError.
+        """
         while not self._ended and not self._pieces and not self._line.silent(seconds):
             self._feed()
         return self._ended and not self._pieces
@@ -185,7 +216,7 @@ class HTTPResponse:
         if self._closed:
             return
         self._closed = True
-        self._parser = None                    # it knows us, and we it: who waits for the garbage collector costs
+        self._parser = None  # it knows us, and we it: who waits for the garbage collector costs
         if self._line.detach() and self._ended and self._reusable and not self._extra:
             self._keep()
         else:
@@ -207,7 +238,10 @@ class HTTPResponse:
         return len(data)
 
     def _close_framed(self) -> None:
-        """The other side has closed: the end of a body that says nothing of its length, else a break."""
+        """The other side has closed.
+
+        The end of a body that says nothing of its length, else a break.
+        """
         framed = "content-length" in self.headers or "transfer-encoding" in self.headers
         if not self._head_done or framed:
             raise ProtocolError("the connection was closed before the answer was complete")
@@ -219,14 +253,14 @@ class HTTPResponse:
         self._extra = self._ended
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if not self._head_done:                # else it is a trailer
+        if not self._head_done:  # else it is a trailer
             self.headers[name.decode("latin-1").lower()] = value.decode("latin-1")
 
     def on_headers_complete(self) -> None:
         if self._head_done:
             return
         self.status = self._parser.get_status_code()
-        if 100 <= self.status < 200:           # the real one follows
+        if 100 <= self.status < 200:  # the real one follows
             self.headers.clear()
         else:
             self._head_done = True

@@ -10,15 +10,23 @@ _encode = msgspec.json.Encoder().encode
 
 
 def payload(wire, ask: Ask, target: Target) -> bytes:
-    """The request body for a target, in the wire that the target speaks. Raises BadRequest if it cannot be turned."""
+    """The request body for a target, in the wire that the target speaks.
+
+    Raises BadRequest if it cannot be turned.
+    """
     native = target.wire == wire.NAME
     body = ask.body if native else ask.chat if ask.chat is not None else wire.to_chat(ask.body)
-    changes: dict[str, object] = {"model": target.model} if target.model != body.get("model") else {}
+    changes: dict[str, object] = (
+        {"model": target.model} if target.model != body.get("model") else {}
+    )
     if target.wire == "chat":
         if ask.stream:
-            changes["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}
+            changes["stream_options"] = {
+                **(body.get("stream_options") or {}),
+                "include_usage": True,
+            }
         elif "stream_options" in body:
-            changes["stream_options"] = None       # with a plain call several providers refuse it
+            changes["stream_options"] = None  # with a plain call several providers refuse it
     if target.quirks:
         changes |= quirks.apply(target.quirks, {**body, **changes}, target.wire)
     if native and hasattr(wire, "changes"):

@@ -1,7 +1,8 @@
 """What a provider's error means.
 
-Owns the reading of error bodies and statuses of all providers into our error tree, and their redaction. It sends
-nothing and remembers nothing. Sources: the providers' error pages; tests/test_contract.py holds one body of each.
+Owns the reading of error bodies and statuses of all providers into our error tree, and their
+redaction. It sends nothing and remembers nothing. Sources: the providers' error pages;
+tests/test_contract.py holds one body of each.
 """
 
 import base64
@@ -24,37 +25,105 @@ from relay.errors import (
     UpstreamTimeout,
 )
 
-# Our key or our account: DashScope, Ark, Moonshot, Zhipu (1000-1004 key, 1113 arrears, 1309/1311 plan), Spark (11200).
-ACCOUNT = {"arrearage", "accountoverdueerror", "exceeded_current_quota_error",
-           "invalid_api_key", "invalid_iam_token", "authenticationerror", "invalid_authentication_error",
-           "authentication_error", "billing_error", "insufficient_balance", "insufficient_user_quota", "accessdenied",
-           "1000", "1001", "1002", "1003", "1004", "1110", "1111", "1112", "1113", "1309", "11200"}
+# Our key or our account: DashScope, Ark, Moonshot, Zhipu (1000-1004 key, 1113 arrears, 1309/1311
+# plan), Spark (11200).
+ACCOUNT = {
+    "arrearage",
+    "accountoverdueerror",
+    "exceeded_current_quota_error",
+    "invalid_api_key",
+    "invalid_iam_token",
+    "authenticationerror",
+    "invalid_authentication_error",
+    "authentication_error",
+    "billing_error",
+    "insufficient_balance",
+    "insufficient_user_quota",
+    "accessdenied",
+    "1000",
+    "1001",
+    "1002",
+    "1003",
+    "1004",
+    "1110",
+    "1111",
+    "1112",
+    "1113",
+    "1309",
+    "11200",
+}
 # Our account has not this model: Ark, Zhipu (1311), DashScope (a model's free quota is used up).
 NOT_OPEN = {"modelnotopen", "1311", "model.accessdenied", "allocationquota"}
-# There is no such model (any more): the caller named ours, the route is out of date. DashScope, Ark, Zhipu, Qianfan.
+# There is no such model (any more): the caller named ours, the route is out of date. DashScope,
+# Ark, Zhipu, Qianfan.
 NO_MODEL = {"model_not_found", "invalidendpointormodel", "1211", "invalid_model"}
 # Busy: Zhipu 1302-1305, 1308, 1310, 1312, 1313; Spark 11202, 11203; by words elsewhere.
-BUSY = {"1302", "1303", "1304", "1305", "1308", "1310", "1312", "1313", "11202", "11203", "10008",
-        "rate_limit_reached_error", "engine_overloaded_error", "limit_requests", "serveroverloaded",
-        "rpm_rate_limit_exceeded", "tpm_rate_limit_exceeded", "rate_limit_exceeded", "overloaded_error",
-        "rate_limit_error", "service_unavailable"}
+BUSY = {
+    "1302",
+    "1303",
+    "1304",
+    "1305",
+    "1308",
+    "1310",
+    "1312",
+    "1313",
+    "11202",
+    "11203",
+    "10008",
+    "rate_limit_reached_error",
+    "engine_overloaded_error",
+    "limit_requests",
+    "serveroverloaded",
+    "rpm_rate_limit_exceeded",
+    "tpm_rate_limit_exceeded",
+    "rate_limit_exceeded",
+    "overloaded_error",
+    "rate_limit_error",
+    "service_unavailable",
+}
 # The content was refused: DashScope, Zhipu 1301, Spark 10013, 10014, 10019.
-FILTERED = {"data_inspection_failed", "content_filter", "1301", "10013", "10014", "10019", "content_policy_violation"}
-# The request is wrong though the status is 200: Zhipu 1210-1215 and 1261, Spark 10003-10005 and 10907.
-WRONG = {"1210", "1211", "1212", "1213", "1214", "1215", "1261", "10003", "10004", "10005", "10907",
-         "invalid_request_error", "invalid_parameter_error", "context_length_exceeded"}
+FILTERED = {
+    "data_inspection_failed",
+    "content_filter",
+    "1301",
+    "10013",
+    "10014",
+    "10019",
+    "content_policy_violation",
+}
+# The request is wrong though the status is 200: Zhipu 1210-1215 and 1261, Spark 10003-10005 and
+# 10907.
+WRONG = {
+    "1210",
+    "1211",
+    "1212",
+    "1213",
+    "1214",
+    "1215",
+    "1261",
+    "10003",
+    "10004",
+    "10005",
+    "10907",
+    "invalid_request_error",
+    "invalid_parameter_error",
+    "context_length_exceeded",
+}
 
 MESSAGE_LENGTH_MAX = 2000
 CODE_LENGTH_MAX = 100
 RETRY_AFTER_MAX_S = 3600
-SECRET_LENGTH_MIN = 12             # of a part of a key that is struck out for itself
+SECRET_LENGTH_MIN = 12  # of a part of a key that is struck out for itself
 
 _decode = msgspec.json.Decoder().decode
 _keys = re.compile(r"\b(?:sk-|bce-v3/|Bearer\s+)[A-Za-z0-9_\-/.*]{8,}", re.IGNORECASE)
 
 
 def of_status(status: int, body: bytes, headers, key: str | None = None) -> RelayError:
-    """The error that an answer with a status of 400 or more stands for. `key` is struck out of its message."""
+    """The error that an answer with a status of 400 or more stands for.
+
+    `key` is struck out of its message.
+    """
     try:
         doc = _decode(body)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
@@ -67,33 +136,52 @@ def of_status(status: int, body: bytes, headers, key: str | None = None) -> Rela
     return read(error, status, retry_after=seconds(headers.get("retry-after")), key=key)
 
 
-def read(error: dict, status: int = 200, *, retry_after: int | None = None, key: str | None = None) -> RelayError:
+def read(
+    error: dict, status: int = 200, *, retry_after: int | None = None, key: str | None = None
+) -> RelayError:
     """The same of an error object, with the status it came with (200: in place of content)."""
-    codes = {str(error.get(name)).lower() for name in ("code", "type", "error_code") if error.get(name) is not None}
+    codes = {
+        str(error.get(name)).lower()
+        for name in ("code", "type", "error_code")
+        if error.get(name) is not None
+    }
     codes |= {code.split(".")[0] for code in codes}
     message = _text(error.get("message") or error.get("error_msg"), key) or ""
     if codes & NOT_OPEN:
         return _of_model(UpstreamAccount())
     if status in (401, 402, 403) or codes & ACCOUNT or _is_out_of_money(codes, status, message):
         return UpstreamAccount()
-    if status in (429, 503, 529) or codes & BUSY or any(code.startswith(("throttling", "ratelimit", "quotaexceeded"))
-                                                        for code in codes):
+    if (
+        status in (429, 503, 529)
+        or codes & BUSY
+        or any(code.startswith(("throttling", "ratelimit", "quotaexceeded")) for code in codes)
+    ):
         return UpstreamOverloaded(retry_after=retry_after)
     if status in (408, 504):
         return UpstreamTimeout()
     if codes & FILTERED or any(code.startswith("sensitive") for code in codes):
-        return UpstreamRefused(400, message or "The provider refused the content.", code="content_filter")
+        return UpstreamRefused(
+            400, message or "The provider refused the content.", code="content_filter"
+        )
     if status in (400, 404, 413, 422) or (status == 200 and codes & WRONG):
         code, param = (_text(error.get(name), key, CODE_LENGTH_MAX) for name in ("code", "param"))
-        err = UpstreamRefused(400 if status == 200 else status,
-                              message or "The provider says that the request is not valid.", code=code, param=param)
+        err = UpstreamRefused(
+            400 if status == 200 else status,
+            message or "The provider says that the request is not valid.",
+            code=code,
+            param=param,
+        )
         return _of_model(err) if codes & NO_MODEL else err
     return UpstreamError()
 
 
 def _text(said: object, key: str | None, length_max: int = MESSAGE_LENGTH_MAX) -> str | None:
     """What a provider said, as it may be shown; None if it is no text."""
-    return redacted(str(said), key)[:length_max] if isinstance(said, str | int) and said != "" else None
+    return (
+        redacted(str(said), key)[:length_max]
+        if isinstance(said, str | int) and said != ""
+        else None
+    )
 
 
 def _of_model(err: UpstreamError) -> UpstreamError:
@@ -102,14 +190,21 @@ def _of_model(err: UpstreamError) -> UpstreamError:
 
 
 def seconds(retry_after: str | None) -> int | None:
-    """A Retry-After header (a number of seconds, or a date) in whole seconds; None if there is none that we read."""
+    """A Retry-After header (a number of seconds, or a date) in whole seconds.
+
+    None if there is none that we read.
+    """
     if not retry_after:
         return None
     try:
         wait_s = float(retry_after)
     except ValueError:
         wait_s = _seconds_until(retry_after)
-    return max(1, min(RETRY_AFTER_MAX_S, math.ceil(wait_s))) if wait_s is not None and math.isfinite(wait_s) else None
+    return (
+        max(1, min(RETRY_AFTER_MAX_S, math.ceil(wait_s)))
+        if wait_s is not None and math.isfinite(wait_s)
+        else None
+    )
 
 
 def _seconds_until(date: str) -> float | None:
@@ -120,14 +215,16 @@ def _seconds_until(date: str) -> float | None:
 
 
 def _is_out_of_money(codes: set[str], status: int, message: str) -> bool:
-    """`insufficient_quota` is OpenAI's word for an account without money, and with a 429 DashScope's for too many LLM
-    tokens a minute, in OpenAI's sentence. OpenAI links to its own pages.
+    """`insufficient_quota` is OpenAI's word for an account without money, and with a 429
+    DashScope's for too many LLM tokens a minute, in OpenAI's sentence. OpenAI links to its own
+    pages.
     """
     return "insufficient_quota" in codes and (status != 429 or "platform.openai.com" in message)
 
 
 def redacted(message: str, key: str | None = None) -> str:
-    """A provider's message without the key, however it is spelled, and without anything else that looks like one."""
+    """A provider's message without the key, however it is spelled, and without anything else that
+    looks like one."""
     if key:
         message = _spelled(key).sub("***", message)
     return _keys.sub("***", message)[:MESSAGE_LENGTH_MAX]
@@ -136,7 +233,8 @@ def redacted(message: str, key: str | None = None) -> str:
 def cause(err: BaseException, key: str) -> str:
     """What lies under an error, for the log, on one line: the innermost reason.
 
-    What a provider says of a request may quote it, so of that only the status and the code are told.
+    What a provider says of a request may quote it, so of that only the status and the code are
+    told.
     """
     if isinstance(err, UpstreamRefused):
         return redacted(" ".join(f"({err.status} {err.code or ''}".split()) + ")", key)
@@ -147,11 +245,18 @@ def cause(err: BaseException, key: str) -> str:
 
 @functools.lru_cache(maxsize=256)
 def _spelled(key: str) -> re.Pattern:
-    """A pattern that finds a key, its long parts (`id.secret`), and either in addresses, JSON, hex and base64."""
+    """A pattern that finds a key, its long parts (`id.secret`), and either in addresses, JSON, hex
+    and base64."""
     parts = [key, *(part for part in re.split("[.:/]", key) if len(part) >= SECRET_LENGTH_MIN)]
     found = {key}
     for part in parts if len(key) >= SECRET_LENGTH_MIN else ():
-        found |= {part, quote(part, safe=""), part.replace("/", "\\/"), part.encode().hex(), *_in_base64(part)}
+        found |= {
+            part,
+            quote(part, safe=""),
+            part.replace("/", "\\/"),
+            part.encode().hex(),
+            *_in_base64(part),
+        }
     return re.compile("|".join(map(re.escape, sorted(found, key=len, reverse=True))), re.IGNORECASE)
 
 
@@ -160,5 +265,5 @@ def _in_base64(text: str) -> Iterator[str]:
     data = text.encode()
     for before in range(3):
         letters = base64.b64encode(bytes(before) + data).decode()
-        letters = letters[math.ceil(before * 8 / 6):(before + len(data)) * 8 // 6]
+        letters = letters[math.ceil(before * 8 / 6) : (before + len(data)) * 8 // 6]
         yield from (letters, letters.translate(str.maketrans("+/", "-_")))

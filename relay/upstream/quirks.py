@@ -1,8 +1,9 @@
 """Small named filters for providers that want a request to be a little different.
 
-Each filter is a pure function: it takes the members of a chat request (a few: of a Messages request) and returns those
-to be changed (a value of None takes the member out). An upstream or a route names those that it needs in its `quirks`.
-Code exists per quirk, never per provider. Sources: the providers' documentation of parameters and their error messages.
+Each filter is a pure function: it takes the members of a chat request (a few: of a Messages
+request) and returns those to be changed (a value of None takes the member out). An upstream or a
+route names those that it needs in its `quirks`. Code exists per quirk, never per provider. Sources:
+the providers' documentation of parameters and their error messages.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,24 +14,44 @@ ABOVE_HIGH = ("xhigh", "max", "ultra")
 
 def developer_as_system(body: Mapping) -> dict:
     """The role `developer` is not known: say `system`."""
-    return _messages(body, lambda message: {**message, "role": "system"} if message.get("role") == "developer"
-                     else message)
+    return _messages(
+        body,
+        lambda message: (
+            {**message, "role": "system"} if message.get("role") == "developer" else message
+        ),
+    )
 
 
 def reasoning_content_required(body: Mapping) -> dict:
-    """An assistant's turn with tool calls is refused without its reasoning: where it is lost, a space stands for it."""
-    return _messages(body, lambda message: {**message, "reasoning_content": " "}
-                     if message.get("role") == "assistant" and message.get("tool_calls")
-                     and not message.get("reasoning_content") else message)
+    """An assistant's turn with tool calls is refused without its reasoning.
+
+    Where it is lost, a space stands for it.
+    """
+    return _messages(
+        body,
+        lambda message: (
+            {**message, "reasoning_content": " "}
+            if message.get("role") == "assistant"
+            and message.get("tool_calls")
+            and not message.get("reasoning_content")
+            else message
+        ),
+    )
 
 
 def tool_choice_auto(body: Mapping) -> dict:
-    """Only `auto` and `none` are known as tool_choice: a call that must or shall use a tool may use one."""
+    """Only `auto` and `none` are known as tool_choice.
+
+    A call that must or shall use a tool may use one.
+    """
     return {"tool_choice": "auto"} if body.get("tool_choice") not in (None, "auto", "none") else {}
 
 
 def temperature_one(body: Mapping) -> dict:
-    """The sampling is fixed: any other temperature, top_p or penalty is refused, so none is sent."""
+    """The sampling is fixed.
+
+    Any other temperature, top_p or penalty is refused, so none is sent.
+    """
     fixed = ("temperature", "top_p", "presence_penalty", "frequency_penalty")
     return {name: None for name in fixed if body.get(name) is not None}
 
@@ -38,7 +59,9 @@ def temperature_one(body: Mapping) -> dict:
 def temperature_above_zero(body: Mapping) -> dict:
     """temperature must be above 0."""
     temperature = body.get("temperature")
-    return {"temperature": 0.01} if isinstance(temperature, int | float) and temperature <= 0 else {}
+    return (
+        {"temperature": 0.01} if isinstance(temperature, int | float) and temperature <= 0 else {}
+    )
 
 
 def top_p_below_one(body: Mapping) -> dict:
@@ -48,7 +71,10 @@ def top_p_below_one(body: Mapping) -> dict:
 
 
 def text_content_only(body: Mapping) -> dict:
-    """Content must be a string: parts that are all text are joined; null beside tool calls becomes "" ."""
+    """Content must be a string: parts that are all text are joined.
+
+    Null beside tool calls becomes "" .
+    """
     return _messages(body, _joined)
 
 
@@ -58,7 +84,10 @@ def plain_without_thinking(body: Mapping) -> dict:
 
 
 def enable_thinking(body: Mapping) -> dict:
-    """`thinking` is not known: what switches thinking off is `enable_thinking`. On stays the model's own default."""
+    """`thinking` is not known: what switches thinking off is `enable_thinking`.
+
+    On stays the model's own default.
+    """
     thinking = body.get("thinking")
     if not isinstance(thinking, dict):
         return {}
@@ -85,8 +114,14 @@ def untyped_tools(body: Mapping) -> dict:
     tools = body.get("tools")
     if not isinstance(tools, list) or not any(_is_custom(tool) for tool in tools):
         return {}
-    return {"tools": [{name: value for name, value in tool.items() if name != "type"} if _is_custom(tool) else tool
-                      for tool in tools]}
+    return {
+        "tools": [
+            {name: value for name, value in tool.items() if name != "type"}
+            if _is_custom(tool)
+            else tool
+            for tool in tools
+        ]
+    }
 
 
 def no_stream_options(body: Mapping) -> dict:
@@ -95,19 +130,38 @@ def no_stream_options(body: Mapping) -> dict:
 
 
 def spark_chunks(body: Mapping) -> dict:
-    """Tool calls come as a list only if asked for. (The chunks' missing members are completed for every provider.)"""
+    """Tool calls come as a list only if asked for.
+
+    (The chunks' missing members are completed for every provider.)
+    """
     return {"tool_calls_switch": True} if body.get("tools") else {}
 
 
-FILTERS: dict[str, Filter] = {each.__name__: each for each in (
-    developer_as_system, reasoning_content_required, tool_choice_auto, temperature_one, temperature_above_zero,
-    top_p_below_one, text_content_only, plain_without_thinking, enable_thinking, effort_up_to_high, effort_high_or_max,
-    untyped_tools, no_stream_options, spark_chunks)}
-OF_MESSAGES = {"untyped_tools"}        # all others are chat's
+FILTERS: dict[str, Filter] = {
+    each.__name__: each
+    for each in (
+        developer_as_system,
+        reasoning_content_required,
+        tool_choice_auto,
+        temperature_one,
+        temperature_above_zero,
+        top_p_below_one,
+        text_content_only,
+        plain_without_thinking,
+        enable_thinking,
+        effort_up_to_high,
+        effort_high_or_max,
+        untyped_tools,
+        no_stream_options,
+        spark_chunks,
+    )
+}
+OF_MESSAGES = {"untyped_tools"}  # all others are chat's
 
 
 def apply(names: tuple[str, ...], body: Mapping, wire: str = "chat") -> dict:
-    """All changes that these quirks make to a request of that wire, the later seeing what the earlier changed."""
+    """All changes that these quirks make to a request of that wire, the later seeing what the
+    earlier changed."""
     changes: dict = {}
     for name in names:
         if wire == ("messages" if name in OF_MESSAGES else "chat"):
@@ -120,7 +174,11 @@ def _messages(body: Mapping, change: Callable[[dict], dict]) -> dict:
     if not isinstance(before, list):
         return {}
     after = [change(message) if isinstance(message, dict) else message for message in before]
-    return {"messages": after} if any(new is not old for new, old in zip(after, before, strict=True)) else {}
+    return (
+        {"messages": after}
+        if any(new is not old for new, old in zip(after, before, strict=True))
+        else {}
+    )
 
 
 def _is_custom(tool: object) -> bool:
@@ -133,7 +191,10 @@ def _joined(message: dict) -> dict:
         return {**message, "content": ""}
     if not isinstance(content, list):
         return message
-    texts = [part.get("text") if isinstance(part, dict) and part.get("type") == "text" else None for part in content]
+    texts = [
+        part.get("text") if isinstance(part, dict) and part.get("type") == "text" else None
+        for part in content
+    ]
     if not all(isinstance(text, str) for text in texts):
         return message
     return {**message, "content": "\n".join(texts)}

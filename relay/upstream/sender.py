@@ -1,9 +1,10 @@
 """The only outbound HTTP: one attempt after the other until a target begins to answer.
 
-Owns attempts, timeouts and the reading of answers; connections are `connection`'s. It knows no money, no members and
-no HTTP server; what an answer says it learns from the wires.
+Owns attempts, timeouts and the reading of answers; connections are `connection`'s. It knows no
+money, no members and no HTTP server; what an answer says it learns from the wires.
 
-Nothing of the outside leaks in: no redirects, cookies, netrc or proxy variables, and headers by allow-list.
+Nothing of the outside leaks in: no redirects, cookies, netrc or proxy variables, and headers by
+allow-list.
 """
 
 import itertools
@@ -27,14 +28,19 @@ from relay.wires.chat import EventInfo
 
 log = logging.getLogger("relay.upstream")
 
-ERROR_BYTES_MAX, ERROR_S = 65536, 5.0      # of an error's body
-WHOLE_S = 900.0                    # for a plain answer whose provider says by blank lines that it is still at work
-END_S = 0.05                       # for the end of a stream after its last event
-HELD_BYTES_MAX = 1 << 20           # bytes of a stream's events before its first content
+ERROR_BYTES_MAX, ERROR_S = 65536, 5.0  # of an error's body
+WHOLE_S = 900.0  # for a plain answer whose provider says by blank lines that it is still at work
+END_S = 0.05  # for the end of a stream after its last event
+HELD_BYTES_MAX = 1 << 20  # bytes of a stream's events before its first content
 EVENT_BYTES_MAX = 16 << 20
 HEADER_LENGTH_MAX = 2000
-SILENCE_S = 10.0                   # after so long without a word the caller should hear that the line stands
-NO_ANSWER = (None, "stop", "insufficient_system_resource", "network_error")    # finishes that leave an answer empty
+SILENCE_S = 10.0  # after so long without a word the caller should hear that the line stands
+NO_ANSWER = (
+    None,
+    "stop",
+    "insufficient_system_resource",
+    "network_error",
+)  # finishes that leave an answer empty
 
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
@@ -45,19 +51,22 @@ class CallerLeft(Exception):
 
 
 class Reply:
-    """A target's answer that has begun: a whole document, or a stream whose first content has arrived."""
+    """A target's answer that has begun.
+
+    A whole document, or a stream whose first content has arrived.
+    """
 
     def __init__(self, target, key: str, line: Connection, answer, watcher: Watcher):
         self.target, self.key = target, key
         self.on_close: Callable[[], None] = lambda: None
         self.status = answer.status
         self.line = line
-        self.doc: dict | None = None           # plain: the answer, parsed, and as it came
+        self.doc: dict | None = None  # plain: the answer, parsed, and as it came
         self.data = b""
         self.events = sse.Events(EVENT_BYTES_MAX)
-        self.held: list[bytes] = []            # streamed: whole events read while waiting for content
-        self.pending = 0                       # events that have come with the one that is looked at, and wait
-        self.problem: errors.UpstreamError | None = None    # why the stream broke off
+        self.held: list[bytes] = []  # streamed: whole events read while waiting for content
+        self.pending = 0  # events that have come with the one that is looked at, and wait
+        self.problem: errors.UpstreamError | None = None  # why the stream broke off
         self._answer = answer
         self._watcher = watcher
         self._bytes = 0
@@ -66,7 +75,8 @@ class Reply:
     def read(self) -> bytes:
         """The next bytes of the answer, b"" at its end.
 
-        Raises CallerLeft when the watcher cut the line, UpstreamTimeout and UpstreamError when the upstream failed.
+        Raises CallerLeft when the watcher cut the line, UpstreamTimeout and UpstreamError when the
+        upstream failed.
         """
         try:
             chunk = self._answer.read()
@@ -81,9 +91,11 @@ class Reply:
         return chunk
 
     def silences(self) -> Iterator[None]:
-        """One item for every SILENCE_S in which nothing comes. After the last one something can be read.
+        """One item for every SILENCE_S in which nothing comes. After the last one something can be
+        read.
 
-        The upstream's idle_s still holds: when it is nearly over, the read waits for the rest of it.
+        The upstream's idle_s still holds: when it is nearly over, the read waits for the rest of
+        it.
         """
         left_s = self.target.upstream.idle_s
         while left_s > SILENCE_S and self._answer.silent(SILENCE_S):
@@ -97,17 +109,23 @@ class Reply:
         try:
             return self.events.feed(chunk)
         except sse.TooLong as err:
-            raise errors.UpstreamError("The provider's answer has an event that is too large.") from err
+            raise errors.UpstreamError(
+                "The provider's answer has an event that is too large."
+            ) from err
 
     def counted(self, events: Sequence[bytes]) -> Iterator[bytes]:
-        """Events that came together, with `pending` saying how many of them are still to be looked at."""
+        """Events that came together, with `pending` saying how many of them are still to be looked
+        at."""
         self.pending = len(events)
         for event in events:
             self.pending -= 1
             yield event
 
     def close(self) -> None:
-        """Let the connection go: back to the pool if the answer was read to its end, else closed."""
+        """Let the connection go.
+
+        Back to the pool if the answer was read to its end, else closed.
+        """
         if self._closed:
             return
         self._closed = True
@@ -118,7 +136,10 @@ class Reply:
         self._answer.close()
 
     def _at_end(self) -> bool:
-        """Whether the connection can serve again. The end of a chunked body often comes with the last event."""
+        """Whether the connection can serve again.
+
+        The end of a chunked body often comes with the last event.
+        """
         try:
             return not self._broken and not self.line.left and self._answer.at_end(END_S)
         except OSError:
@@ -129,8 +150,9 @@ class Reply:
 class Dispatch:
     """What an ask's attempts have in common.
 
-    `spoken(target)` is the wire to speak with a target and the body to send it; `affinity` is the same for calls of one
-    conversation, which are best sent to the same place; `gone` tells whether the caller has left.
+    `spoken(target)` is the wire to speak with a target and the body to send it; `affinity` is the
+    same for calls of one conversation, which are best sent to the same place; `gone` tells whether
+    the caller has left.
     """
 
     ask: Ask
@@ -138,20 +160,30 @@ class Dispatch:
     gone: Callable[[], bool]
     spoken: Callable[[object], tuple]
     affinity: str | None = None
-    headers: Mapping[str, str] = field(default_factory=dict)       # the caller's; the wire says which of them pass
+    headers: Mapping[str, str] = field(
+        default_factory=dict
+    )  # the caller's; the wire says which of them pass
     attempts_max: int = 4
     total_s: float = 180.0
-    failures: list[errors.UpstreamError] = field(default_factory=list)     # of the attempts
+    failures: list[errors.UpstreamError] = field(default_factory=list)  # of the attempts
 
     @property
     def failure(self) -> errors.UpstreamError | None:
-        """What to tell the caller. That a model is unknown somewhere matters only if it is all that was heard."""
-        heard = [each for each in self.failures if not isinstance(each, errors.UpstreamRefused)] or self.failures
+        """What to tell the caller.
+
+        That a model is unknown somewhere matters only if it is all that was heard.
+        """
+        heard = [
+            each for each in self.failures if not isinstance(each, errors.UpstreamRefused)
+        ] or self.failures
         return heard[-1] if heard else None
 
 
 class Dispatcher:
-    """Sends asks to targets. One for the process: it holds the pools of connections, and what health is known."""
+    """Sends asks to targets.
+
+    One for the process: it holds the pools of connections, and what health is known.
+    """
 
     def __init__(self, connections: int = 128):
         web = ConnectionPool(connections)
@@ -163,8 +195,9 @@ class Dispatcher:
     def send(self, dispatch: Dispatch, targets) -> Reply:
         """The first target's answer that begins properly.
 
-        Raises what the last target answered when none does, what their health says when none may be tried,
-        UpstreamRefused at once when the request itself is wrong, CallerLeft when the caller is gone.
+        Raises what the last target answered when none does, what their health says when none may be
+        tried, UpstreamRefused at once when the request itself is wrong, CallerLeft when the caller
+        is gone.
         """
         end_at = time.monotonic() + dispatch.total_s
         for target, key in self._choices(dispatch, targets):
@@ -172,7 +205,7 @@ class Dispatcher:
                 return self._try(dispatch, target, key)
             except errors.UpstreamError as err:
                 if isinstance(err, errors.UpstreamRefused) and not err.of_model:
-                    raise                      # else another target may do better
+                    raise  # else another target may do better
             if len(dispatch.meter.attempts) >= dispatch.attempts_max or time.monotonic() > end_at:
                 break
         failure = dispatch.failure or self.health.exhausted([target.upstream for target in targets])
@@ -181,32 +214,50 @@ class Dispatcher:
         raise failure
 
     def notify(self, url: str, body: bytes) -> None:
-        """POST a notice to an operator's webhook, which may be in the own network. Raises on anything but a 2xx."""
+        """POST a notice to an operator's webhook, which may be in the own network.
+
+        Raises on anything but a 2xx.
+        """
         import requests  # needed by who has a webhook only, and not small
 
         with requests.Session() as session:
             session.trust_env = False
-            response = session.post(url, body, headers={"Content-Type": "application/json"}, timeout=10,
-                                    allow_redirects=False, stream=True)
+            response = session.post(
+                url,
+                body,
+                headers={"Content-Type": "application/json"},
+                timeout=10,
+                allow_redirects=False,
+                stream=True,
+            )
             response.close()
         if not 200 <= response.status_code < 300:
             raise errors.UpstreamError(f"the webhook answered {response.status_code}")
 
     def _choices(self, dispatch: Dispatch, targets) -> Iterator[tuple]:
-        """Targets with a key each, best first, as their health allows at the moment they are asked for.
+        """Targets with a key each, best first, as their health allows at the moment they are asked
+        for.
 
-        Keys are used in turn; a conversation stays with its key. Another key of the same upstream is tried after one
-        that is refused or busy.
+        Keys are used in turn; a conversation stays with its key. Another key of the same upstream
+        is tried after one that is refused or busy.
         """
-        preferred = next(self._turns) if dispatch.affinity is None else zlib.crc32(dispatch.affinity.encode())
+        preferred = (
+            next(self._turns)
+            if dispatch.affinity is None
+            else zlib.crc32(dispatch.affinity.encode())
+        )
         ordered = order.order(targets, dispatch.affinity)
         for last_resort in (False, True):
             for target in ordered:
                 tried: set[str] = set()
-                while (key := self.health.begin(target.upstream, preferred, tried, last_resort)) is not None:
+                while (
+                    key := self.health.begin(target.upstream, preferred, tried, last_resort)
+                ) is not None:
                     tried.add(key)
                     yield target, key
-                    if not isinstance(dispatch.failures[-1], errors.UpstreamAccount | errors.UpstreamOverloaded):
+                    if not isinstance(
+                        dispatch.failures[-1], errors.UpstreamAccount | errors.UpstreamOverloaded
+                    ):
                         break
             if dispatch.failures:
                 return
@@ -256,7 +307,9 @@ class Dispatcher:
             else:
                 _read_whole(reply, wire)
             line.wait_at_most(target.upstream.idle_s)
-            line.drain_s = target.upstream.drain_s if target.upstream.on_disconnect == "drain" else 0
+            line.drain_s = (
+                target.upstream.drain_s if target.upstream.on_disconnect == "drain" else 0
+            )
             return reply
         except BaseException as err:
             if reply is not None:
@@ -269,8 +322,9 @@ class Dispatcher:
     def _post(self, target, headers: dict[str, str], payload: bytes, line: Connection):
         upstream, url = target.upstream, target.upstream.url(target.wire)
         try:
-            return self._doors[url.partition(":")[0]].post(line, url, headers, payload, upstream.connect_s,
-                                                           upstream.first_byte_s)
+            return self._doors[url.partition(":")[0]].post(
+                line, url, headers, payload, upstream.connect_s, upstream.first_byte_s
+            )
         except (OSError, ValueError) as err:
             raise _failure(err, line)
 
@@ -278,33 +332,51 @@ class Dispatcher:
         body, end_at = b"", time.monotonic() + ERROR_S
         reply.line.wait_at_most(ERROR_S)
         try:
-            while len(body) < ERROR_BYTES_MAX and time.monotonic() < end_at and (chunk := reply.read()):
+            while (
+                len(body) < ERROR_BYTES_MAX
+                and time.monotonic() < end_at
+                and (chunk := reply.read())
+            ):
                 body += chunk
         except errors.UpstreamError:
-            pass                               # the status alone must do
+            pass  # the status alone must do
         return provider_errors.of_status(answer.status, body, answer.headers, key=reply.key)
 
 
 def _failure(err: Exception, line: Connection) -> Exception:
-    """What an error of a line stands for, to be raised: the caller's leaving if that is why it was cut."""
+    """What an error of a line stands for, to be raised.
+
+    The caller's leaving if that is why it was cut.
+    """
     if line.left:
         return CallerLeft()
     return errors.UpstreamTimeout() if isinstance(err, TimeoutError) else errors.UpstreamError()
 
 
 def _headers(wire, key: str, stream: bool, length: int) -> dict[str, str]:
-    headers = {"Content-Type": "application/json", "Content-Length": str(length), "Accept-Encoding": "identity",
-               "Accept": "text/event-stream" if stream else "application/json", "User-Agent": "relay"}
+    headers = {
+        "Content-Type": "application/json",
+        "Content-Length": str(length),
+        "Accept-Encoding": "identity",
+        "Accept": "text/event-stream" if stream else "application/json",
+        "User-Agent": "relay",
+    }
     if key:
         headers["Authorization"] = f"Bearer {key}"
     return headers | getattr(wire, "HEADERS", {})
 
 
 def _passed(wire, given: Mapping[str, str]) -> dict[str, str]:
-    """The caller's own headers that an upstream of this wire should see; absurdly long ones are left out."""
+    """The caller's own headers that an upstream of this wire should see.
+
+    Absurdly long ones are left out.
+    """
     told = {name: given.get(name, "") for name in getattr(wire, "PASSED", ())}
-    return {name: value for name, value in told.items()
-            if 0 < len(value) <= HEADER_LENGTH_MAX and value.isascii() and value.isprintable()}
+    return {
+        name: value
+        for name, value in told.items()
+        if 0 < len(value) <= HEADER_LENGTH_MAX and value.isascii() and value.isprintable()
+    }
 
 
 def _await_content(reply: Reply, wire, end_at: float) -> None:
@@ -315,7 +387,7 @@ def _await_content(reply: Reply, wire, end_at: float) -> None:
         chunk, rest = reply.read(), reply.events.rest()
         if not chunk and not reply.held and rest.lstrip().startswith(b"{"):
             reply.data = rest
-            return _read(reply, wire)          # no stream at all
+            return _read(reply, wire)  # no stream at all
         events = reply.cut(chunk) if chunk else [rest]
         reply.held += events if chunk else ()
         for told in (wire.signs(data) for event in events if (data := sse.data(event))):
@@ -326,10 +398,11 @@ def _await_content(reply: Reply, wire, end_at: float) -> None:
             finished = told.finish or finished
         if not chunk:
             if finished not in NO_ANSWER:
-                return None        # cut by a limit or a filter before anything was said: the caller should know
+                # cut by a limit or a filter before anything was said: the caller should know
+                return None
             raise errors.UpstreamError("The model's provider gave an empty answer.")
         seen_bytes += sum(map(len, events))
-    raise errors.UpstreamTimeout()             # it only says that it is alive
+    raise errors.UpstreamTimeout()  # it only says that it is alive
 
 
 def _read_whole(reply: Reply, wire) -> None:
@@ -348,7 +421,9 @@ def _read(reply: Reply, wire) -> None:
     try:
         doc = _decode(reply.data)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as err:
-        raise errors.UpstreamError("The model's provider gave an answer that cannot be read.") from err
+        raise errors.UpstreamError(
+            "The model's provider gave an answer that cannot be read."
+        ) from err
     if not isinstance(doc, dict):
         raise errors.UpstreamError("The model's provider gave an answer that cannot be read.")
     told: EventInfo = wire.signs_of(doc)

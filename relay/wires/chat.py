@@ -1,8 +1,9 @@
 """The wire `chat`: OpenAI Chat Completions, and the hub that the other wires are turned into.
 
-Owns what a chat request must look like, where chat answers keep their usage, and how a provider's stream is made
-clean. It decides nothing about money, members or targets. Facts: OpenAI's API reference for the shapes; what
-providers really send is pinned down by the fixtures of tests/test_contract.py.
+Owns what a chat request must look like, where chat answers keep their usage, and how a provider's
+stream is made clean. It decides nothing about money, members or targets. Facts: OpenAI's API
+reference for the shapes; what providers really send is pinned down by the fixtures of
+tests/test_contract.py.
 """
 
 import re
@@ -27,23 +28,27 @@ COUNT_MAX = 2**31 - 1
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
 _notable = re.compile(
-    rb'"usage"\s*:\s*\{|"error"|"finish_reason"\s*:\s*"|\[DONE\]|\r|\n(?!data: \{|\n|\Z)').search
+    rb'"usage"\s*:\s*\{|"error"|"finish_reason"\s*:\s*"|\[DONE\]|\r|\n(?!data: \{|\n|\Z)'
+).search
 
 
 @dataclass(slots=True)
 class EventInfo:
     """What one event of an upstream's stream tells."""
 
-    content: bool = False                  # something that a person or a program can use
+    content: bool = False  # something that a person or a program can use
     usage: Usage | None = None
-    error: dict | None = None              # an error in place of content
-    finish: str | None = None              # the finish_reason, if one stands in it
-    done: bool = False                     # the end mark
-    usage_only: bool = False               # carries usage and no choice
+    error: dict | None = None  # an error in place of content
+    finish: str | None = None  # the finish_reason, if one stands in it
+    done: bool = False  # the end mark
+    usage_only: bool = False  # carries usage and no choice
 
 
 def read(body: Body) -> Ask:
-    """A chat request, checked as far as the relay depends on it; the rest is the provider's to judge."""
+    """A chat request, checked as far as the relay depends on it.
+
+    The rest is the provider's to judge.
+    """
     messages = body.get("messages")
     if not isinstance(messages, list) or not messages:
         raise BadRequest("'messages' must be a list with at least one message.", param="messages")
@@ -57,11 +62,14 @@ def read(body: Body) -> Ask:
         raise BadRequest("'stream_options' must be an object.", param="stream_options")
     limits = [count(body, name) for name in ("max_completion_tokens", "max_tokens")]
     return Ask(
-        model=model(body), body=body, stream=flag(body, "stream"),
+        model=model(body),
+        body=body,
+        stream=flag(body, "stream"),
         usage_asked=bool((options or {}).get("include_usage")),
         output_tokens_max=max((limit for limit in limits if limit is not None), default=None),
         choices=count(body, "n", most=CHOICES_MAX) or 1,
-        input_tokens=estimate.chat(body))
+        input_tokens=estimate.chat(body),
+    )
 
 
 def model(body: Body) -> str:
@@ -81,7 +89,10 @@ def flag(body: Body, name: str) -> bool:
 
 
 def count(body: Body, name: str, most: int = COUNT_MAX) -> int | None:
-    """A member that may be a number from 1 to `most`, null or absent. Quantities multiply money: no other is let in."""
+    """A member that may be a number from 1 to `most`, null or absent.
+
+    Quantities multiply money: no other is let in.
+    """
     value = body.get(name)
     if value is None:
         return None
@@ -93,8 +104,8 @@ def count(body: Body, name: str, most: int = COUNT_MAX) -> int | None:
 def usage(doc: dict) -> Usage | None:
     """What an answer or a chunk says was used, or None if it says nothing.
 
-    It stands in `usage` or, at Moonshot, in `choices[0].usage`; cached tokens stand in any of three places. A count
-    that is no natural number is given as -1: the meter estimates it.
+    It stands in `usage` or, at Moonshot, in `choices[0].usage`; cached tokens stand in any of three
+    places. A count that is no natural number is given as -1: the meter estimates it.
     """
     used = doc.get("usage")
     if not isinstance(used, dict):
@@ -104,10 +115,17 @@ def usage(doc: dict) -> Usage | None:
     if not isinstance(used, dict):
         return None
     details = used.get("prompt_tokens_details")
-    places = (details.get("cached_tokens") if isinstance(details, dict) else None,
-              used.get("cached_tokens"), used.get("prompt_cache_hit_tokens"))
+    places = (
+        details.get("cached_tokens") if isinstance(details, dict) else None,
+        used.get("cached_tokens"),
+        used.get("prompt_cache_hit_tokens"),
+    )
     cached = next((place for place in places if place is not None), 0)
-    return Usage(natural(used.get("prompt_tokens")), max(0, natural(cached)), natural(used.get("completion_tokens")))
+    return Usage(
+        natural(used.get("prompt_tokens")),
+        max(0, natural(cached)),
+        natural(used.get("completion_tokens")),
+    )
 
 
 def natural(value: object) -> int:
@@ -119,8 +137,10 @@ def natural(value: object) -> int:
 
 def error(err: RelayError, request_id: str) -> dict:
     """The error in OpenAI's shape."""
-    return {"error": {"message": err.message, "type": err.type, "param": err.param, "code": err.code},
-            "request_id": request_id}
+    return {
+        "error": {"message": err.message, "type": err.type, "param": err.param, "code": err.code},
+        "request_id": request_id,
+    }
 
 
 def error_event(err: RelayError, request_id: str) -> bytes:
@@ -136,7 +156,11 @@ def signs(data: bytes) -> EventInfo:
         doc = _decode(data)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         doc = None
-    return signs_of(doc) if isinstance(doc, dict) else EventInfo(error={"message": "not a JSON object"})
+    return (
+        signs_of(doc)
+        if isinstance(doc, dict)
+        else EventInfo(error={"message": "not a JSON object"})
+    )
 
 
 def signs_of(doc: dict) -> EventInfo:
@@ -148,9 +172,19 @@ def signs_of(doc: dict) -> EventInfo:
             continue
         told = choice.get("delta") or choice.get("message")
         if isinstance(told, dict):
-            seen.content |= any(told.get(name) for name in
-                                ("content", "reasoning_content", "reasoning", "tool_calls", "function_call",
-                                 "refusal", "audio", "images"))
+            seen.content |= any(
+                told.get(name)
+                for name in (
+                    "content",
+                    "reasoning_content",
+                    "reasoning",
+                    "tool_calls",
+                    "function_call",
+                    "refusal",
+                    "audio",
+                    "images",
+                )
+            )
         seen.content |= bool(choice.get("text"))
         if isinstance(choice.get("finish_reason"), str):
             seen.finish = choice["finish_reason"]
@@ -159,7 +193,10 @@ def signs_of(doc: dict) -> EventInfo:
 
 
 def error_in(doc: dict) -> dict | None:
-    """The error that a 200 may hold: `{"error": {...}}`, or Spark's and Qianfan's `{"code": 10013, "message": ...}`."""
+    """The error that a 200 may hold: `{"error": {...}}`, or Spark's and Qianfan's `{"code".
+
+    10013, "message": ...}`.
+    """
     found = doc.get("error")
     if isinstance(found, dict) and found:
         return found
@@ -172,7 +209,8 @@ def error_in(doc: dict) -> dict | None:
 
 
 def plain(chunk: bytes) -> bool:
-    """True if these whole events can pass as they are: no usage, no error, no end, nothing to clean.
+    """True if these whole events can pass as they are: no usage, no error, no end, nothing to
+    clean.
 
     This runs for every piece of every stream; parsing each event would cost four times as much.
     """
@@ -180,7 +218,10 @@ def plain(chunk: bytes) -> bool:
 
 
 def clean(event: bytes) -> bytes:
-    """The event as chat clients can bear it: one `data: ` line, or comments; no event:, no id:, no CR. May be empty."""
+    """The event as chat clients can bear it: one `data: ` line, or comments.
+
+    No event:, no id:, no CR. May be empty.
+    """
     if event.startswith(b":"):
         return event.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
     data = sse.data(event)
@@ -188,7 +229,8 @@ def clean(event: bytes) -> bytes:
 
 
 def completed(doc: dict, model: str) -> dict:
-    """An answer or chunk of a provider that leaves out what others send (quirk `spark_chunks`), with it put in.
+    """An answer or chunk of a provider that leaves out what others send (quirk `spark_chunks`),
+    with it put in.
 
     The last chunk is the one with usage; tool calls may come as one object.
     """
@@ -204,15 +246,27 @@ def completed(doc: dict, model: str) -> dict:
         finish = ("tool_calls" if told.get("tool_calls") else "stop") if last else None
         choices.append({"index": index, "finish_reason": finish, **choice, place: told})
     plain_answer = any("message" in choice for choice in choices)
-    return {"object": "chat.completion" if plain_answer else "chat.completion.chunk", **whole, "choices": choices}
+    return {
+        "object": "chat.completion" if plain_answer else "chat.completion.chunk",
+        **whole,
+        "choices": choices,
+    }
 
 
 def as_events(doc: dict) -> list[bytes]:
     """A whole answer as the events of a stream, for who asked for one and whose upstream gave none."""
-    choices = [{**{name: value for name, value in choice.items() if name != "message"},
-                "delta": {**_told(choice), **_numbered(_told(choice))}}
-               for choice in doc["choices"] if isinstance(choice, dict)]
-    return [sse.frame(_encode({**doc, "object": "chat.completion.chunk", "choices": choices})), DONE]
+    choices = [
+        {
+            **{name: value for name, value in choice.items() if name != "message"},
+            "delta": {**_told(choice), **_numbered(_told(choice))},
+        }
+        for choice in doc["choices"]
+        if isinstance(choice, dict)
+    ]
+    return [
+        sse.frame(_encode({**doc, "object": "chat.completion.chunk", "choices": choices})),
+        DONE,
+    ]
 
 
 def _told(choice: dict) -> dict:
@@ -224,4 +278,8 @@ def _numbered(message: dict) -> dict:
     calls = message.get("tool_calls")
     if not isinstance(calls, list) or not calls:
         return {}
-    return {"tool_calls": [{"index": index, **call} for index, call in enumerate(calls) if isinstance(call, dict)]}
+    return {
+        "tool_calls": [
+            {"index": index, **call} for index, call in enumerate(calls) if isinstance(call, dict)
+        ]
+    }

@@ -1,7 +1,8 @@
 """The wire `embeddings`: OpenAI's embeddings.
 
-Owns what an embeddings request must look like, where its answer keeps usage, and the two encodings of a vector.
-OpenAI's SDKs ask for base64 while many providers know floats only: upstreams are asked for floats, `complete` encodes.
+Owns what an embeddings request must look like, where its answer keeps usage, and the two encodings
+of a vector. OpenAI's SDKs ask for base64 while many providers know floats only: upstreams are asked
+for floats, `complete` encodes.
 """
 
 import base64
@@ -17,7 +18,7 @@ from relay.wires.chat import EventInfo, natural
 
 NAME = "embeddings"
 PATH = "/embeddings"
-TEXTS = ()                                 # vectors are no text: an answer without usage is charged by its input
+TEXTS = ()  # vectors are no text: an answer without usage is charged by its input
 
 INPUTS_MAX = 4096
 
@@ -25,7 +26,10 @@ error, error_event = chat.error, chat.error_event
 
 
 def read(body: Body) -> Ask:
-    """An embeddings request. It has no output tokens, so it has no choices either. Raises BadRequest."""
+    """An embeddings request. It has no output tokens, so it has no choices either.
+
+    Raises BadRequest.
+    """
     encoding = body.get("encoding_format")
     if encoding not in (None, "float", "base64"):
         raise BadRequest("'encoding_format' must be float or base64.", param="encoding_format")
@@ -39,15 +43,26 @@ def changes(ask_body: dict) -> dict:
 
 
 def complete(doc: dict, ask_body: dict) -> dict:
-    """The answer with what a caller may count on: the encoding asked for, an index and an object each, the model."""
+    """The answer with what a caller may count on.
+
+    The encoding asked for, an index and an object each, the model.
+    """
     data = doc.get("data")
     if not isinstance(data, list):
         return doc
     as_base64 = ask_body.get("encoding_format") == "base64"
-    vectors = [{"object": "embedding", "index": index, **vector, "embedding": _encoded(vector, as_base64)}
-               for index, vector in enumerate(data) if isinstance(vector, dict)]
-    return {"object": "list", **doc, "data": vectors, "model": doc.get("model") or ask_body.get("model"),
-            "usage": _usage(doc)}
+    vectors = [
+        {"object": "embedding", "index": index, **vector, "embedding": _encoded(vector, as_base64)}
+        for index, vector in enumerate(data)
+        if isinstance(vector, dict)
+    ]
+    return {
+        "object": "list",
+        **doc,
+        "data": vectors,
+        "model": doc.get("model") or ask_body.get("model"),
+        "usage": _usage(doc),
+    }
 
 
 def usage(doc: dict) -> Usage | None:
@@ -81,7 +96,9 @@ def _size(given: object) -> int:
         elif isinstance(text, list) and text and all(_is_token(token) for token in text):
             size += len(text)
         else:
-            raise BadRequest("Each input must be a text or tokens, and not empty.", param=f"input[{index}]")
+            raise BadRequest(
+                "Each input must be a text or tokens, and not empty.", param=f"input[{index}]"
+            )
     return size
 
 

@@ -1,7 +1,8 @@
-"""Streams whose events carry their names, as those of Messages and Responses do, where their bytes pass untouched.
+"""Streams whose events carry their names, as those of Messages and Responses do, where their bytes
+pass untouched.
 
-Owns what may pass unseen, and what an event must look like for clients that are strict about its lines. It knows no
-event by name: the wires say which of them must be looked at.
+Owns what may pass unseen, and what an event must look like for clients that are strict about its
+lines. It knows no event by name: the wires say which of them must be looked at.
 """
 
 import re
@@ -15,13 +16,14 @@ _decode = msgspec.json.Decoder().decode
 
 
 def passing(ends: str) -> Callable[[bytes], bool]:
-    """A function that tells of whole events if they can pass as they are: no usage, no error, nothing to clean, and
-    none of the names of `ends`, a regular expression.
+    """A function that tells of whole events if they can pass as they are: no usage, no error,
+    nothing to clean, and none of the names of `ends`, a regular expression.
     """
     notable = re.compile(rb'"usage"\s*:\s*\{|"error"|\[DONE\]|\r|' + ends.encode()).search
 
     def plain(chunk: bytes) -> bool:
         return chunk.startswith(b"event: ") and chunk.endswith(b"}\n\n") and not notable(chunk)
+
     return plain
 
 

@@ -1,4 +1,7 @@
-"""`python -m clients [NAME ...]`: installs what is missing, plays every scene or those named, says how it went."""
+"""`python -m clients [NAME ...]`.
+
+Installs what is missing, plays every scene or those named, says how it went.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,10 @@ def play(scene, on: Stage) -> bool:
         flaw = None
     except (Wrong, install.Missing, AssertionError) as error:
         flaw = error
-    print(f"{'FAILED' if flaw else 'ok':8}{time.monotonic() - started:6.1f} s  {scene.name}", flush=True)
+    print(
+        f"{'FAILED' if flaw else 'ok':8}{time.monotonic() - started:6.1f} s  {scene.name}",
+        flush=True,
+    )
     if flaw:
         print(f"{flaw}\n\nThe relay's log:\n{on.relay.log.read_text()[-3000:]}\n", flush=True)
     return flaw is None
@@ -39,9 +45,15 @@ def main() -> int:
     except install.Missing as error:
         print(f"The clients cannot be installed: {error}", file=sys.stderr)
         return 1
-    with tempfile.TemporaryDirectory(prefix="clients-", dir=install.FOLDER) as folder, stage(Path(folder)) as on:
+    with (
+        tempfile.TemporaryDirectory(prefix="clients-", dir=install.FOLDER) as folder,
+        stage(Path(folder)) as on,
+    ):
         failed = [name for name in wanted if not play(SCENES[name], on)]
-    print(f"{len(wanted) - len(failed)} of {len(wanted)} went well" + f"; not {', '.join(failed)}" * bool(failed))
+    print(
+        f"{len(wanted) - len(failed)} of {len(wanted)} went well"
+        + f"; not {', '.join(failed)}" * bool(failed)
+    )
     return 1 if failed else 0
 
 

@@ -1,7 +1,8 @@
 """The agents: how each is configured, as our documentation tells its users, and what must come out.
 
-Each scene runs one agent headless in an empty home. It passes if both secrets stand in the final answer, if the agent
-asked no more often than it had to, and if every call ended well and was charged.
+Each scene runs one agent headless in an empty home. It passes if both secrets stand in the final
+answer, if the agent asked no more often than it had to, and if every call ended well and was
+charged.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ from tests.clients.install import agents, node
 from tests.clients.stage import MODEL, Stage, Wrong
 
 PROMPT = "What do the files first.txt and second.txt in this folder say?"
-SCENE_S = 180                                  # agents start slowly on a busy machine
+SCENE_S = 180  # agents start slowly on a busy machine
 MISTYPED = "sk-" + "x" * 43
-MISTYPED_S = 30                                # a wrong token must be told soon: Claude Code would go on for 40 s
+MISTYPED_S = 30  # a wrong token must be told soon: Claude Code would go on for 40 s
 
 CODEX_BUILT_IN = """
 model = "{model}"
@@ -30,10 +31,12 @@ openai_base_url = "{url}/api/v1"
 
 @dataclass(frozen=True)
 class Agent:
-    """One way to run an agent. In `environment` and `files` {url}, {token}, {model} and {home} are filled in.
+    """One way to run an agent. In `environment` and `files` {url}, {token}, {model} and {home} are
+    filled in.
 
-    `documented`: whose page of our documentation it follows. The files that stand there are written, filled in as
-    there. What the environment adds then is its token, or keeps it from asking for news.
+    `documented`: whose page of our documentation it follows. The files that stand there are
+    written, filled in as there. What the environment adds then is its token, or keeps it from
+    asking for news.
     """
 
     name: str
@@ -42,8 +45,8 @@ class Agent:
     tool: str
     arguments: Callable[[Path], dict]
     wire: str
-    files: dict[str, str] = field(default_factory=dict)        # below the home
-    documented: str = ""                                       # the slug of a tool
+    files: dict[str, str] = field(default_factory=dict)  # below the home
+    documented: str = ""  # the slug of a tool
 
     def run(self, stage: Stage) -> None:
         """Let it read two secrets. Raises Wrong."""
@@ -52,7 +55,9 @@ class Agent:
         done = self.start(stage, home, stage.token)
         output = f"{done.stdout[-6000:]}\n{done.stderr[-3000:]}"
         if done.returncode or not all(secret in done.stdout for secret in kept):
-            raise Wrong(f"exit status {done.returncode}, looking for {' and '.join(kept)}:\n{output}")
+            raise Wrong(
+                f"exit status {done.returncode}, looking for {' and '.join(kept)}:\n{output}"
+            )
         if kept[0] in str(stage.model.asked[0]):
             raise Wrong("the secret was in the prompt, so this proves nothing")
         wires = {row["wire"] for row in stage.calls()}
@@ -61,10 +66,13 @@ class Agent:
 
     def start(self, stage: Stage, home: Path, token: str) -> subprocess.CompletedProcess:
         """Run it in an empty home, with nothing of our own environment."""
+
         def filled(text: str) -> str:
             return text.format(url=stage.url, token=token, model=MODEL, home=home)
 
-        texts = {name: filled(text) for name, text in self.files.items()} | self.written(stage, token)
+        texts = {name: filled(text) for name, text in self.files.items()} | self.written(
+            stage, token
+        )
         for name, text in texts.items():
             path = home / name
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -75,21 +83,38 @@ class Agent:
         environment = {"PATH": path, "HOME": str(home), "LANG": "C.UTF-8", "NO_PROXY": "127.0.0.1"}
         environment |= {name: filled(value) for name, value in self.environment.items()}
         try:
-            return subprocess.run([filled(word) for word in self.command], env=environment, cwd=work,
-                                  stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=SCENE_S)
+            return subprocess.run(
+                [filled(word) for word in self.command],
+                env=environment,
+                cwd=work,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=SCENE_S,
+            )
         except subprocess.TimeoutExpired as error:
-            raise Wrong(f"it was still running after {SCENE_S} s:\n{error.stdout}\n{error.stderr}") from error
+            raise Wrong(
+                f"it was still running after {SCENE_S} s:\n{error.stdout}\n{error.stderr}"
+            ) from error
 
     def written(self, stage: Stage, token: str) -> dict[str, str]:
-        """The files that our documentation tells its readers to write, by their place below the home."""
+        """The files that our documentation tells its readers to write, by their place below the
+        home."""
         place = SitePlace(stage.url, "PingToken", MODEL, 131_072, 8192, token)
         told = BY_SLUG[self.documented].snippets if self.documented else ()
-        return {each.file.removeprefix("~/"): render(each, place) for each in told if each.file.startswith("~/")}
+        return {
+            each.file.removeprefix("~/"): render(each, place)
+            for each in told
+            if each.file.startswith("~/")
+        }
 
 
 @dataclass(frozen=True)
 class Mistyped:
-    """An agent with a wrong token: its user must soon read what is wrong, and be charged nothing."""
+    """An agent with a wrong token.
+
+    Its user must soon read what is wrong, and be charged nothing.
+    """
 
     agent: Agent
 
@@ -114,28 +139,81 @@ CLAUDE = ("claude", "-p", PROMPT, "--allowedTools", "Read")
 CODEX = ("codex", "exec", "--skip-git-repo-check", "--sandbox", "danger-full-access", PROMPT)
 
 claude_code = Agent(
-    "claude-code", CLAUDE, {}, "Read", lambda file: {"file_path": str(file)}, "messages", documented="claude-code")
-claude_code_pasted = Agent(                    # the base address of all other tools, and the other header
-    "claude-code-pasted", CLAUDE,
-    {"ANTHROPIC_BASE_URL": "{url}/api/v1", "ANTHROPIC_API_KEY": "{token}", "ANTHROPIC_MODEL": "{model}",
-     "ANTHROPIC_DEFAULT_HAIKU_MODEL": "{model}"},
-    "Read", lambda file: {"file_path": str(file)}, "messages")
+    "claude-code",
+    CLAUDE,
+    {},
+    "Read",
+    lambda file: {"file_path": str(file)},
+    "messages",
+    documented="claude-code",
+)
+claude_code_pasted = Agent(  # the base address of all other tools, and the other header
+    "claude-code-pasted",
+    CLAUDE,
+    {
+        "ANTHROPIC_BASE_URL": "{url}/api/v1",
+        "ANTHROPIC_API_KEY": "{token}",
+        "ANTHROPIC_MODEL": "{model}",
+        "ANTHROPIC_DEFAULT_HAIKU_MODEL": "{model}",
+    },
+    "Read",
+    lambda file: {"file_path": str(file)},
+    "messages",
+)
 codex = Agent(
-    "codex", CODEX, {"PINGTOKEN_API_KEY": "{token}"},
-    "exec_command", lambda file: {"cmd": f"cat {file}"}, "responses", documented="codex")
-codex_built_in = Agent(                        # tries a websocket first
-    "codex-built-in", CODEX, {"CODEX_HOME": "{home}/.codex", "CODEX_API_KEY": "{token}"},
-    "exec_command", lambda file: {"cmd": f"cat {file}"}, "responses", {".codex/config.toml": CODEX_BUILT_IN})
+    "codex",
+    CODEX,
+    {"PINGTOKEN_API_KEY": "{token}"},
+    "exec_command",
+    lambda file: {"cmd": f"cat {file}"},
+    "responses",
+    documented="codex",
+)
+codex_built_in = Agent(  # tries a websocket first
+    "codex-built-in",
+    CODEX,
+    {"CODEX_HOME": "{home}/.codex", "CODEX_API_KEY": "{token}"},
+    "exec_command",
+    lambda file: {"cmd": f"cat {file}"},
+    "responses",
+    {".codex/config.toml": CODEX_BUILT_IN},
+)
 qwen_code = Agent(
-    "qwen-code", ("qwen", "-p", PROMPT, "--yolo"), {}, "read_file", lambda file: {"file_path": str(file)}, "chat",
-    documented="qwen-code")
+    "qwen-code",
+    ("qwen", "-p", PROMPT, "--yolo"),
+    {},
+    "read_file",
+    lambda file: {"file_path": str(file)},
+    "chat",
+    documented="qwen-code",
+)
 opencode = Agent(
-    "opencode", ("opencode", "run", PROMPT),
+    "opencode",
+    ("opencode", "run", PROMPT),
     {"OPENCODE_DISABLE_MODELS_FETCH": "1", "OPENCODE_DISABLE_AUTOUPDATE": "1"},
-    "read", lambda file: {"filePath": str(file)}, "chat", documented="opencode")
+    "read",
+    lambda file: {"filePath": str(file)},
+    "chat",
+    documented="opencode",
+)
 continue_cli = Agent(
-    "continue", ("cn", "-p", PROMPT, "--auto"), {"CONTINUE_TELEMETRY_ENABLED": "0"},
-    "Read", lambda file: {"filepath": str(file)}, "chat", documented="continue")
+    "continue",
+    ("cn", "-p", PROMPT, "--auto"),
+    {"CONTINUE_TELEMETRY_ENABLED": "0"},
+    "Read",
+    lambda file: {"filepath": str(file)},
+    "chat",
+    documented="continue",
+)
 
-SCENES = (claude_code, claude_code_pasted, Mistyped(claude_code), codex, codex_built_in, Mistyped(codex), qwen_code,
-          opencode, continue_cli)
+SCENES = (
+    claude_code,
+    claude_code_pasted,
+    Mistyped(claude_code),
+    codex,
+    codex_built_in,
+    Mistyped(codex),
+    qwen_code,
+    opencode,
+    continue_cli,
+)

@@ -1,8 +1,9 @@
-"""Where a client plays: a relay in a process of its own, a scripted model behind it, alice's token, and a secret.
+"""Where a client plays: a relay in a process of its own, a scripted model behind it, alice's token,
+and a secret.
 
-The model knows no secret. Asked with tools it calls the one that it was told to, twice at once; given the results it
-repeats them. So a secret can only come back if the client understood the calls, ran its real tool and sent back
-what it found.
+The model knows no secret. Asked with tools it calls the one that it was told to, twice at once;
+given the results it repeats them. So a secret can only come back if the client understood the
+calls, ran its real tool and sent back what it found.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from tests import stage as relays  # noqa: E402
 from tests.fake_upstream import FakeUpstream, Request  # noqa: E402
 from tests.wires.scripted_model import Says  # noqa: E402
 
-MODEL = "deepseek-v4-pro"                      # what the documented samples ask for
+MODEL = "deepseek-v4-pro"  # what the documented samples ask for
 HELLO = "Hello! How can I help you today?"
 
 
@@ -33,7 +34,10 @@ class Wrong(Exception):
 
 @dataclass
 class Model:
-    """What the upstream says. `tool` and `arguments` are the call that reads a file in the client's own words."""
+    """What the upstream says.
+
+    `tool` and `arguments` are the call that reads a file in the client's own words.
+    """
 
     files: list[Path] = field(default_factory=list)
     tool: str = ""
@@ -49,9 +53,13 @@ class Model:
         offered = {tool["function"]["name"] for tool in body.get("tools", ())}
         if self.tool not in offered:
             return Says(HELLO)(request)
-        calls = [(f"call_{number}", self.tool, json.dumps(self.arguments(file)))
-                 for number, file in enumerate(self.files)]
-        return Says("Let me look.", reasoning="I must read them first.", calls=tuple(calls))(request)
+        calls = [
+            (f"call_{number}", self.tool, json.dumps(self.arguments(file)))
+            for number, file in enumerate(self.files)
+        ]
+        return Says("Let me look.", reasoning="I must read them first.", calls=tuple(calls))(
+            request
+        )
 
 
 def results(messages: list[dict]) -> list[str]:
@@ -61,7 +69,11 @@ def results(messages: list[dict]) -> list[str]:
         if message["role"] == "assistant":
             break
         if message["role"] == "tool":
-            found.append(message["content"] if isinstance(message["content"], str) else json.dumps(message["content"]))
+            found.append(
+                message["content"]
+                if isinstance(message["content"], str)
+                else json.dumps(message["content"])
+            )
     return found[::-1]
 
 
@@ -82,7 +94,10 @@ class Stage:
         return self.relay.url
 
     def fresh(self) -> Path:
-        """A new folder with nothing in it, for a client's home; what was said before is forgotten."""
+        """A new folder with nothing in it, for a client's home.
+
+        What was said before is forgotten.
+        """
         self.scenes += 1
         self.model = Model()
         self.fake.always(self.model)
@@ -92,7 +107,8 @@ class Stage:
         return folder
 
     def secrets(self, home: Path, tool: str, arguments: Callable[[Path], dict]) -> list[str]:
-        """Two files with a secret each in a folder of work, which the model will want to have read by this tool."""
+        """Two files with a secret each in a folder of work, which the model will want to have read
+        by this tool."""
         kept = [secrets.token_hex(12) for _ in range(2)]
         self.model.files = [home / "work" / f"{name}.txt" for name in ("first", "second")]
         self.model.tool, self.model.arguments = tool, arguments
@@ -102,11 +118,16 @@ class Stage:
         return kept
 
     def calls(self) -> list[dict]:
-        """The rows of this scene's calls, all of which ended well and were charged. Raises Wrong."""
-        rows = self.relay.rows()[self._rows:]
+        """The rows of this scene's calls, all of which ended well and were charged.
+
+        Raises Wrong.
+        """
+        rows = self.relay.rows()[self._rows :]
         for row in rows:
             if row["outcome"] != "complete" or not row["cost"]:
-                raise Wrong(f"a call ended as {row['outcome']} {row['status']} {row['error']} and cost {row['cost']}")
+                raise Wrong(
+                    f"a call ended as {row['outcome']} {row['status']} {row['error']} and cost {row['cost']}"
+                )
         self.relay.ledger_is_right()
         return rows
 
@@ -115,13 +136,21 @@ class Stage:
 def stage(folder: Path) -> Iterator[Stage]:
     """A stage in this folder, which it leaves behind; the relay is stopped at the end."""
     with FakeUpstream() as fake:
-        config = relays.configuration(folder, fake.url, {
-            "server": {"port": relays.free_port()}, "models": [relays.model_config(MODEL, output_max=64_000)]})
+        config = relays.configuration(
+            folder,
+            fake.url,
+            {
+                "server": {"port": relays.free_port()},
+                "models": [relays.model_config(MODEL, output_max=64_000)],
+            },
+        )
         path = relays.write_config(folder, config)
         relay = relays.in_process(path, config)
         try:
-            for words in (("user", "add", "alice", "--password", "alice has a long password"),
-                          ("credit", "alice", "--wallet", "1000")):
+            for words in (
+                ("user", "add", "alice", "--password", "alice has a long password"),
+                ("credit", "alice", "--wallet", "1000"),
+            ):
                 cli(path, *words)
             yield Stage(relay, fake, cli(path, "token", "add", "alice", "clients").strip(), folder)
         finally:

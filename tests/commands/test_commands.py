@@ -1,4 +1,7 @@
-"""The command line: what it prints, what it refuses, and that it works beside a server that runs."""
+"""The command line.
+
+What it prints, what it refuses, and that it works beside a server that runs.
+"""
 
 import csv
 import io
@@ -24,14 +27,30 @@ from tests.stage import configuration, flask, wait_until, write_config
 
 PASSWORD = "a long enough password"
 HELLO = {"model": "test-model", "messages": [{"role": "user", "content": "Hello"}]}
-ANSWER = {"id": "1", "object": "chat.completion", "choices": [
-    {"index": 0, "message": {"role": "assistant", "content": "Hello!"}, "finish_reason": "stop"}],
-    "usage": {"prompt_tokens": 10, "completion_tokens": 9, "total_tokens": 19}}
-PLANS = {"pro": {"price": "29.90", "quota": "40.00", "days": 30, "requests_per_minute": 600, "discount": "0.80"}}
+ANSWER = {
+    "id": "1",
+    "object": "chat.completion",
+    "choices": [
+        {"index": 0, "message": {"role": "assistant", "content": "Hello!"}, "finish_reason": "stop"}
+    ],
+    "usage": {"prompt_tokens": 10, "completion_tokens": 9, "total_tokens": 19},
+}
+PLANS = {
+    "pro": {
+        "price": "29.90",
+        "quota": "40.00",
+        "days": 30,
+        "requests_per_minute": 600,
+        "discount": "0.80",
+    }
+}
 
 
 class Operator:
-    """Who types commands: `operator("user", "list")` gives what was printed, `refused` the reason."""
+    """Who types commands.
+
+    `operator("user", "list")` gives what was printed, `refused` the reason.
+    """
 
     def __init__(self, config, app=None):
         self.config = config
@@ -40,7 +59,9 @@ class Operator:
 
     def run(self, *words, input=""):
         result = self.app.test_cli_runner().invoke(args=[str(word) for word in words], input=input)
-        assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+        assert result.exception is None or isinstance(result.exception, SystemExit), (
+            result.exception
+        )
         return result
 
     def __call__(self, *words, input="") -> str:
@@ -61,7 +82,9 @@ class Operator:
 @pytest.fixture
 def operator(tmp_path):
     """The command line on a new file, with alice in it."""
-    config = configuration(tmp_path, "http://127.0.0.1:9/v1", {"plans": PLANS, "site": {"timezone": "Asia/Shanghai"}})
+    config = configuration(
+        tmp_path, "http://127.0.0.1:9/v1", {"plans": PLANS, "site": {"timezone": "Asia/Shanghai"}}
+    )
     someone = Operator(write_config(tmp_path, config))
     someone("user", "add", "alice", "--password", PASSWORD)
     return someone
@@ -74,13 +97,17 @@ def beside(relay, fake):
     return Operator(relay.config)
 
 
-# ---- members -------------------------------------------------------------------------------------------------------
+# ---- members
+# -------------------------------------------------------------------------------------------------------
+
 
 def test_it_adds_members_and_administrators(operator):
     operator("user", "add", "carol", "--admin", "--password", PASSWORD)
     listed = operator.json("user", "list")
     assert [(each["name"], each["role"], each["plan"], each["disabled"]) for each in listed] == [
-        ("alice", "member", "free", False), ("carol", "admin", "free", False)]
+        ("alice", "member", "free", False),
+        ("carol", "admin", "free", False),
+    ]
     assert list(listed[0]) == ["id", "name", "role", "plan", "disabled", "created_at"]
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", listed[0]["created_at"])
 
@@ -96,46 +123,65 @@ def test_it_gives_no_sign_up_reward_to_who_is_added(operator):
     assert operator.json("balance", "alice")["grant"] == 0
 
 
-@pytest.mark.parametrize(("words", "reason"), [
-    (["user", "add", "Alice", "--password", PASSWORD], "already"),
-    (["user", "add", "bob", "--password", "short"], "8 to 128"),
-    (["user", "add", "bob"], "8 to 128"),
-    (["user", "add", "", "--password", PASSWORD], "1 to 64"),
-    (["user", "add", "b\x1bob", "--password", PASSWORD], "visible"),
-    (["user", "disable", "nobody"], "no member 'nobody'"),
-    (["user", "plan", "alice", "gold"], "there are free, pro"),
-    (["balance", "nobody"], "no member"),
-    (["token", "add", "nobody", "dev"], "no member"),
-    (["token", "add", "alice", ""], "1 to 64"),
-    (["token", "add", "alice", "dev", "--model", "gpt"], "no model 'gpt'"),
-    (["token", "add", "alice", "dev", "--address", "here"], "here"),
-    (["token", "add", "alice", "dev", "--expires", "2001-01-01"], "past"),
-    (["token", "revoke", "99"], "no token 99"),
-    (["credit", "alice", "--grant", "-1"], "holds 0"),
-    (["credit", "alice", "--wallet", "0"], "zero"),
-    (["credit", "alice", "--grant", "9" * 30], "absurdly"),
-    (["code", "add", "--plan", "gold"], "there are pro"),
-    (["code", "add", "--plan", "free"], "no plan"),
-    (["code", "revoke", "99"], "no code 99"),
-    (["credit", "alice", "--wallet", "1", "--key", "k" * 256], "key"),
-])
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["user", "add", "Alice", "--password", PASSWORD], "already"),
+        (["user", "add", "bob", "--password", "short"], "8 to 128"),
+        (["user", "add", "bob"], "8 to 128"),
+        (["user", "add", "", "--password", PASSWORD], "1 to 64"),
+        (["user", "add", "b\x1bob", "--password", PASSWORD], "visible"),
+        (["user", "disable", "nobody"], "no member 'nobody'"),
+        (["user", "plan", "alice", "gold"], "there are free, pro"),
+        (["balance", "nobody"], "no member"),
+        (["token", "add", "nobody", "dev"], "no member"),
+        (["token", "add", "alice", ""], "1 to 64"),
+        (["token", "add", "alice", "dev", "--model", "gpt"], "no model 'gpt'"),
+        (["token", "add", "alice", "dev", "--address", "here"], "here"),
+        (["token", "add", "alice", "dev", "--expires", "2001-01-01"], "past"),
+        (["token", "revoke", "99"], "no token 99"),
+        (["credit", "alice", "--grant", "-1"], "holds 0"),
+        (["credit", "alice", "--wallet", "0"], "zero"),
+        (["credit", "alice", "--grant", "9" * 30], "absurdly"),
+        (["code", "add", "--plan", "gold"], "there are pro"),
+        (["code", "add", "--plan", "free"], "no plan"),
+        (["code", "revoke", "99"], "no code 99"),
+        (["credit", "alice", "--wallet", "1", "--key", "k" * 256], "key"),
+    ],
+)
 def test_it_refuses_in_one_line(operator, words, reason):
     assert reason in operator.refused(*words)
 
 
-@pytest.mark.parametrize("words", [
-    ["nonsense"], ["user"], ["user", "add"], ["user", "role", "alice", "king"], ["credit", "alice"],
-    ["credit", "alice", "--wallet", "ten"], ["credit", "alice", "--wallet", "1.0000000001"],
-    ["credit", "alice", "--wallet", "NaN"], ["credit", "alice", "--wallet", "1e3"],
-    ["credit", "alice", "--grant", "1.5"],
-    ["token", "add", "alice", "dev", "--rpm", "0"], ["token", "add", "alice", "dev", "--expires", "soon"],
-    ["token", "revoke", "9" * 30], ["code", "add"], ["code", "add", "--wallet", "1", "--grant", "1"],
-    ["code", "add", "--wallet", "1", "--count", "0"], ["requests", "--since", "2026-13-01"],
-    ["requests", "--outcome", "lost"], ["token", "add", "alice", "dev", "--expires", "999999w"],
-    ["token", "add", "alice", "dev", "--expires", "9999-12-31"],
-    ["code", "add", "--grant", "1", "--expires", "200000d"], ["requests", "--json", "--csv"],
-    ["requests", "--since", "9" * 40 + "d"], ["restore", "nowhere.db"],
-])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["nonsense"],
+        ["user"],
+        ["user", "add"],
+        ["user", "role", "alice", "king"],
+        ["credit", "alice"],
+        ["credit", "alice", "--wallet", "ten"],
+        ["credit", "alice", "--wallet", "1.0000000001"],
+        ["credit", "alice", "--wallet", "NaN"],
+        ["credit", "alice", "--wallet", "1e3"],
+        ["credit", "alice", "--grant", "1.5"],
+        ["token", "add", "alice", "dev", "--rpm", "0"],
+        ["token", "add", "alice", "dev", "--expires", "soon"],
+        ["token", "revoke", "9" * 30],
+        ["code", "add"],
+        ["code", "add", "--wallet", "1", "--grant", "1"],
+        ["code", "add", "--wallet", "1", "--count", "0"],
+        ["requests", "--since", "2026-13-01"],
+        ["requests", "--outcome", "lost"],
+        ["token", "add", "alice", "dev", "--expires", "999999w"],
+        ["token", "add", "alice", "dev", "--expires", "9999-12-31"],
+        ["code", "add", "--grant", "1", "--expires", "200000d"],
+        ["requests", "--json", "--csv"],
+        ["requests", "--since", "9" * 40 + "d"],
+        ["restore", "nowhere.db"],
+    ],
+)
 def test_what_is_typed_wrongly_ends_with_status_2(operator, words):
     assert operator.run(*words).exit_code == 2
 
@@ -176,7 +222,9 @@ def test_what_was_done_is_said_as_json(operator, tmp_path):
     given = operator.json("user", "plan", "alice", "pro", "--renew")
     assert given == {"name": "alice", "plan": "pro", "ends_at": given["ends_at"], "renew": True}
     assert operator.json("user", "plan", "alice", "free") == {"name": "alice", "plan": "free"}
-    assert operator.json("token", "revoke", "1") == operator.json("code", "revoke", "1") == {"id": 1}
+    assert (
+        operator.json("token", "revoke", "1") == operator.json("code", "revoke", "1") == {"id": 1}
+    )
     copy = tmp_path / "copy.db"
     assert operator.json("backup", copy) == {"file": str(copy), "bytes": copy.stat().st_size}
     assert operator.json("restore", copy)["kept"].startswith(str(operator.db.path))
@@ -196,7 +244,12 @@ def test_it_shuts_out_and_lets_in_and_keeps_an_administrator(operator):
 def test_it_gives_a_plan_and_ends_it(operator):
     operator("user", "plan", "alice", "pro", "--days", "7", "--renew")
     assert operator.json("balance", "alice") == {
-        "grant": 0, "quota": "40.00", "wallet": "0", "held": {"grant": 0, "quota": "0", "wallet": "0"}, "plan": "pro"}
+        "grant": 0,
+        "quota": "40.00",
+        "wallet": "0",
+        "held": {"grant": 0, "quota": "0", "wallet": "0"},
+        "plan": "pro",
+    }
     operator("user", "plan", "alice", "free")
     assert operator.json("balance", "alice")["quota"] == "0"
     assert operator.json("user", "list")[0]["plan"] == "free"
@@ -205,25 +258,49 @@ def test_it_gives_a_plan_and_ends_it(operator):
 def test_free_ends_an_allowance_that_waits_for_its_next_period_too(operator):
     operator("user", "plan", "alice", "pro", "--days", "7", "--renew")
     in_a_month = billing.now_ms() + 30 * 86_400_000
-    operator.db.write(lambda conn: conn.execute(
-        "UPDATE subscriptions SET starts_at = starts_at - 30 * 86400000, ends_at = ends_at - 30 * 86400000"))
+    operator.db.write(
+        lambda conn: conn.execute(
+            "UPDATE subscriptions SET starts_at = starts_at - 30 * 86400000, ends_at = ends_at - 30 * 86400000"
+        )
+    )
     operator("user", "plan", "alice", "free")
     assert plans.expire_due(operator.db, in_a_month) == 0
     assert operator.json("balance", "alice")["quota"] == "0" and verify.verify(operator.db) == []
 
 
-# ---- tokens --------------------------------------------------------------------------------------------------------
+# ---- tokens
+# --------------------------------------------------------------------------------------------------------
+
 
 def test_a_token_is_printed_alone(operator):
     assert re.fullmatch(r"sk-[A-Za-z0-9_-]{43}\n", operator("token", "add", "alice", "dev"))
 
 
 def test_tokens_are_listed_without_their_secret(operator):
-    raw = operator("token", "add", "alice", "dev", "--model", "test-model", "--rpm", "30", "--expires", "2099-01-31")
+    raw = operator(
+        "token",
+        "add",
+        "alice",
+        "dev",
+        "--model",
+        "test-model",
+        "--rpm",
+        "30",
+        "--expires",
+        "2099-01-31",
+    )
     [listed] = operator.json("token", "list", "alice")
     assert listed == {
-        "id": 1, "name": "dev", "hint": listed["hint"], "models": ["test-model"], "rpm": 30,
-        "expires_at": "2099-01-31T15:59:59Z", "revoked_at": None, "last_used_at": None, "calls": 0}
+        "id": 1,
+        "name": "dev",
+        "hint": listed["hint"],
+        "models": ["test-model"],
+        "rpm": 30,
+        "expires_at": "2099-01-31T15:59:59Z",
+        "revoked_at": None,
+        "last_used_at": None,
+        "calls": 0,
+    }
     assert raw.strip() not in operator("token", "list", "alice") + json.dumps(listed)
 
 
@@ -245,13 +322,20 @@ def test_a_token_works_and_ends_at_the_very_next_request(beside, relay):
     assert "no token" in beside.refused("token", "revoke", listed["id"])
 
 
-# ---- money ---------------------------------------------------------------------------------------------------------
+# ---- money
+# ---------------------------------------------------------------------------------------------------------
+
 
 def test_balances_are_decimal_strings_of_full_precision(operator):
     operator("credit", "alice", "--wallet", "10.00", "--grant", "1200", "--note", "welcome")
     shown = operator.json("credit", "alice", "--wallet", "-10.0000125")
-    assert shown == {"grant": 1200, "quota": "0", "wallet": "-0.000012500",
-                     "held": {"grant": 0, "quota": "0", "wallet": "0"}, "plan": "free"}
+    assert shown == {
+        "grant": 1200,
+        "quota": "0",
+        "wallet": "-0.000012500",
+        "held": {"grant": 0, "quota": "0", "wallet": "0"},
+        "plan": "free",
+    }
     assert shown == operator.json("balance", "alice")
     assert "-0.000012500" in operator("balance", "alice")
 
@@ -283,9 +367,12 @@ def test_the_ledger_is_shown_newest_first(operator):
     operator("credit", "alice", "--wallet", "10", "--note", "first")
     operator("credit", "alice", "--grant", "3", "--note", "second")
     shown = operator.json("ledger", "show", "alice")
-    assert [(each["note"], each["pocket"], each["amount"], each["balance_after"]) for each in shown] == [
-        ("second", "grant", 3, 3), ("first", "wallet", "10.00", "10.00")]
-    assert [each["note"] for each in operator.json("ledger", "show", "alice", "--pocket", "wallet")] == ["first"]
+    assert [
+        (each["note"], each["pocket"], each["amount"], each["balance_after"]) for each in shown
+    ] == [("second", "grant", 3, 3), ("first", "wallet", "10.00", "10.00")]
+    assert [
+        each["note"] for each in operator.json("ledger", "show", "alice", "--pocket", "wallet")
+    ] == ["first"]
     assert operator.json("ledger", "show", "alice", "--since", "2099-01-01") == []
 
 
@@ -301,9 +388,14 @@ def test_verify_proves_the_ledger_and_names_what_is_wrong(operator):
     assert result.exit_code == 1 and json.loads(result.stdout)["problems"]
 
 
-@pytest.mark.parametrize(("worth", "pocket", "gained"), [
-    (["--wallet", "2.50"], "wallet", "2.50"), (["--grant", "900"], "grant", 900),
-    (["--plan", "pro"], "quota", "40.00")])
+@pytest.mark.parametrize(
+    ("worth", "pocket", "gained"),
+    [
+        (["--wallet", "2.50"], "wallet", "2.50"),
+        (["--grant", "900"], "grant", 900),
+        (["--plan", "pro"], "quota", "40.00"),
+    ],
+)
 def test_codes_are_worth_what_they_were_made_for(operator, worth, pocket, gained):
     import plans
 
@@ -319,22 +411,50 @@ def test_codes_are_worth_what_they_were_made_for(operator, worth, pocket, gained
         plans.redeem(operator.db, 1, made[1])
 
 
-# ---- calls ---------------------------------------------------------------------------------------------------------
+# ---- calls
+# ---------------------------------------------------------------------------------------------------------
 
 SHAPE = [
-    "id", "created_at", "user", "token", "wire", "model", "upstream", "outcome", "status", "stream", "input_tokens",
-    "cached_tokens", "output_tokens", "usage_source", "cost", "charged", "first_byte_ms", "duration_ms", "attempts"]
+    "id",
+    "created_at",
+    "user",
+    "token",
+    "wire",
+    "model",
+    "upstream",
+    "outcome",
+    "status",
+    "stream",
+    "input_tokens",
+    "cached_tokens",
+    "output_tokens",
+    "usage_source",
+    "cost",
+    "charged",
+    "first_byte_ms",
+    "duration_ms",
+    "attempts",
+]
 
 
 def test_calls_are_listed_newest_first_in_the_documented_shape(beside, relay, alice, bob):
     first, second = alice.post(CHAT, HELLO), bob.post(CHAT, HELLO | {"stream": True})
     assert (first.status, second.status) == (200, 200)
-    newest, oldest = wait_until(lambda: [
-        each for each in beside.json("requests") if each["outcome"]] if len(beside.json("requests")) == 2 else None)
+    newest, oldest = wait_until(
+        lambda: (
+            [each for each in beside.json("requests") if each["outcome"]]
+            if len(beside.json("requests")) == 2
+            else None
+        )
+    )
     assert list(newest) == SHAPE
     assert (newest["user"], oldest["user"]) == ("bob", "alice")
-    assert oldest["id"] == first.request_id and oldest["outcome"] == "complete" and oldest["upstream"] == "fake"
-    assert oldest["cost"] == "0.000092000"                      # 10 at 2 yuan and 9 at 8 yuan per million
+    assert (
+        oldest["id"] == first.request_id
+        and oldest["outcome"] == "complete"
+        and oldest["upstream"] == "fake"
+    )
+    assert oldest["cost"] == "0.000092000"  # 10 at 2 yuan and 9 at 8 yuan per million
     assert oldest["charged"] == {"grant": 0, "quota": "0", "wallet": "0.000092000"}
     assert (oldest["stream"], newest["stream"]) == (False, True)
     assert oldest["attempts"][0]["status"] == 200
@@ -363,7 +483,9 @@ def test_no_text_of_a_call_becomes_a_formula_or_steers_a_terminal(beside, alice)
     assert "\x1b" not in beside("requests")
 
 
-# ---- the file ------------------------------------------------------------------------------------------------------
+# ---- the file
+# ------------------------------------------------------------------------------------------------------
+
 
 def test_a_backup_under_load_is_whole(beside, relay, alice, tmp_path):
     done = threading.Event()
@@ -433,11 +555,18 @@ def test_restore_mends_a_file_that_cannot_be_opened(operator, tmp_path):
     assert '"wallet": "10.00"' in flask(operator.config, "balance", "alice", "--json").stdout
 
 
-# ---- the settings --------------------------------------------------------------------------------------------------
+# ---- the settings
+# --------------------------------------------------------------------------------------------------
+
 
 def test_config_check_says_what_follows_from_the_settings(operator):
     assert operator.json("config", "check") == {
-        "ok": True, "mistakes": [], "demo": False, "models": ["test-model"], "upstreams_without_key": []}
+        "ok": True,
+        "mistakes": [],
+        "demo": False,
+        "models": ["test-model"],
+        "upstreams_without_key": [],
+    }
 
 
 def test_config_check_names_every_mistake_with_its_key(operator, tmp_path):
@@ -460,10 +589,15 @@ def test_a_bad_file_in_force_is_said_in_lines_and_not_in_a_traceback(operator):
 
 def test_upstreams_are_listed_with_their_state_and_without_their_keys(relay_process, person):
     alice = person("alice", relay_process).given(wallet="1")
-    alice.post(CHAT, HELLO)                            # the fake has no script: it hangs up
+    alice.post(CHAT, HELLO)  # the fake has no script: it hangs up
     operator = Operator(relay_process.config)
     [listed] = wait_until(lambda: [each for each in operator.json("upstreams") if each["failed"]])
-    assert (listed["name"], listed["speaks"], listed["keys"], listed["state"]) == ("fake", ["chat"], 1, "ok")
+    assert (listed["name"], listed["speaks"], listed["keys"], listed["state"]) == (
+        "fake",
+        ["chat"],
+        1,
+        "ok",
+    )
     assert listed["last_error"] == "upstream_error" and listed["last_error_at"].endswith("Z")
     assert "sk-upstream-secret" not in operator("upstreams") + json.dumps(listed)
 
@@ -479,7 +613,11 @@ def test_reload_lets_the_relay_that_serves_read_its_settings_again(relay_process
     changed = relay_process.config.read_text().replace('"test-model"', '"renamed-model"')
     relay_process.config.write_text(changed)
     assert flask(relay_process.config, "reload").returncode == 0
-    wait_until(lambda: [each["id"] for each in alice.get("/api/v1/models").json["data"]] == ["renamed-model"])
+    wait_until(
+        lambda: (
+            [each["id"] for each in alice.get("/api/v1/models").json["data"]] == ["renamed-model"]
+        )
+    )
 
 
 def test_reload_is_refused_when_no_relay_serves(operator):

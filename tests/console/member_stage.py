@@ -1,4 +1,5 @@
-"""The console on the real app in demo mode, without a socket: a house of a test, and browsers in it.
+"""The console on the real app in demo mode, without a socket: a house of a test, and browsers in
+it.
 
 Owns how pages are asked for and forms are sent, with the tokens that the pages themselves hand out.
 """
@@ -18,15 +19,39 @@ from members import accounts, tokens
 
 PLANS = {
     "free": {"requests_per_minute": 60, "input_tokens_max": 5000},
-    "pro": {"title": "Pro", "price": "29.90", "quota": "40.00", "requests_per_minute": 600, "discount": "0.80"},
+    "pro": {
+        "title": "Pro",
+        "price": "29.90",
+        "quota": "40.00",
+        "requests_per_minute": 600,
+        "discount": "0.80",
+    },
 }
 MODELS = [
-    {"id": "plain-1", "provider": "Acme", "title": "Plain 1", "context": 131072, "output_max": 8192,
-     "prices": {"input": "2", "cached": "0.5", "output": "8"}},
-    {"id": "other-2", "provider": "Acme", "title": "Other 2", "context": 131072, "output_max": 8192,
-     "prices": {"input": "1", "cached": "0.5", "output": "4"}},
-    {"id": "gratis-3", "provider": "Acme", "title": "Gratis 3", "context": 131072, "output_max": 8192,
-     "prices": {"input": "0", "cached": "0", "output": "0"}},
+    {
+        "id": "plain-1",
+        "provider": "Acme",
+        "title": "Plain 1",
+        "context": 131072,
+        "output_max": 8192,
+        "prices": {"input": "2", "cached": "0.5", "output": "8"},
+    },
+    {
+        "id": "other-2",
+        "provider": "Acme",
+        "title": "Other 2",
+        "context": 131072,
+        "output_max": 8192,
+        "prices": {"input": "1", "cached": "0.5", "output": "4"},
+    },
+    {
+        "id": "gratis-3",
+        "provider": "Acme",
+        "title": "Gratis 3",
+        "context": 131072,
+        "output_max": 8192,
+        "prices": {"input": "0", "cached": "0", "output": "0"},
+    },
 ]
 PASSWORD = "correct horse battery"
 
@@ -59,9 +84,21 @@ class House:
         """Make a token; its id."""
         return tokens.mint(self.db, who.id, name, **limits)[0]
 
-    def called(self, who, token_id: int, *, at: int | None = None, model: str = "plain-1", usage=(1000, 200, 100),
-               outcome: str | None = "complete", **facts) -> str:
-        """Let a call have happened at a time (ms), charged by the ledger; its id. `outcome` None: it runs."""
+    def called(
+        self,
+        who,
+        token_id: int,
+        *,
+        at: int | None = None,
+        model: str = "plain-1",
+        usage=(1000, 200, 100),
+        outcome: str | None = "complete",
+        **facts,
+    ) -> str:
+        """Let a call have happened at a time (ms), charged by the ledger; its id.
+
+        `outcome` None: it runs.
+        """
         at = at or billing.now_ms()
         call_id = f"{billing.first_id(at)}{secrets.token_hex(10)}"
         day = datetime.fromtimestamp(at / 1000, ZoneInfo(self.relay.settings.site.timezone)).date()
@@ -72,7 +109,12 @@ class House:
         price, used = self.relay.catalog.models[model].price("free", at), billing.Usage(*usage)
         billing.hold(self.db, call, used, price, overdraft=billing.nano(1_000_000))
         if outcome is not None:
-            facts = {"usage_source": "upstream", "first_byte_ms": 340, "duration_ms": 1200, "status": 200} | facts
+            facts = {
+                "usage_source": "upstream",
+                "first_byte_ms": 340,
+                "duration_ms": 1200,
+                "status": 200,
+            } | facts
             charged = used if outcome in ("complete", "client_left", "upstream_cut") else None
             billing.close(self.db, call_id, billing.Ending(outcome, usage=charged, **facts), price)
         return call_id
@@ -98,8 +140,12 @@ class Browser:
 
     def get(self, path: str, **options):
         """The answer for a page."""
-        return self.client.get(path, headers={"Accept-Language": self.language, **self.headers},
-                               environ_base={"REMOTE_ADDR": self.address}, **options)
+        return self.client.get(
+            path,
+            headers={"Accept-Language": self.language, **self.headers},
+            environ_base={"REMOTE_ADDR": self.address},
+            **options,
+        )
 
     def page(self, path: str) -> str:
         """A page that is there, as HTML."""
@@ -120,13 +166,21 @@ class Browser:
 
     def send(self, path: str, **fields):
         """Send a form."""
-        return self.client.post(path, data={"csrf_token": self.csrf(), **fields}, environ_base={
-            "REMOTE_ADDR": self.address}, headers={"Accept-Language": self.language, **self.headers})
+        return self.client.post(
+            path,
+            data={"csrf_token": self.csrf(), **fields},
+            environ_base={"REMOTE_ADDR": self.address},
+            headers={"Accept-Language": self.language, **self.headers},
+        )
 
     def send_json(self, path: str, body, **headers):
         """What the script of a page sends."""
-        return self.client.post(path, json=body, environ_base={"REMOTE_ADDR": self.address}, headers={
-            "Accept-Language": self.language, "X-CSRFToken": self.csrf(), **headers})
+        return self.client.post(
+            path,
+            json=body,
+            environ_base={"REMOTE_ADDR": self.address},
+            headers={"Accept-Language": self.language, "X-CSRFToken": self.csrf(), **headers},
+        )
 
     @staticmethod
     def text(answer) -> str:
@@ -146,9 +200,16 @@ def error_of(html: str, name: str) -> str:
 
 
 def house(folder: Path, **changes) -> House:
-    """A console with these settings over the usual ones, without upstreams: everything is answered by the demo."""
-    given = {"site": {"language": "en"}, "database": {"path": str(folder / "relay.db")}, "plans": PLANS,
-             "models": MODELS} | changes
+    """A console with these settings over the usual ones, without upstreams.
+
+    Everything is answered by the demo.
+    """
+    given = {
+        "site": {"language": "en"},
+        "database": {"path": str(folder / "relay.db")},
+        "plans": PLANS,
+        "models": MODELS,
+    } | changes
     app = application.create_app(settings.check(given, {}))
     app.config["PROPAGATE_EXCEPTIONS"] = False
     return House(app, folder)

@@ -21,8 +21,16 @@ from tests.stage import (
 from tests.wires.scripted_model import Says
 
 PASSWORD = "some words in a row"
-PLANS = {"free": {"requests_per_minute": 60, "input_tokens_max": 5000},
-         "pro": {"title": "Pro", "price": "29.90", "quota": "40.00", "requests_per_minute": 600, "discount": "0.80"}}
+PLANS = {
+    "free": {"requests_per_minute": 60, "input_tokens_max": 5000},
+    "pro": {
+        "title": "Pro",
+        "price": "29.90",
+        "quota": "40.00",
+        "requests_per_minute": 600,
+        "discount": "0.80",
+    },
+}
 ANSWER = ".turn.theirs:last-child"
 HOSTILE = """<img src=x onerror="document.title='taken'"><script>document.title='taken'</script>
 </textarea></div>**bold** &lt;b&gt; \u202egnirts \u2066 [click](javascript:alert(1)) {{ 7 * 7 }}"""
@@ -39,10 +47,20 @@ def model():
 def relay(model, tmp_path_factory):
     """A relay with a fake provider, the usual plans, and carol as its administrator."""
     folder = tmp_path_factory.mktemp("journeys")
-    config = configuration(folder, model.url, {"models": [model_config(title="Test Model"),
-                                                          model_config("other-model", title="Other Model")]})
-    started = in_thread(write_config(folder, config | {"plans": PLANS, "site": {"language": "en"}}),
-                        folder / "relay.db")
+    config = configuration(
+        folder,
+        model.url,
+        {
+            "models": [
+                model_config(title="Test Model"),
+                model_config("other-model", title="Other Model"),
+            ]
+        },
+    )
+    started = in_thread(
+        write_config(folder, config | {"plans": PLANS, "site": {"language": "en"}}),
+        folder / "relay.db",
+    )
     accounts.add(started.db, "carol", PASSWORD, role="admin")
     yield started
     started.stop()
@@ -52,7 +70,7 @@ def relay(model, tmp_path_factory):
 def visit(chromium, relay, model):
     """Opens pages of the relay; whatever a console complains of fails the test."""
     model.always(Says("Hello, world!"))
-    relay.app.extensions["relay"].limiter.storage.reset()          # tests come faster than people sign in
+    relay.app.extensions["relay"].limiter.storage.reset()  # tests come faster than people sign in
     with Visitors(chromium, relay.url) as visitors:
         yield visitors
 
@@ -68,6 +86,7 @@ def carol(visit):
 @pytest.fixture
 def member(relay):
     """Makes a member: `member("dora", wallet="10")`; the account."""
+
     def make(name: str, wallet: str = "0", grant: int = 0):
         who = accounts.add(relay.db, name, PASSWORD)
         if billing.nano(wallet):
@@ -75,17 +94,23 @@ def member(relay):
         if grant:
             billing.credit(relay.db, who.id, "grant", grant, "reward")
         return who
+
     return make
 
 
 @pytest.fixture
 def signed_in(visit, member):
-    """Opens a browser in which a new member is signed in: `signed_in("dora", wallet="10", width=360)`."""
+    """Opens a browser in which a new member is signed in.
+
+    `signed_in("dora", wallet="10", width=360)`.
+    """
+
     def open_(name: str, wallet: str = "0", grant: int = 0, **options):
         member(name, wallet, grant)
         page = visit("/login", **options)
         sign_in(page, name, PASSWORD)
         return page
+
     return open_
 
 
@@ -115,8 +140,10 @@ def told(page, words: str) -> str:
 
 def test_from_the_first_start_to_the_first_paid_answer(chromium, tmp_path):
     port = free_port()
-    relay = in_process(shown_config(tmp_path, port), {"database": {"path": tmp_path / "relay.db"},
-                                                      "server": {"port": port}})
+    relay = in_process(
+        shown_config(tmp_path, port),
+        {"database": {"path": tmp_path / "relay.db"}, "server": {"port": port}},
+    )
     try:
         with Visitors(chromium, relay.url) as visit:
             address = re.search(r"http://\S+/setup\?key=\S+", relay.log.read_text())[0]
@@ -154,7 +181,7 @@ def test_an_invited_person_comes_makes_a_token_and_talks_to_a_model(visit, carol
     page.get_by_label("Once more").fill("other words in a row")
     page.get_by_role("button", name="Create account").click()
     see(page, "The two passwords differ.")
-    assert page.get_by_label("Name").input_value() == "dora"                # what was typed is kept
+    assert page.get_by_label("Name").input_value() == "dora"  # what was typed is kept
     page.get_by_label("Password", exact=True).fill(PASSWORD)
     page.get_by_label("Once more").fill(PASSWORD)
     page.get_by_role("button", name="Create account").click()
@@ -162,20 +189,33 @@ def test_an_invited_person_comes_makes_a_token_and_talks_to_a_model(visit, carol
 
     raw = make_token(page, "Dora's laptop")
     page.locator("[data-copy=fresh-token]").click()
-    page.wait_for_function("raw => navigator.clipboard.readText().then((text) => text === raw)", arg=raw)
+    page.wait_for_function(
+        "raw => navigator.clipboard.readText().then((text) => text === raw)", arg=raw
+    )
     page.get_by_role("tab", name="Codex CLI").click()
     assert raw in page.locator("#codex-snippet-codex-sh").inner_text()
     page.get_by_label("Fill in with the model").select_option("other-model")
-    page.locator("#codex-snippet-codex-toml", has_text='model = "other-model"').wait_for(state="attached")
+    page.locator("#codex-snippet-codex-toml", has_text='model = "other-model"').wait_for(
+        state="attached"
+    )
     assert page.locator("#fresh-token").inner_text() == raw
 
     page.get_by_role("link", name="Try it in the model test").click()
     pause = Gate()
-    model.next(stream(chunk() | {"choices": [{"index": 0, "delta": {"reasoning_content": "Let me think."}}]},
-                      chunk("First words"), pause, chunk(", last words.", finish="stop"), usage_chunk(usage())))
+    model.next(
+        stream(
+            chunk() | {"choices": [{"index": 0, "delta": {"reasoning_content": "Let me think."}}]},
+            chunk("First words"),
+            pause,
+            chunk(", last words.", finish="stop"),
+            usage_chunk(usage()),
+        )
+    )
     page.get_by_label("Model", exact=True).select_option("test-model")
     say(page)
-    page.locator(f"{ANSWER} .answer", has_text="First words").wait_for()    # while the model still speaks
+    page.locator(
+        f"{ANSWER} .answer", has_text="First words"
+    ).wait_for()  # while the model still speaks
     assert page.get_by_role("button", name="Stop").is_visible()
     assert page.locator(f"{ANSWER} .thought .said").text_content() == "Let me think."
     pause.open()
@@ -196,13 +236,19 @@ def test_an_answer_is_stopped_and_its_beginning_is_charged(signed_in, model, rel
     say(page)
     page.locator(f"{ANSWER} .answer", has_text="A beginning").wait_for()
     page.get_by_role("button", name="Stop").click()
-    assert re.match(r"Stopped by you\. · Price ¥\S+ · Wallet: ¥\S+ · \d+ in, \d+ out · estimated$",
-                    told(page, "Price"))
-    assert model.requests[-1].gone.wait(60)                                 # the provider was left, too
+    assert re.match(
+        r"Stopped by you\. · Price ¥\S+ · Wallet: ¥\S+ · \d+ in, \d+ out · estimated$",
+        told(page, "Price"),
+    )
+    assert model.requests[-1].gone.wait(60)  # the provider was left, too
     say(page, "Go on.")
     assert "20 in, 10 out" in told(page, "Price")
     spoken = [(each["role"], each["content"]) for each in model.requests[-1].json["messages"]]
-    assert spoken == [("user", "Say hello."), ("assistant", "A beginning of some words"), ("user", "Go on.")]
+    assert spoken == [
+        ("user", "Say hello."),
+        ("assistant", "A beginning of some words"),
+        ("user", "Go on."),
+    ]
     assert relay.ledger_is_right()
 
 
@@ -271,7 +317,7 @@ def test_a_code_becomes_a_plan_and_the_plans_price_is_charged(signed_in, carol, 
     assert told(page, "Price") == "Price ¥0.000096 · Plan quota: ¥0.000096 · 20 in, 10 out"
     page.locator(f"{ANSWER} .tail a").click()
     lines = page.locator("tbody tr").all_inner_texts()
-    assert "¥1.6" in lines[0] and "¥6.4" in lines[2]                        # four fifths of 2 and 8 per million
+    assert "¥1.6" in lines[0] and "¥6.4" in lines[2]  # four fifths of 2 and 8 per million
     page.get_by_role("navigation", name="Main").get_by_role("link", name="Models").click()
     assert "¥1.6" in page.locator("table.models tr", has_text="Test Model").inner_text()
     assert relay.ledger_is_right()
@@ -322,7 +368,7 @@ def test_keys_are_enough_to_sign_in_and_to_make_a_token(visit, member):
     _walk_to(page, "Sign in")
     page.keyboard.press("Enter")
     page.wait_for_url("**/login")
-    page.keyboard.type("frida")                                             # the first field has the focus
+    page.keyboard.type("frida")  # the first field has the focus
     page.keyboard.press("Tab")
     page.keyboard.type(PASSWORD)
     page.keyboard.press("Enter")
@@ -337,7 +383,9 @@ def test_keys_are_enough_to_sign_in_and_to_make_a_token(visit, member):
     _walk_to(page, "Copy")
     page.keyboard.press("Enter")
     raw = page.locator("#fresh-token").inner_text()
-    page.wait_for_function("raw => navigator.clipboard.readText().then((text) => text === raw)", arg=raw)
+    page.wait_for_function(
+        "raw => navigator.clipboard.readText().then((text) => text === raw)", arg=raw
+    )
     _walk_to(page, "Try it in the model test")
     page.keyboard.press("Enter")
     page.wait_for_url("**/console/test?token=*")
@@ -363,7 +411,9 @@ def test_everything_but_streams_works_without_scripts(signed_in, relay):
     page = signed_in("grace", wallet="30", scripts=False)
     raw = make_token(page)
     assert relay.client(raw).chat().status == 200
-    assert page.get_by_role("heading", name="Codex CLI").is_visible()       # tabs are sections one below the other
+    assert page.get_by_role(
+        "heading", name="Codex CLI"
+    ).is_visible()  # tabs are sections one below the other
     page.get_by_label("Fill in with the model").select_option("other-model")
     page.get_by_role("button", name="Fill in").click()
     page.locator("#codex-snippet-codex-toml", has_text='model = "other-model"').wait_for()
@@ -384,7 +434,9 @@ def test_everything_but_streams_works_without_scripts(signed_in, relay):
     assert relay.client(raw).chat().status == 401
     page.goto("/console/account")
     page.locator("select[name=language]").select_option("zh")
-    page.locator("main form", has=page.locator("select[name=language]")).get_by_role("button").click()
+    page.locator("main form", has=page.locator("select[name=language]")).get_by_role(
+        "button"
+    ).click()
     page.locator("h1", has_text="账户").wait_for()
     page.get_by_role("button", name="退出登录").click()
     page.wait_for_url("**/login")

@@ -1,5 +1,5 @@
-"""Every page of a relay that a team has used for a month, in real Chromium: nothing overflows, breaks the content
-policy, lacks a name for who listens, or forgets its other language."""
+"""Every page of a relay that a team has used for a month, in real Chromium: nothing overflows,
+breaks the content policy, lacks a name for who listens, or forgets its other language."""
 
 import pytest
 
@@ -57,25 +57,30 @@ def signed_in(chromium, relay, month):
 def visit(chromium, relay, month, signed_in):
     """Opens a page as somebody: `visit("/console", who="alice")`."""
     with Visitors(chromium, relay.url) as visitors:
-        yield lambda path="/", who=None, **options: visitors(path, storage_state=signed_in[who], **options)
+        yield lambda path="/", who=None, **options: visitors(
+            path, storage_state=signed_in[who], **options
+        )
 
 
 def pages_of(who: str | None, month) -> dict[str, str]:
-    return {None: lambda _: seed_month.public_pages(), "alice": seed_month.member_pages,
-            "carol": seed_month.admin_pages}[who](month)
+    return {
+        None: lambda _: seed_month.public_pages(),
+        "alice": seed_month.member_pages,
+        "carol": seed_month.admin_pages,
+    }[who](month)
 
 
 @pytest.mark.parametrize("language, theme", [("en-GB", "light"), ("zh-CN", "dark")])
 @pytest.mark.parametrize("who", [None, "alice", "carol"])
 def test_every_page_is_whole_on_a_desk_a_tablet_and_a_phone(visit, month, who, language, theme):
     page, widths = visit("/", who, language=language, theme=theme), [1280, 880, 360]
-    page.expected = ["404"]                                   # of the page that is not there
+    page.expected = ["404"]  # of the page that is not there
     for name, path in pages_of(who, month).items():
         page.goto(path)
         for width in widths:
             page.set_viewport_size({"width": width, "height": 800})
             assert fits(page), f"{name} is wider than {width}"
-        widths.reverse()                                      # the next page is looked at in this width first
+        widths.reverse()  # the next page is looked at in this width first
         lang, other = page.evaluate("""() => [document.documentElement.lang,
                                               new URL(document.querySelector(".tools a[hreflang]").href).pathname]""")
         assert lang == {"en-GB": "en"}.get(language, language), name
@@ -86,22 +91,41 @@ def test_every_page_is_whole_on_a_desk_a_tablet_and_a_phone(visit, month, who, l
 
 def test_no_page_is_forgotten(relay, month):
     addresses = relay.app.url_map.bind("")
-    walked = {addresses.match(path.split("?")[0])[0] for who in (None, "alice", "carol")
-              for name, path in pages_of(who, month).items() if name != "no-page"}
-    there = {rule.endpoint for rule in relay.app.url_map.iter_rules()
-             if "GET" in (rule.methods or ()) and not rule.endpoint.startswith(("api.", "ops.", "static"))}
-    files = {"docs.openapi_json", "docs.postman_json", "usage.cost", *(name for name in there if name.endswith("csv"))}
-    assert there - walked - files == {"signin.setup"}         # gone once there is an administrator
+    walked = {
+        addresses.match(path.split("?")[0])[0]
+        for who in (None, "alice", "carol")
+        for name, path in pages_of(who, month).items()
+        if name != "no-page"
+    }
+    there = {
+        rule.endpoint
+        for rule in relay.app.url_map.iter_rules()
+        if "GET" in (rule.methods or ())
+        and not rule.endpoint.startswith(("api.", "ops.", "static"))
+    }
+    files = {
+        "docs.openapi_json",
+        "docs.postman_json",
+        "usage.cost",
+        *(name for name in there if name.endswith("csv")),
+    }
+    assert there - walked - files == {"signin.setup"}  # gone once there is an administrator
 
 
-@pytest.mark.parametrize("who, path", [(None, "/models?q=qwen"), ("alice", "/console/usage?outcome=failed"),
-                                       ("carol", "/admin/codes?state=unused")])
+@pytest.mark.parametrize(
+    "who, path",
+    [
+        (None, "/models?q=qwen"),
+        ("alice", "/console/usage?outcome=failed"),
+        ("carol", "/admin/codes?state=unused"),
+    ],
+)
 def test_the_language_is_switched_where_one_is(visit, who, path):
     page = visit(path, who)
     page.locator(".tools a[hreflang=zh-CN]").click()
     page.locator("html[lang=zh-CN]").wait_for()
     assert page.url.endswith(f"{path}&lang=zh")
-    page.goto(path)                                           # and stays chosen
+    page.goto(path)  # and stays chosen
     assert page.locator("html").get_attribute("lang") == "zh-CN"
     page.locator(".tools a[hreflang=en]").click()
     page.locator("html[lang=en]").wait_for()

@@ -1,4 +1,7 @@
-"""The model test: a token's call made from the browser, through the same spine, under the same limits, and charged."""
+"""The model test.
+
+A token's call made from the browser, through the same spine, under the same limits, and charged.
+"""
 
 import json
 import re
@@ -34,8 +37,14 @@ def asked(text: str = "Hello", model: str = "plain-1", **more) -> dict:
 def said(answer) -> str:
     """The text of a streamed answer."""
     lines = answer.get_data(as_text=True).split("\n")
-    chunks = [json.loads(line[6:]) for line in lines if line.startswith("data: ") and line != "data: [DONE]"]
-    return "".join(choice["delta"].get("content") or "" for chunk in chunks for choice in chunk["choices"])
+    chunks = [
+        json.loads(line[6:])
+        for line in lines
+        if line.startswith("data: ") and line != "data: [DONE]"
+    ]
+    return "".join(
+        choice["delta"].get("content") or "" for chunk in chunks for choice in chunk["choices"]
+    )
 
 
 def row(home, call_id: str):
@@ -70,7 +79,9 @@ def test_the_cost_of_a_call_that_runs_is_not_known_yet(home, alice, browser):
 
 
 def test_who_leaves_pays_for_what_arrived_and_leaves_no_hold(home, alice, browser):
-    answer = browser.send_json(f"/console/test/{home.token(alice)}", asked("Tell me a long story. " * 50))
+    answer = browser.send_json(
+        f"/console/test/{home.token(alice)}", asked("Tell me a long story. " * 50)
+    )
     pieces = answer.iter_encoded()
     next(pieces)
     next(pieces)
@@ -78,15 +89,27 @@ def test_who_leaves_pays_for_what_arrived_and_leaves_no_hold(home, alice, browse
     call = row(home, answer.headers["x-request-id"])
     assert (call["outcome"], call["usage_source"]) == ("client_left", "estimated")
     assert billing.balances(home.db, alice.id)["held"] == billing.Pockets(0, 0, 0)
-    assert home.relay.slots._value == home.relay.calls_max             # its place is free again
+    assert home.relay.slots._value == home.relay.calls_max  # its place is free again
 
 
-@pytest.mark.parametrize("limits, body, status, code", [
-    ({"models": ["other-2"]}, {}, 403, "model_not_allowed"), ({}, {"model": "unheard-of"}, 404, "model_not_found"),
-    ({}, {"messages": []}, 400, None), ({}, {"temperature": 1, "model": 7}, 400, None),
-    ({}, {"messages": [{"role": "user", "content": "word " * 8000}]}, 400, "context_length_exceeded"),
-])
-def test_what_the_token_may_not_is_refused_in_a_sentence(home, alice, browser, limits, body, status, code):
+@pytest.mark.parametrize(
+    "limits, body, status, code",
+    [
+        ({"models": ["other-2"]}, {}, 403, "model_not_allowed"),
+        ({}, {"model": "unheard-of"}, 404, "model_not_found"),
+        ({}, {"messages": []}, 400, None),
+        ({}, {"temperature": 1, "model": 7}, 400, None),
+        (
+            {},
+            {"messages": [{"role": "user", "content": "word " * 8000}]},
+            400,
+            "context_length_exceeded",
+        ),
+    ],
+)
+def test_what_the_token_may_not_is_refused_in_a_sentence(
+    home, alice, browser, limits, body, status, code
+):
     answer = browser.send_json(f"/console/test/{home.token(alice, **limits)}", asked() | body)
     assert answer.status_code == status
     assert answer.get_json()["error"]["code"] == code
@@ -100,21 +123,32 @@ def test_the_sentence_is_in_the_visitors_language(home, alice):
 
 
 def test_an_error_says_nothing_twice(home, alice, browser):
-    answer = browser.send_json(f"/console/test/{home.token(alice)}", asked() | {"messages": [
-        {"role": "user", "content": "word " * 8000}]}).get_json()
-    assert answer["sentence"].count("context limit") == 1 and "5,000" in answer["sentence"].replace("5000", "5,000")
+    answer = browser.send_json(
+        f"/console/test/{home.token(alice)}",
+        asked() | {"messages": [{"role": "user", "content": "word " * 8000}]},
+    ).get_json()
+    assert answer["sentence"].count("context limit") == 1 and "5,000" in answer["sentence"].replace(
+        "5000", "5,000"
+    )
 
 
 def test_empty_pockets_are_refused_before_any_model_is_asked(home):
     bob = home.member("bob")
     answer = home.browser(bob).send_json(f"/console/test/{home.token(bob)}", asked())
-    assert answer.status_code == 402 and answer.get_json()["error"]["code"] == "insufficient_balance"
+    assert (
+        answer.status_code == 402 and answer.get_json()["error"]["code"] == "insufficient_balance"
+    )
     assert answer.get_json()["sentence"] == (
-        "Your pockets do not cover this call. They hold 0 LLM tokens, ¥0.00 of quota and ¥0.00 in the wallet.")
+        "Your pockets do not cover this call. They hold 0 LLM tokens, ¥0.00 of quota and ¥0.00 in the wallet."
+    )
     free = home.browser(bob).send_json(f"/console/test/{home.token(bob)}", asked(model="gratis-3"))
     assert free.status_code == 200 and said(free)
-    assert "Not charged" not in home.browser(bob).get(
-        f"/console/usage/{free.headers['x-request-id']}/cost").get_json()["text"]
+    assert (
+        "Not charged"
+        not in home.browser(bob)
+        .get(f"/console/usage/{free.headers['x-request-id']}/cost")
+        .get_json()["text"]
+    )
 
 
 def test_the_tokens_rate_counts_and_is_the_same_as_its_programs(home, alice, browser):
@@ -124,8 +158,12 @@ def test_the_tokens_rate_counts_and_is_the_same_as_its_programs(home, alice, bro
         assert browser.send_json(f"/console/test/{token}", asked()).status_code == 200
     answer = browser.send_json(f"/console/test/{token}", asked())
     assert answer.status_code == 429 and 1 <= int(answer.headers["Retry-After"]) <= 60
-    assert program.post("/api/v1/chat/completions", json=asked(), headers={"Authorization": f"Bearer {raw}"}
-                        ).status_code == 429
+    assert (
+        program.post(
+            "/api/v1/chat/completions", json=asked(), headers={"Authorization": f"Bearer {raw}"}
+        ).status_code
+        == 429
+    )
 
 
 def test_a_token_that_is_no_longer_good_makes_no_calls(home, alice, browser):
@@ -151,10 +189,15 @@ def test_a_session_alone_is_no_key_to_the_api(home, alice, browser):
     assert browser.send_json("/api/v1/chat/completions", asked()).status_code == 401
 
 
-@pytest.mark.parametrize("data", [b"", b"{", b"[" * 100_000, b'{"a": NaN}', b"\xff", b"[]", b'{"a": 1, "a": 2}'])
+@pytest.mark.parametrize(
+    "data", [b"", b"{", b"[" * 100_000, b'{"a": NaN}', b"\xff", b"[]", b'{"a": 1, "a": 2}']
+)
 def test_garbage_is_refused_as_json(home, alice, browser, data):
-    answer = browser.client.post(f"/console/test/{home.token(alice)}", data=data, headers={
-        "X-CSRFToken": browser.csrf(), "Content-Type": "application/json"})
+    answer = browser.client.post(
+        f"/console/test/{home.token(alice)}",
+        data=data,
+        headers={"X-CSRFToken": browser.csrf(), "Content-Type": "application/json"},
+    )
     assert answer.status_code == 400
     assert answer.get_json()["error"]["message"]
 
@@ -174,9 +217,11 @@ def test_the_page_says_that_it_is_charged_and_offers_only_what_can_be_used(home,
     html = browser.page("/console/test")
     assert "charged like any other" in html and "needs JavaScript" in html
     assert ">bound<" in html and ">gone<" not in html
-    assert "data-models=\"[&#34;other-2&#34;]\"" in html
+    assert 'data-models="[&#34;other-2&#34;]"' in html
 
 
 def test_the_script_never_makes_html_of_what_a_model_says(home):
     script = home.app.test_client().get("/static/playground.js").get_data(as_text=True)
-    assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(|DOMParser", script)
+    assert not re.search(
+        r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(|DOMParser", script
+    )

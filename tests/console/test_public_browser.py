@@ -1,4 +1,7 @@
-"""The public pages in real Chromium: nothing breaks the content policy, nothing overflows, keys and copying work."""
+"""The public pages in real Chromium.
+
+Nothing breaks the content policy, nothing overflows, keys and copying work.
+"""
 
 import threading
 
@@ -7,9 +10,22 @@ import pytest
 from tests.browser_stage import Visitors, fits
 from tests.console.console_stage import site
 
-PAGES = ["/", "/models", "/models/tiered-2", "/calculator?grant=1500", "/docs/", "/docs/chat", "/docs/errors",
-         "/docs/billing", "/docs/rates", "/docs/tools", "/docs/tools/claude-code", "/docs/tools/dify",
-         "/docs/tools/cc-switch", "/no-such-page"]
+PAGES = [
+    "/",
+    "/models",
+    "/models/tiered-2",
+    "/calculator?grant=1500",
+    "/docs/",
+    "/docs/chat",
+    "/docs/errors",
+    "/docs/billing",
+    "/docs/rates",
+    "/docs/tools",
+    "/docs/tools/claude-code",
+    "/docs/tools/dify",
+    "/docs/tools/cc-switch",
+    "/no-such-page",
+]
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +48,9 @@ def opened(chromium, address):
         yield visitors
 
 
-@pytest.mark.parametrize("language, width, theme", [("zh-CN", 1280, "light"), ("en-GB", 360, "dark")])
+@pytest.mark.parametrize(
+    "language, width, theme", [("zh-CN", 1280, "light"), ("en-GB", 360, "dark")]
+)
 def test_no_page_breaks_the_policy_or_its_frame(opened, language, width, theme):
     page = opened("/", width, language, theme)
     page.expected = ["404"]
@@ -47,7 +65,7 @@ def test_the_base_address_is_copied_by_a_click(opened):
     page.evaluate("""() => { window.said = []; const button = document.querySelector("[data-copy=base-address]");
       new MutationObserver(() => said.push(button.textContent)).observe(button, { childList: true }) }""")
     page.locator("[data-copy=base-address]").click()
-    page.wait_for_function("() => said.includes('Copied') && said.includes('Copy')")       # for a moment
+    page.wait_for_function("() => said.includes('Copied') && said.includes('Copy')")  # for a moment
     assert page.evaluate("navigator.clipboard.readText()") == "http://127.0.0.1:8000/api/v1"
 
 
@@ -57,7 +75,10 @@ def test_samples_are_tabs_that_keys_walk_through(opened):
     tabs.first.focus()
     page.keyboard.press("ArrowRight")
     page.get_by_role("tab", name="Python", selected=True).wait_for()
-    assert page.get_by_role("tabpanel").locator("visible=true").inner_text().count("import requests") == 1
+    assert (
+        page.get_by_role("tabpanel").locator("visible=true").inner_text().count("import requests")
+        == 1
+    )
     page.keyboard.press("ArrowLeft")
     page.keyboard.press("ArrowLeft")
     page.get_by_role("tab", name="Java", exact=True, selected=True).wait_for()

@@ -1,4 +1,7 @@
-"""What every visitor sees: the frame of all pages, the model plaza, the calculator, languages and looks."""
+"""What every visitor sees.
+
+The frame of all pages, the model plaza, the calculator, languages and looks.
+"""
 
 import os
 import re
@@ -14,10 +17,27 @@ from console.ui import charts, format, i18n
 from db import StorageError
 from tests.console.console_stage import MODELS, ROOT, links, model, site, text
 
-PUBLIC = ["/", "/models", "/models?q=nothing-has-this-name", "/models/plain-1", "/models/tiered-2", "/models/peaky-3",
-          "/models/vectors-5", "/models/nobody-6", "/calculator", "/calculator?input=abc", "/docs/", "/docs/chat",
-          "/docs/errors", "/docs/billing", "/docs/rates", "/docs/tools", "/docs/tools/claude-code",
-          "/docs/tools/cc-switch", "/no-such-page"]
+PUBLIC = [
+    "/",
+    "/models",
+    "/models?q=nothing-has-this-name",
+    "/models/plain-1",
+    "/models/tiered-2",
+    "/models/peaky-3",
+    "/models/vectors-5",
+    "/models/nobody-6",
+    "/calculator",
+    "/calculator?input=abc",
+    "/docs/",
+    "/docs/chat",
+    "/docs/errors",
+    "/docs/billing",
+    "/docs/rates",
+    "/docs/tools",
+    "/docs/tools/claude-code",
+    "/docs/tools/cc-switch",
+    "/no-such-page",
+]
 
 
 @pytest.fixture
@@ -35,6 +55,7 @@ def english(visitor, path: str) -> str:
 
 
 # The frame of every page
+
 
 def test_every_link_of_every_public_page_leads_somewhere(visitor):
     seen, ahead, broken = set(), ["/"], []
@@ -55,10 +76,14 @@ def test_every_link_of_every_public_page_leads_somewhere(visitor):
 
 @pytest.mark.parametrize("path", PUBLIC)
 @pytest.mark.parametrize("language, html_language", [("zh", "zh-CN"), ("en", "en")])
-def test_a_page_keeps_to_the_content_policy_and_says_what_it_is(visitor, path, language, html_language):
+def test_a_page_keeps_to_the_content_policy_and_says_what_it_is(
+    visitor, path, language, html_language
+):
     answer = visitor.get(path, headers={"Accept-Language": language})
     html = answer.get_data(as_text=True)
-    assert answer.headers["Content-Security-Policy"].startswith("default-src 'none'; script-src 'self';")
+    assert answer.headers["Content-Security-Policy"].startswith(
+        "default-src 'none'; script-src 'self';"
+    )
     assert answer.headers["X-Frame-Options"] == "DENY"
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
     assert f'<html lang="{html_language}"' in html
@@ -99,6 +124,7 @@ def test_a_page_that_breaks_shows_no_details(tmp_path):
 def test_a_page_about_a_broken_database_does_not_ask_the_database(tmp_path):
     def refuse(_key):
         raise StorageError("disk full")
+
     app = site(tmp_path)
     app.login_manager._user_callback, before = refuse, app.login_manager._user_callback
     try:
@@ -143,7 +169,9 @@ def test_pages_differ_by_visitor_for_caches(visitor):
 
 
 def test_the_demo_banner_stands_on_every_page_until_a_key_is_there(tmp_path):
-    without_keys = site(tmp_path, upstreams=[{"name": "fake", "base_url": "https://upstream.example"}]).test_client()
+    without_keys = site(
+        tmp_path, upstreams=[{"name": "fake", "base_url": "https://upstream.example"}]
+    ).test_client()
     for path in PUBLIC:
         assert "Demo mode:" in english(without_keys, path)
     assert "Demo mode:" not in english(site(tmp_path).test_client(), "/")
@@ -151,15 +179,21 @@ def test_the_demo_banner_stands_on_every_page_until_a_key_is_there(tmp_path):
 
 # Language and look
 
-@pytest.mark.parametrize("wishes, expected", [
-    ({"headers": {"Accept-Language": "en-GB,en;q=0.9"}}, "en"),
-    ({"headers": {"Accept-Language": "zh-TW"}}, "zh-CN"),
-    ({"headers": {"Accept-Language": "fr"}}, "zh-CN"),
-    ({}, "zh-CN"),
-    ({"headers": {"Accept-Language": "zh"}, "query_string": {"lang": "en"}}, "en"),
-    ({"headers": {"Accept-Language": "en"}, "query_string": {"lang": "klingon"}}, "en"),
-])
-def test_the_language_is_the_visitors_choice_then_the_browsers_then_the_sites(visitor, wishes, expected):
+
+@pytest.mark.parametrize(
+    "wishes, expected",
+    [
+        ({"headers": {"Accept-Language": "en-GB,en;q=0.9"}}, "en"),
+        ({"headers": {"Accept-Language": "zh-TW"}}, "zh-CN"),
+        ({"headers": {"Accept-Language": "fr"}}, "zh-CN"),
+        ({}, "zh-CN"),
+        ({"headers": {"Accept-Language": "zh"}, "query_string": {"lang": "en"}}, "en"),
+        ({"headers": {"Accept-Language": "en"}, "query_string": {"lang": "klingon"}}, "en"),
+    ],
+)
+def test_the_language_is_the_visitors_choice_then_the_browsers_then_the_sites(
+    visitor, wishes, expected
+):
     assert f'<html lang="{expected}"' in visitor.get("/", **wishes).get_data(as_text=True)
 
 
@@ -186,8 +220,12 @@ def test_every_sentence_has_its_chinese():
 def test_translations_keep_the_names_and_the_markup_of_their_sentences():
     pattern = re.compile(r"%\(\w+\)s|</?\w+")
     catalog = i18n.translations("zh")._catalog
-    wrong = [one for one in i18n.sentences() if isinstance(catalog.get(one), str)
-             and sorted(pattern.findall(one)) != sorted(pattern.findall(catalog[one]))]
+    wrong = [
+        one
+        for one in i18n.sentences()
+        if isinstance(catalog.get(one), str)
+        and sorted(pattern.findall(one)) != sorted(pattern.findall(catalog[one]))
+    ]
     assert not wrong
 
 
@@ -205,27 +243,41 @@ def test_a_catalogue_is_compiled_again_when_it_changed(tmp_path):
 def test_a_catalogue_in_a_read_only_folder_is_compiled_all_the_same(tmp_path, monkeypatch):
     po = tmp_path / "zh" / "some.po"
     po.parent.mkdir()
-    po.write_text('msgid ""\nmsgstr "Content-Type: text/plain; charset=utf-8\\n"\n\nmsgid "a"\nmsgstr "甲"\n',
-                  encoding="utf-8")
+    po.write_text(
+        'msgid ""\nmsgstr "Content-Type: text/plain; charset=utf-8\\n"\n\nmsgid "a"\nmsgstr "甲"\n',
+        encoding="utf-8",
+    )
 
     def refuse(*_):
         raise PermissionError("read-only")
+
     monkeypatch.setattr(type(po), "write_bytes", refuse)
     assert "甲".encode() in i18n.compiled(po)
 
 
 def _luminance(colour: str) -> float:
-    parts = [int(colour[i:i + 2], 16) / 255 for i in (1, 3, 5)]
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
     red, green, blue = (p / 12.92 if p <= 0.03928 else ((p + 0.055) / 1.055) ** 2.4 for p in parts)
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 
-@pytest.mark.parametrize("ink, papers", [
-    ("text", ["bg", "sunk", "raised", "code", "info-soft", "warn-soft", "bad-soft", "good-soft"]),
-    ("soft", ["bg", "sunk", "raised"]), ("faint", ["bg", "raised"]), ("accent", ["bg", "raised", "accent-soft"]),
-    ("on-accent", ["accent"]), ("good", ["good-soft", "bg"]), ("warn", ["warn-soft", "bg"]),
-    ("bad", ["bad-soft", "bg"]), ("info", ["info-soft", "bg"]),
-])
+@pytest.mark.parametrize(
+    "ink, papers",
+    [
+        (
+            "text",
+            ["bg", "sunk", "raised", "code", "info-soft", "warn-soft", "bad-soft", "good-soft"],
+        ),
+        ("soft", ["bg", "sunk", "raised"]),
+        ("faint", ["bg", "raised"]),
+        ("accent", ["bg", "raised", "accent-soft"]),
+        ("on-accent", ["accent"]),
+        ("good", ["good-soft", "bg"]),
+        ("warn", ["warn-soft", "bg"]),
+        ("bad", ["bad-soft", "bg"]),
+        ("info", ["info-soft", "bg"]),
+    ],
+)
 def test_colours_have_the_contrast_of_wcag_aa_in_light_and_dark(ink, papers):
     css = (ROOT / "static" / "console.css").read_text()
     palettes = re.findall(r"\{([^{}]*--bg:[^{}]*)\}", css)
@@ -234,11 +286,14 @@ def test_colours_have_the_contrast_of_wcag_aa_in_light_and_dark(ink, papers):
     assert blocks[1] == blocks[2]
     for colours in blocks:
         for paper in papers:
-            lighter, darker = sorted((_luminance(colours[ink]), _luminance(colours[paper])), reverse=True)
+            lighter, darker = sorted(
+                (_luminance(colours[ink]), _luminance(colours[paper])), reverse=True
+            )
             assert (lighter + 0.05) / (darker + 0.05) >= 4.5, f"{ink} on {paper}"
 
 
 # Front page and model plaza
+
 
 def test_the_front_page_shows_the_base_address_and_a_sample_for_a_model_of_this_site(visitor):
     html = english(visitor, "/")
@@ -260,7 +315,11 @@ def test_the_plaza_lists_every_model_with_list_and_pro_price(visitor):
     assert len(listed) == len(MODELS)
     plain = next(row for row in listed if "plain-1" in row)
     assert "Acme" in plain and "128K" in plain and "8K" in plain
-    assert "¥2 Pro : ¥1.6" in plain.replace("Pro: ", "Pro : ") and "¥6.4" in plain and "Available" in plain
+    assert (
+        "¥2 Pro : ¥1.6" in plain.replace("Pro: ", "Pro : ")
+        and "¥6.4" in plain
+        and "Available" in plain
+    )
 
 
 def test_the_plaza_says_which_prices_depend_on_length_or_hour(visitor):
@@ -271,12 +330,18 @@ def test_the_plaza_says_which_prices_depend_on_length_or_hour(visitor):
     assert "Unavailable" in next(row for row in listed if "nobody-6" in row)
 
 
-@pytest.mark.parametrize("query, expected", [
-    ("q=tiered", ["tiered-2"]), ("q=BRAVO", ["peaky-3", "tiered-2"]), ("provider=Charity", ["gratis-4"]),
-    ("q=bravo+peaky", ["peaky-3"]), ("q=bravo&provider=Acme", []),
-    ("sort=input", ["gratis-4", "vectors-5", "tiered-2", "nobody-6", "plain-1", "peaky-3"]),
-    ("sort=nonsense&q=bravo", ["peaky-3", "tiered-2"]),
-])
+@pytest.mark.parametrize(
+    "query, expected",
+    [
+        ("q=tiered", ["tiered-2"]),
+        ("q=BRAVO", ["peaky-3", "tiered-2"]),
+        ("provider=Charity", ["gratis-4"]),
+        ("q=bravo+peaky", ["peaky-3"]),
+        ("q=bravo&provider=Acme", []),
+        ("sort=input", ["gratis-4", "vectors-5", "tiered-2", "nobody-6", "plain-1", "peaky-3"]),
+        ("sort=nonsense&q=bravo", ["peaky-3", "tiered-2"]),
+    ],
+)
 def test_the_plaza_searches_filters_and_sorts(visitor, query, expected):
     html = english(visitor, f"/models?{query}")
     assert re.findall(r'class="mono">([\w-]+)</span>', html) == expected
@@ -288,12 +353,23 @@ def test_a_search_without_a_find_says_what_to_do(visitor):
 
 def test_a_site_without_models_still_has_its_pages(tmp_path):
     visitor = site(tmp_path, models=[]).test_client()
-    for path in ("/", "/models", "/calculator", "/docs/", "/docs/billing", "/docs/tools/codex", "/docs/postman.json"):
+    for path in (
+        "/",
+        "/models",
+        "/calculator",
+        "/docs/",
+        "/docs/billing",
+        "/docs/tools/codex",
+        "/docs/postman.json",
+    ):
         assert visitor.get(path).status_code == 200
 
 
 def test_a_model_page_shows_tiers_and_peak_hours(visitor):
-    tiered, peaky = text(english(visitor, "/models/tiered-2")), text(english(visitor, "/models/peaky-3"))
+    tiered, peaky = (
+        text(english(visitor, "/models/tiered-2")),
+        text(english(visitor, "/models/peaky-3")),
+    )
     assert "input above 32,000" in tiered and "¥16" in tiered and "¥12.8" in tiered
     assert "Mon–Fri 09:00-12:00 (Asia/Shanghai)" in peaky and "¥4.8" in peaky
 
@@ -306,23 +382,51 @@ def test_a_model_may_have_a_slash_in_its_name(tmp_path):
 
 def test_names_and_searches_are_never_markup(tmp_path):
     hostile = "<img src=x onerror=alert(1)>"
-    app = site(tmp_path, site={"name": hostile, "public_url": "https://relay.example"},
-               models=[model("plain-1", title=hostile, provider=hostile)])
-    for path in ("/", "/models", f"/models?q={hostile}", "/models/plain-1", f"/calculator?input={hostile}",
-                 "/docs/tools/codex", "/docs/tools/opencode"):
+    app = site(
+        tmp_path,
+        site={"name": hostile, "public_url": "https://relay.example"},
+        models=[model("plain-1", title=hostile, provider=hostile)],
+    )
+    for path in (
+        "/",
+        "/models",
+        f"/models?q={hostile}",
+        "/models/plain-1",
+        f"/calculator?input={hostile}",
+        "/docs/tools/codex",
+        "/docs/tools/opencode",
+    ):
         html = english(app.test_client(), path)
         assert "<img src=x" not in html and "&lt;img src=x" in html
 
 
 # The calculator
 
-@pytest.mark.parametrize("query, usage, held, plan", [
-    ("input=3000&cached=1000&output=800&grant=1500&quota=0.002&wallet=10", (3000, 1000, 800), (1500, "0.002", "10"),
-     "free"),
-    ("input=3000&cached=0&output=800&grant=0&quota=0&wallet=10&plan=pro", (3000, 0, 800), (0, "0", "10"), "pro"),
-    ("input=1,000&cached=0&output=0&grant=5000&quota=0&wallet=0", (1000, 0, 0), (5000, "0", "0"), "free"),
-    ("input=0&cached=0&output=0&grant=0&quota=0&wallet=0", (0, 0, 0), (0, "0", "0"), "free"),
-])
+
+@pytest.mark.parametrize(
+    "query, usage, held, plan",
+    [
+        (
+            "input=3000&cached=1000&output=800&grant=1500&quota=0.002&wallet=10",
+            (3000, 1000, 800),
+            (1500, "0.002", "10"),
+            "free",
+        ),
+        (
+            "input=3000&cached=0&output=800&grant=0&quota=0&wallet=10&plan=pro",
+            (3000, 0, 800),
+            (0, "0", "10"),
+            "pro",
+        ),
+        (
+            "input=1,000&cached=0&output=0&grant=5000&quota=0&wallet=0",
+            (1000, 0, 0),
+            (5000, "0", "0"),
+            "free",
+        ),
+        ("input=0&cached=0&output=0&grant=0&quota=0&wallet=0", (0, 0, 0), (0, "0", "0"), "free"),
+    ],
+)
 def test_the_calculator_says_what_the_ledger_would_do(app, visitor, query, usage, held, plan):
     price = app.extensions["relay"].catalog.models["plain-1"].prices[plan][0]
     paid = split(Usage(*usage), price, Pockets(held[0], nano(held[1]), nano(held[2])))
@@ -337,20 +441,34 @@ def test_the_calculator_says_what_the_ledger_would_do(app, visitor, query, usage
 def test_the_calculator_takes_the_tier_of_the_whole_input_and_the_peak_price(visitor):
     page = text(english(visitor, "/calculator?model=tiered-2&input=40000&output=0&wallet=10"))
     assert "Price of the whole call ¥0.16" in page
-    page = text(english(visitor, "/calculator?model=peaky-3&input=1000000&output=0&wallet=10&peak=yes"))
+    page = text(
+        english(visitor, "/calculator?model=peaky-3&input=1000000&output=0&wallet=10&peak=yes")
+    )
     assert "Price of the whole call ¥6.00" in page
 
 
-@pytest.mark.parametrize("field, typed, sentence", [
-    ("input", "abc", "A whole number from 0 to 10,000,000."), ("output", "-1", "A whole number"),
-    ("grant", "1e9", "A whole number"), ("input", "9" * 30, "A whole number"), ("input", "٣", "A whole number"),
-    ("cached", "99999", "Not more than the input"), ("wallet", "ten", "An amount from 0"),
-    ("quota", "-1", "An amount from 0"), ("wallet", "NaN", "An amount from 0"),
-    ("wallet", "1e9999", "An amount from 0"),
-    ("wallet", "0.0000000001", "An amount from 0"),
-])
-def test_the_calculator_says_beside_the_field_what_is_wrong_and_keeps_what_was_typed(visitor, field, typed, sentence):
-    answer = visitor.get("/calculator", query_string={field: typed}, headers={"Accept-Language": "en"})
+@pytest.mark.parametrize(
+    "field, typed, sentence",
+    [
+        ("input", "abc", "A whole number from 0 to 10,000,000."),
+        ("output", "-1", "A whole number"),
+        ("grant", "1e9", "A whole number"),
+        ("input", "9" * 30, "A whole number"),
+        ("input", "٣", "A whole number"),
+        ("cached", "99999", "Not more than the input"),
+        ("wallet", "ten", "An amount from 0"),
+        ("quota", "-1", "An amount from 0"),
+        ("wallet", "NaN", "An amount from 0"),
+        ("wallet", "1e9999", "An amount from 0"),
+        ("wallet", "0.0000000001", "An amount from 0"),
+    ],
+)
+def test_the_calculator_says_beside_the_field_what_is_wrong_and_keeps_what_was_typed(
+    visitor, field, typed, sentence
+):
+    answer = visitor.get(
+        "/calculator", query_string={field: typed}, headers={"Accept-Language": "en"}
+    )
     html = answer.get_data(as_text=True)
     assert answer.status_code == 200
     place = re.search(rf'<input id="{field}".*?</div>', html, flags=re.S)[0]
@@ -360,39 +478,73 @@ def test_the_calculator_says_beside_the_field_what_is_wrong_and_keeps_what_was_t
 
 
 def test_the_calculator_says_when_a_call_would_be_refused(visitor):
-    assert "is refused with 402" in english(visitor, "/calculator?model=plain-1&input=1000000&wallet=1")
-    assert "is refused with 402" not in english(visitor, "/calculator?model=plain-1&input=1000000&wallet=20")
+    assert "is refused with 402" in english(
+        visitor, "/calculator?model=plain-1&input=1000000&wallet=1"
+    )
+    assert "is refused with 402" not in english(
+        visitor, "/calculator?model=plain-1&input=1000000&wallet=20"
+    )
 
 
 # How things are written
 
-@pytest.mark.parametrize("amount, expected", [
-    (0, "¥0.00"), (nano("20"), "¥20.00"), (nano("-0.0000125"), "-¥0.0000125"), (nano("1234567.5"), "¥1,234,567.50"),
-    (1, "¥0.000000001"), (None, "–"),
-])
+
+@pytest.mark.parametrize(
+    "amount, expected",
+    [
+        (0, "¥0.00"),
+        (nano("20"), "¥20.00"),
+        (nano("-0.0000125"), "-¥0.0000125"),
+        (nano("1234567.5"), "¥1,234,567.50"),
+        (1, "¥0.000000001"),
+        (None, "–"),
+    ],
+)
 def test_money_is_exact_and_without_needless_zeros(app, amount, expected):
     with app.test_request_context():
         assert format.money(amount) == expected
 
 
-@pytest.mark.parametrize("amount, expected", [
-    (0, "¥0.00"), (nano("0.01755"), "¥0.0175"), (99_999, "<¥0.0001"), (-99_999, "-¥0.000099999"),
-    (nano("-1.23456"), "-¥1.2346"),
-])
-def test_short_money_has_at_most_four_decimals_and_never_promises_more_than_there_is(app, amount, expected):
+@pytest.mark.parametrize(
+    "amount, expected",
+    [
+        (0, "¥0.00"),
+        (nano("0.01755"), "¥0.0175"),
+        (99_999, "<¥0.0001"),
+        (-99_999, "-¥0.000099999"),
+        (nano("-1.23456"), "-¥1.2346"),
+    ],
+)
+def test_short_money_has_at_most_four_decimals_and_never_promises_more_than_there_is(
+    app, amount, expected
+):
     with app.test_request_context():
         assert format.money_short(amount) == expected
 
 
-@pytest.mark.parametrize("n, expected", [
-    (131072, "128K"), (128000, "128K"), (1_000_000, "1M"), (1_048_576, "1M"), (5000, "5K"), (8192, "8K"), (999, "999"),
-    (12_345, "12.3K"), (384_000, "384K"), (1_024_000, "1M"), (None, "–"),
-])
+@pytest.mark.parametrize(
+    "n, expected",
+    [
+        (131072, "128K"),
+        (128000, "128K"),
+        (1_000_000, "1M"),
+        (1_048_576, "1M"),
+        (5000, "5K"),
+        (8192, "8K"),
+        (999, "999"),
+        (12_345, "12.3K"),
+        (384_000, "384K"),
+        (1_024_000, "1M"),
+        (None, "–"),
+    ],
+)
 def test_sizes_are_written_as_people_say_them(n, expected):
     assert format.count_short(n) == expected
 
 
-@pytest.mark.parametrize("price, expected", [("4.5", "¥4.5"), ("0.125", "¥0.125"), ("10", "¥10"), ("0", "¥0")])
+@pytest.mark.parametrize(
+    "price, expected", [("4.5", "¥4.5"), ("0.125", "¥0.125"), ("10", "¥10"), ("0", "¥0")]
+)
 def test_prices_are_shown_per_million(app, price, expected):
     with app.test_request_context():
         assert format.per_million(int(Decimal(price) * 1000)) == expected
@@ -400,14 +552,20 @@ def test_prices_are_shown_per_million(app, price, expected):
 
 def test_times_are_those_of_the_sites_time_zone(app):
     with app.test_request_context(headers={"Accept-Language": "en"}):
-        assert format.when(0) == '<time datetime="1970-01-01T08:00:00+08:00">1970-01-01 08:00</time>'
+        assert (
+            format.when(0) == '<time datetime="1970-01-01T08:00:00+08:00">1970-01-01 08:00</time>'
+        )
         assert "3 hours ago" in format.ago(0, 3 * 3600 * 1000)
         assert format.ago(None) == "–"
 
 
 def test_a_chart_stacks_its_values_and_bears_zeros_and_negatives():
     chart = charts.stacked_bars("x", [("a", [3, 4]), ("b", [0, 0]), ("c", [-2, 1])], ["one", "two"])
-    assert [(bar.series, bar.title) for bar in chart.bars] == [(0, "a · one: 3"), (1, "a · two: 4"), (1, "c · two: 1")]
+    assert [(bar.series, bar.title) for bar in chart.bars] == [
+        (0, "a · one: 3"),
+        (1, "a · two: 4"),
+        (1, "c · two: 1"),
+    ]
     assert chart.bars[0].y == pytest.approx(chart.bars[1].y + chart.bars[1].height, abs=0.2)
     assert [text for _, text in chart.grid] == ["0", "4", "8"]
     assert charts.stacked_bars("x", []).empty and charts.lines("x", [("a", [0])]).empty
@@ -415,11 +573,27 @@ def test_a_chart_stacks_its_values_and_bears_zeros_and_negatives():
 
 # Sessions
 
-@pytest.mark.parametrize("wish", [
-    "//evil.example", "/\\evil.example", "https://evil.example", "javascript:alert(1)", "evil", "", None,
-    "/\t/evil.example", "\\\\evil.example", "/ok\r\nLocation: evil", " /x", "/\x00", "https:evil.example",
-    "///evil.example", "/%09/\\evil\\",
-])
+
+@pytest.mark.parametrize(
+    "wish",
+    [
+        "//evil.example",
+        "/\\evil.example",
+        "https://evil.example",
+        "javascript:alert(1)",
+        "evil",
+        "",
+        None,
+        "/\t/evil.example",
+        "\\\\evil.example",
+        "/ok\r\nLocation: evil",
+        " /x",
+        "/\x00",
+        "https:evil.example",
+        "///evil.example",
+        "/%09/\\evil\\",
+    ],
+)
 def test_the_way_back_never_leaves_the_site(wish):
     assert session.safe_way_back(wish, "/console") == "/console"
 

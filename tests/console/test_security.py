@@ -1,4 +1,5 @@
-"""The console against whoever means ill: the wrong person, the wrong form, hostile words, impossible numbers.
+"""The console against whoever means ill: the wrong person, the wrong form, hostile words,
+impossible numbers.
 
 Most of it walks the map of addresses, so that no new page can be forgotten.
 """
@@ -22,31 +23,97 @@ SECRET = "sk-upstream-secret-of-the-north"
 MARK = "<img src=x onerror=alert(1)>"
 HOSTILE = MARK + "\"'{{7*7}}&lt;</script>"
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
-WHAT_HAPPENED = ("users", "tokens", "entries", "subscriptions", "codes", "requests", "audit", "invites", "operations")
-HEADERS = {"Content-Security-Policy": "default-src 'none'; script-src 'self'", "X-Frame-Options": "DENY",
-           "X-Content-Type-Options": "nosniff", "Referrer-Policy": "same-origin"}
-SEARCHED = ("q", "member", "who", "model", "upstream", "from", "to", "input", "wallet", "key", "next")
+WHAT_HAPPENED = (
+    "users",
+    "tokens",
+    "entries",
+    "subscriptions",
+    "codes",
+    "requests",
+    "audit",
+    "invites",
+    "operations",
+)
+HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'",
+    "X-Frame-Options": "DENY",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+}
+SEARCHED = (
+    "q",
+    "member",
+    "who",
+    "model",
+    "upstream",
+    "from",
+    "to",
+    "input",
+    "wallet",
+    "key",
+    "next",
+)
 ENDS_THE_SESSION = ("/logout", "/console/account/sessions", "/console/account/password")
-# Numbers beyond 64 bits and beyond what Python reads, no numbers, bytes that are no text, days that are none.
-NONSENSE = [b"9" * 30, b"-9223372036854775809", b"9" * 5000, b"1e99", "²".encode(), b"a\x00b", b"\xed\xa0\x80\xff",
-            b"0001-01-01", b"9999-12-31", b"\r\nSet-Cookie: a=b"]
-GOOD = {"kind": b"wallet", "amount": b"5", "count": b"1", "name": b"ok", "role": b"member", "code": b"1",
-        "password": PASSWORD.encode(), "again": PASSWORD.encode(), "current": PASSWORD.encode(), "plan-plan": b"pro",
-        "credit-pocket": b"wallet", "credit-kind": b"top_up", "credit-amount": b"1", "credit-note": b"n",
-        "price": b"29900000000"}
+# Numbers beyond 64 bits and beyond what Python reads, no numbers, bytes that are no text, days that
+# are none.
+NONSENSE = [
+    b"9" * 30,
+    b"-9223372036854775809",
+    b"9" * 5000,
+    b"1e99",
+    "²".encode(),
+    b"a\x00b",
+    b"\xed\xa0\x80\xff",
+    b"0001-01-01",
+    b"9999-12-31",
+    b"\r\nSet-Cookie: a=b",
+]
+GOOD = {
+    "kind": b"wallet",
+    "amount": b"5",
+    "count": b"1",
+    "name": b"ok",
+    "role": b"member",
+    "code": b"1",
+    "password": PASSWORD.encode(),
+    "again": PASSWORD.encode(),
+    "current": PASSWORD.encode(),
+    "plan-plan": b"pro",
+    "credit-pocket": b"wallet",
+    "credit-kind": b"top_up",
+    "credit-amount": b"1",
+    "credit-note": b"n",
+    "price": b"29900000000",
+}
 
 
 @pytest.fixture
 def home(tmp_path, monkeypatch):
     """A house of hostile words, whose passwords cost little and whose attempts are not counted."""
-    monkeypatch.setattr(accounts, "generate_password_hash", partial(generate_password_hash, method="pbkdf2:sha256:1"))
+    monkeypatch.setattr(
+        accounts,
+        "generate_password_hash",
+        partial(generate_password_hash, method="pbkdf2:sha256:1"),
+    )
     monkeypatch.setattr(throttle, "wait_s", lambda *_given: None)
-    models = [MODELS[0] | {"title": HOSTILE, "provider": HOSTILE[:40], "routes": [{"upstream": "north", "model": "x"}]},
-              *MODELS[1:]]
+    models = [
+        MODELS[0]
+        | {
+            "title": HOSTILE,
+            "provider": HOSTILE[:40],
+            "routes": [{"upstream": "north", "model": "x"}],
+        },
+        *MODELS[1:],
+    ]
     upstream = {"name": "north", "base_url": "https://north.example/v1", "api_keys": [SECRET]}
-    made = house(tmp_path, accounts={"registration": "open"}, models=models, upstreams=[upstream],
-                 site={"language": "en", "name": HOSTILE[:40]},
-                 plans=PLANS | {"pro": PLANS["pro"] | {"title": HOSTILE[:40]}})
+    made = house(
+        tmp_path,
+        accounts={"registration": "open"},
+        models=models,
+        upstreams=[upstream],
+        site={"language": "en", "name": HOSTILE[:40]},
+        plans=PLANS | {"pro": PLANS["pro"] | {"title": HOSTILE[:40]}},
+    )
     yield made
     made.db.close()
 
@@ -65,20 +132,37 @@ def alice(home):
 def things(home, carol, alice):
     """What addresses name: something of alice's of every kind."""
     token = home.token(alice, HOSTILE[:64])
-    call = home.called(alice, token, upstream="north", attempts=[
-        {"upstream": "north", "model": HOSTILE, "status": 503, "ms": 12, "error": HOSTILE}])
+    call = home.called(
+        alice,
+        token,
+        upstream="north",
+        attempts=[
+            {"upstream": "north", "model": HOSTILE, "status": 503, "ms": 12, "error": HOSTILE}
+        ],
+    )
     home.called(alice, token, outcome="refused", model=HOSTILE, error=HOSTILE)
     billing.credit(home.db, alice.id, "wallet", 5, note=HOSTILE, by=carol.id)
     plans.give_plan(home.db, alice.id, "pro", quota=5, days=3, by=carol.id)
     plans.make_codes(home.db, "wallet", 2, amount=5, note=HOSTILE, by=carol.id)
-    given, = plans.active(home.db, alice.id)
-    return {"user_id": alice.id, "token_id": token, "call_id": call, "subscription_id": given.id,
-            "model_id": "plain-1", "slug": "cursor", "filename": "console.css"}
+    (given,) = plans.active(home.db, alice.id)
+    return {
+        "user_id": alice.id,
+        "token_id": token,
+        "call_id": call,
+        "subscription_id": given.id,
+        "model_id": "plain-1",
+        "slug": "cursor",
+        "filename": "console.css",
+    }
 
 
 def pages(app, method: str = "GET") -> list:
     """The rules of the console that take this method."""
-    return [rule for rule in app.url_map.iter_rules() if method in (rule.methods or ()) and not is_api(rule.rule)]
+    return [
+        rule
+        for rule in app.url_map.iter_rules()
+        if method in (rule.methods or ()) and not is_api(rule.rule)
+    ]
 
 
 def address(rule, things: dict) -> str:
@@ -90,13 +174,19 @@ def address(rule, things: dict) -> str:
 
 def everything(home) -> dict:
     """All rows of what must not change by itself."""
-    return {table: [tuple(row) for row in home.db.read().execute(f"SELECT * FROM {table}").fetchall()]
-            for table in WHAT_HAPPENED}
+    return {
+        table: [tuple(row) for row in home.db.read().execute(f"SELECT * FROM {table}").fetchall()]
+        for table in WHAT_HAPPENED
+    }
 
 
-# ---- who may -------------------------------------------------------------------------------------------------------
+# ---- who may
+# -------------------------------------------------------------------------------------------------------
 
-def test_no_address_of_administration_answers_a_visitor_or_a_member_by_any_method(home, things, alice):
+
+def test_no_address_of_administration_answers_a_visitor_or_a_member_by_any_method(
+    home, things, alice
+):
     rules = [rule for rule in home.app.url_map.iter_rules() if rule.rule.startswith("/admin")]
     assert len(rules) > 35
     before, bob = everything(home), home.browser(home.member("bob"))
@@ -106,14 +196,25 @@ def test_no_address_of_administration_answers_a_visitor_or_a_member_by_any_metho
         path = address(rule, things)
         for method in METHODS:
             for browser, token, refusals in who:
-                answer = browser.client.open(path, method=method, headers={"X-CSRFToken": token},
-                                             data={"role": "admin", "credit-amount": "5"})
+                answer = browser.client.open(
+                    path,
+                    method=method,
+                    headers={"X-CSRFToken": token},
+                    data={"role": "admin", "credit-amount": "5"},
+                )
                 assert answer.status_code in refusals, (method, path, answer.status_code)
                 if answer.status_code == 302:
                     assert answer.headers["Location"].startswith("/login")
     after = everything(home)
-    assert {name for name in after if name not in changed and after[name][:len(before[name])] != before[name]} == set()
-    assert accounts.find(home.db, alice.id).role == "member" and billing.balances(home.db, alice.id)["balance"].grant
+    assert {
+        name
+        for name in after
+        if name not in changed and after[name][: len(before[name])] != before[name]
+    } == set()
+    assert (
+        accounts.find(home.db, alice.id).role == "member"
+        and billing.balances(home.db, alice.id)["balance"].grant
+    )
 
 
 def test_no_page_changes_anything_by_being_looked_at(home, things, carol):
@@ -129,10 +230,14 @@ def test_no_page_changes_anything_by_being_looked_at(home, things, carol):
 def test_every_form_of_the_console_needs_its_own_token_and_its_own_site(home, things, carol):
     desk, other, before = home.browser(carol), home.browser(), everything(home)
     token, rules = desk.csrf(), pages(home.app, "POST")
-    wrong = [{}, {"data": {"csrf_token": other.csrf()}}, {"data": {"csrf_token": ""}},
-             {"query_string": {"csrf_token": token}},
-             {"data": {"csrf_token": token}, "headers": {"Sec-Fetch-Site": "cross-site"}},
-             {"data": {"csrf_token": token}, "headers": {"Sec-Fetch-Site": "same-site"}}]
+    wrong = [
+        {},
+        {"data": {"csrf_token": other.csrf()}},
+        {"data": {"csrf_token": ""}},
+        {"query_string": {"csrf_token": token}},
+        {"data": {"csrf_token": token}, "headers": {"Sec-Fetch-Site": "cross-site"}},
+        {"data": {"csrf_token": token}, "headers": {"Sec-Fetch-Site": "same-site"}},
+    ]
     assert len(rules) > 30
     for rule in rules:
         path = address(rule, things)
@@ -141,13 +246,22 @@ def test_every_form_of_the_console_needs_its_own_token_and_its_own_site(home, th
     assert everything(home) == before
 
 
-# ---- hostile words -------------------------------------------------------------------------------------------------
+# ---- hostile words
+# -------------------------------------------------------------------------------------------------
 
-def test_hostile_words_are_text_on_every_page_and_no_upstreams_key_is_anywhere(home, things, carol, alice, caplog):
+
+def test_hostile_words_are_text_on_every_page_and_no_upstreams_key_is_anywhere(
+    home, things, carol, alice, caplog
+):
     seen = ""
-    for browser, start in ((home.browser(carol), ("/admin", "/console")), (home.browser(alice), "/console"),
-                           (home.browser(), "/")):
-        for path in (address(rule, things) for rule in pages(home.app) if rule.rule.startswith(start)):
+    for browser, start in (
+        (home.browser(carol), ("/admin", "/console")),
+        (home.browser(alice), "/console"),
+        (home.browser(), "/"),
+    ):
+        for path in (
+            address(rule, things) for rule in pages(home.app) if rule.rule.startswith(start)
+        ):
             for query in ("", "?" + urlencode(dict.fromkeys(SEARCHED, HOSTILE))):
                 answer = browser.get(path + query)
                 html = answer.get_data(as_text=True)
@@ -162,20 +276,34 @@ def test_hostile_words_are_text_on_every_page_and_no_upstreams_key_is_anywhere(h
         assert SECRET.encode() not in file.read_bytes(), file
 
 
-# ---- headers -------------------------------------------------------------------------------------------------------
+# ---- headers
+# -------------------------------------------------------------------------------------------------------
 
-def test_every_page_and_every_error_carries_the_headers_that_keep_it_safe(home, things, carol, monkeypatch):
+
+def test_every_page_and_every_error_carries_the_headers_that_keep_it_safe(
+    home, things, carol, monkeypatch
+):
     desk, found = home.browser(carol), set()
     answers = [desk.get(address(rule, things)) for rule in pages(home.app)]
-    answers += [desk.get("/nothing"), desk.client.post("/login"), desk.client.delete("/login"), desk.get("/admin"),
-                desk.send("/login", name="x" * 1_000_000), desk.get("/static/nothing.css")]
+    answers += [
+        desk.get("/nothing"),
+        desk.client.post("/login"),
+        desk.client.delete("/login"),
+        desk.get("/admin"),
+        desk.send("/login", name="x" * 1_000_000),
+        desk.get("/static/nothing.css"),
+    ]
     monkeypatch.setattr(throttle, "wait_s", lambda *_given: 7)
     answers.append(desk.get("/admin/calls.csv"))
     monkeypatch.setattr(accounts, "find", lambda *_given: 1 / 0)
     answers.append(desk.get("/console"))
     for answer in answers:
         found.add(answer.status_code)
-        missing = [name for name, start in HEADERS.items() if not answer.headers.get(name, "").startswith(start)]
+        missing = [
+            name
+            for name, start in HEADERS.items()
+            if not answer.headers.get(name, "").startswith(start)
+        ]
         assert not missing, (answer.request.path, answer.status_code, missing)
         if answer.request.path.startswith(("/admin", "/console")) and answer.status_code == 200:
             assert answer.headers["Cache-Control"] == "no-store", answer.request.path
@@ -184,15 +312,30 @@ def test_every_page_and_every_error_carries_the_headers_that_keep_it_safe(home, 
 
 
 def test_no_answer_repeats_a_foreign_host(home, carol):
-    desk, headers = home.browser(carol), {"Host": "evil.example", "X-Forwarded-Host": "evil.example"}
-    for path in ("/admin", "/docs?x=//evil", "//admin//codes", "/console/", "/", "/console/invites", "/login"):
+    desk, headers = (
+        home.browser(carol),
+        {"Host": "evil.example", "X-Forwarded-Host": "evil.example"},
+    )
+    for path in (
+        "/admin",
+        "/docs?x=//evil",
+        "//admin//codes",
+        "/console/",
+        "/",
+        "/console/invites",
+        "/login",
+    ):
         answer = desk.client.get(path, headers=headers)
-        assert "evil.example" not in str(answer.headers) and b"evil.example" not in answer.data, path
+        assert "evil.example" not in str(answer.headers) and b"evil.example" not in answer.data, (
+            path
+        )
         assert re.match("/[^/]|/$", answer.headers.get("Location", "/")), path
         assert answer.status_code in (200, 302, 308, 404)
 
 
-# ---- impossible input ----------------------------------------------------------------------------------------------
+# ---- impossible input
+# ----------------------------------------------------------------------------------------------
+
 
 def names_of(home, things, browser) -> list[str]:
     """The names of all fields of all forms."""
@@ -206,8 +349,10 @@ def names_of(home, things, browser) -> list[str]:
 
 def turns(names) -> list[dict[str, bytes]]:
     """Each name with a piece of nonsense, turn by turn with another, until each has had each."""
-    return [{name: NONSENSE[(number + by) % len(NONSENSE)] for number, name in enumerate(names)}
-            for by in range(len(NONSENSE))]
+    return [
+        {name: NONSENSE[(number + by) % len(NONSENSE)] for number, name in enumerate(names)}
+        for by in range(len(NONSENSE))
+    ]
 
 
 def encoded(values: dict[str, bytes]) -> str:
@@ -217,13 +362,21 @@ def encoded(values: dict[str, bytes]) -> str:
 def test_no_query_and_no_path_breaks_a_page(home, things, carol):
     desk = home.browser(carol)
     more = {"before", "after", "key", "invite", "next", "lang", "theme"}
-    names = sorted(more.union(names_of(home, things, desk)) - {"token"})        # a wrong one of these is no page at all
+    names = sorted(
+        more.union(names_of(home, things, desk)) - {"token"}
+    )  # a wrong one of these is no page at all
     assert len(names) > 40
     queries = [*map(encoded, turns(names)), "q=\xff\xfe", "token=" + "9" * 30, "token=x"]
     for rule in pages(home.app):
-        asked = [(address(rule, things), query) for query in (queries[-3:] if "/docs" in rule.rule else queries)]
+        asked = [
+            (address(rule, things), query)
+            for query in (queries[-3:] if "/docs" in rule.rule else queries)
+        ]
         if "<" in rule.rule:
-            asked += [(re.sub(r"<[^>]+>", quote_from_bytes(each), rule.rule), "") for each in NONSENSE[::2]]
+            asked += [
+                (re.sub(r"<[^>]+>", quote_from_bytes(each), rule.rule), "")
+                for each in NONSENSE[::2]
+            ]
         for path, query in asked:
             answer = desk.client.get(path, environ_overrides={"QUERY_STRING": query})
             assert answer.status_code < 500, (path, query)
@@ -233,13 +386,28 @@ def test_no_query_and_no_path_breaks_a_page(home, things, carol):
 def test_no_form_breaks_whatever_it_holds(home, things, carol):
     desk = home.browser(carol)
     names, token = names_of(home, things, desk), desk.csrf()
-    assert {"credit-amount", "plan-days", "expires", "addresses", "cap_day", "again", "role"} <= set(names)
+    assert {
+        "credit-amount",
+        "plan-days",
+        "expires",
+        "addresses",
+        "cap_day",
+        "again",
+        "role",
+    } <= set(names)
     for rule in pages(home.app, "POST"):
         path = address(rule, things)
         for by, values in enumerate(turns(names)):
-            good = {name: value for number, (name, value) in enumerate(GOOD.items()) if (number + by) % 4}
-            answer = desk.client.post(path, data=encoded(values | good | {"csrf_token": token.encode()}),
-                                      content_type="application/x-www-form-urlencoded")
+            good = {
+                name: value
+                for number, (name, value) in enumerate(GOOD.items())
+                if (number + by) % 4
+            }
+            answer = desk.client.post(
+                path,
+                data=encoded(values | good | {"csrf_token": token.encode()}),
+                content_type="application/x-www-form-urlencoded",
+            )
             assert answer.status_code < 500, (path, by)
             answer.close()
             if path in ENDS_THE_SESSION:
@@ -264,11 +432,20 @@ def test_a_file_in_place_of_a_field_breaks_no_form(home, things, carol):
 BODIES = [
     (b"x=" + b"a" * 2_000_000, "application/x-www-form-urlencoded", 413),
     (b"&" * 2_000_000, "application/x-www-form-urlencoded", 413),
-    (b"\xff\xfe=1", "application/x-www-form-urlencoded", 400), (b"x", "multipart/form-data", 400),
-    (b"--x\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\n", "multipart/form-data; boundary=x", 400),
-    (b"--x\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\n1\r\n" * 2000 + b"--x--",
-     "multipart/form-data; boundary=x", 413),
-    (b"[" * 100_000, "application/json", 400), (b"{}", "text/plain; charset=utf-77", 400),
+    (b"\xff\xfe=1", "application/x-www-form-urlencoded", 400),
+    (b"x", "multipart/form-data", 400),
+    (
+        b'--x\r\nContent-Disposition: form-data; name="a"\r\n\r\n',
+        "multipart/form-data; boundary=x",
+        400,
+    ),
+    (
+        b'--x\r\nContent-Disposition: form-data; name="a"\r\n\r\n1\r\n' * 2000 + b"--x--",
+        "multipart/form-data; boundary=x",
+        413,
+    ),
+    (b"[" * 100_000, "application/json", 400),
+    (b"{}", "text/plain; charset=utf-77", 400),
 ]
 
 
@@ -283,10 +460,17 @@ def test_a_body_that_is_no_form_or_too_much_of_one_gets_a_page_with_a_sentence(h
 
 def test_nonsense_in_a_header_breaks_no_page(home):
     for headers in (
-            {"Cookie": "session=" + "x" * 100}, {"Cookie": "session=.eJ"}, {"Cookie": "lang=\xff; theme=<b>"},
-            {"Accept-Language": "en;q=nan, zh;q=1e999"}, {"Accept-Language": "x," * 5000}, {"Sec-Fetch-Site": "\xff"},
-            {"If-Modified-Since": "nonsense"}, {"Range": "bytes=0-99999999999999999999"},
-            {"Authorization": "Basic \xff"}, {"X-Forwarded-For": "1.2.3.4, \xff", "X-Forwarded-Proto": "javascript"}):
+        {"Cookie": "session=" + "x" * 100},
+        {"Cookie": "session=.eJ"},
+        {"Cookie": "lang=\xff; theme=<b>"},
+        {"Accept-Language": "en;q=nan, zh;q=1e999"},
+        {"Accept-Language": "x," * 5000},
+        {"Sec-Fetch-Site": "\xff"},
+        {"If-Modified-Since": "nonsense"},
+        {"Range": "bytes=0-99999999999999999999"},
+        {"Authorization": "Basic \xff"},
+        {"X-Forwarded-For": "1.2.3.4, \xff", "X-Forwarded-Proto": "javascript"},
+    ):
         for path in ("/login", "/console", "/static/console.css"):
             answer = home.app.test_client().get(path, headers=headers)
             assert answer.status_code < 500, headers

@@ -33,10 +33,13 @@ def signed_in(browser) -> bool:
 
 # First start
 
+
 def test_the_key_of_the_first_start_makes_one_administrator_and_no_second(home):
     key, browser = accounts.setup_key(home.db), home.browser()
     assert "make the first administrator" in browser.read(f"/setup?key={key}")
-    answer = browser.send(f"/setup?key={key}", name="carol", password=PASSWORD, again=PASSWORD, key=key)
+    answer = browser.send(
+        f"/setup?key={key}", name="carol", password=PASSWORD, again=PASSWORD, key=key
+    )
     assert answer.headers["Location"] == "/console"
     assert accounts.named(home.db, "carol").admin
     assert "You are the administrator" in browser.read("/console")
@@ -63,14 +66,21 @@ def test_without_the_key_there_is_no_setting_up(home, query):
 
 def test_a_bad_password_at_the_first_start_leaves_the_key_good(home):
     key = accounts.setup_key(home.db)
-    html = home.browser().send("/setup", name="carol", password="short", again="short", key=key).get_data(as_text=True)
+    html = (
+        home.browser()
+        .send("/setup", name="carol", password="short", again="short", key=key)
+        .get_data(as_text=True)
+    )
     assert "8 to 128" in error_of(html, "password")
     assert accounts.setup_key_is(home.db, key)
 
 
 # Signing in
 
-@pytest.mark.parametrize("name", ["alice", "nobody", "shut-out", "", "x" * 64, "小明", "' OR 1=1 --"])
+
+@pytest.mark.parametrize(
+    "name", ["alice", "nobody", "shut-out", "", "x" * 64, "小明", "' OR 1=1 --"]
+)
 def test_a_wrong_name_and_a_wrong_password_get_one_answer(home, alice, name):
     accounts.disable(home.db, home.member("shut-out").id)
     secret = PASSWORD if name == "shut-out" else "wrong password"
@@ -83,17 +93,23 @@ def test_a_wrong_name_and_a_wrong_password_get_one_answer(home, alice, name):
 
 def test_an_unknown_name_costs_as_much_hashing_as_a_known_one(home, alice, monkeypatch):
     hashed = []
-    monkeypatch.setattr(accounts, "check_password_hash", lambda *given: hashed.append(given) or False)
+    monkeypatch.setattr(
+        accounts, "check_password_hash", lambda *given: hashed.append(given) or False
+    )
     for name in ("alice", "nobody"):
         home.browser().send("/login", name=name, password="wrong password")
     assert len(hashed) == 2
     assert {stored.split("$")[0] for stored, _ in hashed} == {"scrypt:32768:8:1"}
 
 
-def test_the_sixth_try_within_a_minute_is_turned_away_before_it_is_checked(home, alice, monkeypatch):
+def test_the_sixth_try_within_a_minute_is_turned_away_before_it_is_checked(
+    home, alice, monkeypatch
+):
     tried = []
     monkeypatch.setattr(accounts, "authenticate", lambda *given: tried.append(given))
-    answers = [home.browser().send("/login", name="alice", password="wrong password") for _ in range(6)]
+    answers = [
+        home.browser().send("/login", name="alice", password="wrong password") for _ in range(6)
+    ]
     assert [each.status_code for each in answers] == [200] * 5 + [429]
     assert len(tried) == 5
     assert 1 <= int(answers[5].headers["Retry-After"]) <= 60
@@ -103,7 +119,10 @@ def test_the_sixth_try_within_a_minute_is_turned_away_before_it_is_checked(home,
 def test_a_member_under_attack_still_gets_in_from_elsewhere(home, alice):
     for _ in range(7):
         home.browser().send("/login", name="ALICE", password="wrong password")
-    assert home.browser(address="10.0.0.9").send("/login", name="alice", password=PASSWORD).status_code == 303
+    assert (
+        home.browser(address="10.0.0.9").send("/login", name="alice", password=PASSWORD).status_code
+        == 303
+    )
 
 
 def test_one_address_cannot_try_many_names(home, monkeypatch):
@@ -111,7 +130,9 @@ def test_one_address_cannot_try_many_names(home, monkeypatch):
     browser = home.browser(address="2001:db8::1")
     codes = [browser.send("/login", name=f"name-{n}", password="x").status_code for n in range(21)]
     assert codes == [200] * 20 + [429]
-    browser.address = "2001:db8::ffff"                 # the same network: IPv6 gives everybody billions of addresses
+    browser.address = (
+        "2001:db8::ffff"  # the same network: IPv6 gives everybody billions of addresses
+    )
     assert browser.send("/login", name="name-99", password="x").status_code == 429
 
 
@@ -128,15 +149,25 @@ def test_a_huge_password_is_refused_without_hashing(home, alice, monkeypatch):
     assert "The name or the password is wrong." in home.browser().text(answer)
 
 
-@pytest.mark.parametrize("wish, leads_to", [
-    ("/console/usage?token=1", "/console/usage?token=1"), ("https://evil.example", "/console"),
-    ("//evil.example", "/console"), ("/\\evil.example", "/console"), ("javascript:alert(1)", "/console"),
-    ("", "/console"), ("/\tx", "/console"),
-])
+@pytest.mark.parametrize(
+    "wish, leads_to",
+    [
+        ("/console/usage?token=1", "/console/usage?token=1"),
+        ("https://evil.example", "/console"),
+        ("//evil.example", "/console"),
+        ("/\\evil.example", "/console"),
+        ("javascript:alert(1)", "/console"),
+        ("", "/console"),
+        ("/\tx", "/console"),
+    ],
+)
 def test_signing_in_leads_back_where_one_was_and_never_off_the_site(home, alice, wish, leads_to):
     browser = home.browser()
-    answer = browser.client.post("/login", query_string={"next": wish}, data={
-        "csrf_token": browser.csrf(), "name": "alice", "password": PASSWORD})
+    answer = browser.client.post(
+        "/login",
+        query_string={"next": wish},
+        data={"csrf_token": browser.csrf(), "name": "alice", "password": PASSWORD},
+    )
     assert answer.headers["Location"] == leads_to
 
 
@@ -145,12 +176,15 @@ def test_who_is_not_signed_in_is_asked_to_and_brought_back(home, alice):
     answer = browser.get("/console/usage?model=plain-1")
     assert answer.status_code == 302
     assert answer.headers["Location"].startswith("/login?next=")
-    again = browser.client.post(answer.headers["Location"], data={
-        "csrf_token": browser.csrf(), "name": "alice", "password": PASSWORD})
+    again = browser.client.post(
+        answer.headers["Location"],
+        data={"csrf_token": browser.csrf(), "name": "alice", "password": PASSWORD},
+    )
     assert again.headers["Location"] == "/console/usage?model=plain-1"
 
 
 # Sessions
+
 
 def test_a_session_begins_anew_at_sign_in(home, alice):
     browser = home.browser()
@@ -169,8 +203,12 @@ def test_the_cookie_holds_no_secret_of_the_member(home, alice):
 
 def test_a_new_password_ends_all_other_sessions(home, alice):
     here, elsewhere = home.browser(alice), home.browser(alice)
-    answer = here.send("/console/account/password", current=PASSWORD, password="another long one",
-                       again="another long one")
+    answer = here.send(
+        "/console/account/password",
+        current=PASSWORD,
+        password="another long one",
+        again="another long one",
+    )
     assert answer.headers["Location"] == "/console/account"
     assert signed_in(here) and not signed_in(elsewhere)
     assert accounts.authenticate(home.db, "alice", "another long one")
@@ -201,10 +239,16 @@ def test_a_disabled_member_is_out_at_the_next_click(home, alice, carol):
     assert not signed_in(browser)
 
 
-@pytest.mark.parametrize("keep, age_s, idle_s, still", [
-    (False, 3600, 3600, True), (False, 13 * 3600, 13 * 3600, False), (True, 13 * 3600, 13 * 3600, True),
-    (True, 15 * 24 * 3600, 60, False), (False, 15 * 24 * 3600, 60, False),
-])
+@pytest.mark.parametrize(
+    "keep, age_s, idle_s, still",
+    [
+        (False, 3600, 3600, True),
+        (False, 13 * 3600, 13 * 3600, False),
+        (True, 13 * 3600, 13 * 3600, True),
+        (True, 15 * 24 * 3600, 60, False),
+        (False, 15 * 24 * 3600, 60, False),
+    ],
+)
 def test_a_session_ends_after_idle_hours_or_two_weeks(home, alice, keep, age_s, idle_s, still):
     browser = home.browser()
     browser.send("/login", name="alice", password=PASSWORD, **({"keep": "y"} if keep else {}))
@@ -237,8 +281,11 @@ def test_a_members_language_greets_on_a_new_device(home):
 
 # Registration
 
+
 def register(browser, path="/register", name="dora", password=PASSWORD, again=None, **more):
-    return browser.send(path, name=name, password=password, again=password if again is None else again, **more)
+    return browser.send(
+        path, name=name, password=password, again=password if again is None else again, **more
+    )
 
 
 def test_an_open_house_lets_anybody_register(tmp_path):
@@ -265,9 +312,14 @@ def test_by_invitation_only_who_has_a_link_can_register(home, alice):
 
 
 def test_a_broken_invite_is_named_and_can_be_mended(home, alice):
-    html = register(home.browser(), "/register?invite=broken", invite="broken").get_data(as_text=True)
+    html = register(home.browser(), "/register?invite=broken", invite="broken").get_data(
+        as_text=True
+    )
     assert "This invite is not valid" in error_of(html, "invite")
-    assert register(home.browser(), "/register?invite=broken", invite=alice.invite_code).status_code == 303
+    assert (
+        register(home.browser(), "/register?invite=broken", invite=alice.invite_code).status_code
+        == 303
+    )
 
 
 def test_a_closed_house_says_so_and_makes_nobody(tmp_path):
@@ -280,34 +332,60 @@ def test_a_closed_house_says_so_and_makes_nobody(tmp_path):
     assert "/register" not in browser.page("/login")
 
 
-@pytest.mark.parametrize("password, says", [
-    ("", "Type a password."), ("short", "8 to 128"), ("x" * 129, "8 to 128"), ("password123", "anybody tries"),
-    ("PASSWORD123", "anybody tries"), ("aaaaaaaa", "anybody tries"), ("dora-the-explorer", "your name"),
-])
+@pytest.mark.parametrize(
+    "password, says",
+    [
+        ("", "Type a password."),
+        ("short", "8 to 128"),
+        ("x" * 129, "8 to 128"),
+        ("password123", "anybody tries"),
+        ("PASSWORD123", "anybody tries"),
+        ("aaaaaaaa", "anybody tries"),
+        ("dora-the-explorer", "your name"),
+    ],
+)
 def test_a_weak_password_is_refused_beside_its_field(home, alice, password, says):
-    html = register(home.browser(), name="dora-the-explorer", password=password, invite=alice.invite_code
-                    ).get_data(as_text=True)
+    html = register(
+        home.browser(), name="dora-the-explorer", password=password, invite=alice.invite_code
+    ).get_data(as_text=True)
     assert says in error_of(html, "password")
     assert 'value="dora-the-explorer"' in html
     assert accounts.named(home.db, "dora-the-explorer") is None
 
 
 def test_a_mistyped_repetition_is_noticed(home, alice):
-    html = register(home.browser(), again="something else", invite=alice.invite_code).get_data(as_text=True)
+    html = register(home.browser(), again="something else", invite=alice.invite_code).get_data(
+        as_text=True
+    )
     assert error_of(html, "again") == "The two passwords differ."
 
 
-@pytest.mark.parametrize("name, says", [
-    ("ALICE", "Somebody has this name"), ("a\u202eb", "visible"), ("", "Type a name"), ("x" * 65, "At most 64"),
-])
+@pytest.mark.parametrize(
+    "name, says",
+    [
+        ("ALICE", "Somebody has this name"),
+        ("a\u202eb", "visible"),
+        ("", "Type a name"),
+        ("x" * 65, "At most 64"),
+    ],
+)
 def test_a_name_that_will_not_do_is_refused_beside_its_field(home, alice, name, says):
     html = register(home.browser(), name=name, invite=alice.invite_code).get_data(as_text=True)
     assert says in error_of(html, "name")
 
 
 def test_nobody_becomes_administrator_by_sending_more_fields(home, alice):
-    register(home.browser(), invite=alice.invite_code, role="admin", is_admin="1", id="1", user_id="1",
-             wallet="1000000", signup_reward="9999999", language="en")
+    register(
+        home.browser(),
+        invite=alice.invite_code,
+        role="admin",
+        is_admin="1",
+        id="1",
+        user_id="1",
+        wallet="1000000",
+        signup_reward="9999999",
+        language="en",
+    )
     dora = accounts.named(home.db, "dora")
     assert dora.role == "member"
     assert billing.balances(home.db, dora.id)["balance"] == billing.Pockets(100_000, 0, 0)
@@ -315,9 +393,17 @@ def test_nobody_becomes_administrator_by_sending_more_fields(home, alice):
 
 def test_one_address_cannot_register_without_end(home, alice, monkeypatch):
     monkeypatch.setattr(signin, "REGISTRATIONS", "2 per hour")
-    codes = [register(home.browser(), name=f"dora-{n}", invite=alice.invite_code).status_code for n in range(3)]
+    codes = [
+        register(home.browser(), name=f"dora-{n}", invite=alice.invite_code).status_code
+        for n in range(3)
+    ]
     assert codes == [303, 303, 429]
-    assert register(home.browser(address="10.1.1.1"), name="dora-9", invite=alice.invite_code).status_code == 303
+    assert (
+        register(
+            home.browser(address="10.1.1.1"), name="dora-9", invite=alice.invite_code
+        ).status_code
+        == 303
+    )
 
 
 def test_who_is_signed_in_needs_no_door(home, alice):
@@ -336,12 +422,24 @@ def test_the_doors_keep_to_the_content_policy(home, path, language):
 
 # Passwords
 
-@pytest.mark.parametrize("fields, where, says", [
-    ({"current": "wrong password"}, "current", "not your password"), ({"current": ""}, "current", "Type your password"),
-    ({"password": "alice", "again": "alice"}, "password", "8 to 128"), ({"again": "other"}, "again", "differ"),
-])
-def test_a_password_is_changed_only_with_the_old_one_and_a_good_new_one(home, alice, fields, where, says):
-    given = {"current": PASSWORD, "password": "another long one", "again": "another long one"} | fields
+
+@pytest.mark.parametrize(
+    "fields, where, says",
+    [
+        ({"current": "wrong password"}, "current", "not your password"),
+        ({"current": ""}, "current", "Type your password"),
+        ({"password": "alice", "again": "alice"}, "password", "8 to 128"),
+        ({"again": "other"}, "again", "differ"),
+    ],
+)
+def test_a_password_is_changed_only_with_the_old_one_and_a_good_new_one(
+    home, alice, fields, where, says
+):
+    given = {
+        "current": PASSWORD,
+        "password": "another long one",
+        "again": "another long one",
+    } | fields
     html = home.browser(alice).send("/console/account/password", **given).get_data(as_text=True)
     assert says in error_of(html, where)
     assert accounts.authenticate(home.db, "alice", PASSWORD)
@@ -349,6 +447,13 @@ def test_a_password_is_changed_only_with_the_old_one_and_a_good_new_one(home, al
 
 def test_the_old_password_cannot_be_guessed_from_an_open_session(home, alice):
     browser = home.browser(alice)
-    codes = [browser.send("/console/account/password", current=f"guess-{n}", password="another long one",
-                          again="another long one").status_code for n in range(6)]
+    codes = [
+        browser.send(
+            "/console/account/password",
+            current=f"guess-{n}",
+            password="another long one",
+            again="another long one",
+        ).status_code
+        for n in range(6)
+    ]
     assert codes == [200] * 5 + [429]

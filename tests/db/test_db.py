@@ -1,4 +1,7 @@
-"""The disk's door: the one writer, refusals of the disk, versions of the schema, backup and restore."""
+"""The disk's door.
+
+The one writer, refusals of the disk, versions of the schema, backup and restore.
+"""
 
 import logging
 import os
@@ -17,7 +20,7 @@ from db import Database, IntegrityError, StorageError, Unusable
 from tests.money.ledger_book import ALICE, PRICE, open_book
 from tests.stage import wait_until
 
-NORMAL, FULL = 1, 2                # of PRAGMA synchronous
+NORMAL, FULL = 1, 2  # of PRAGMA synchronous
 
 
 @pytest.fixture
@@ -40,7 +43,9 @@ def noted(database: Database) -> set[str]:
     return {row["key"] for row in database.read().execute("SELECT key FROM meta").fetchall()}
 
 
-# ---- writing -------------------------------------------------------------------------------------------------------
+# ---- writing
+# -------------------------------------------------------------------------------------------------------
+
 
 def test_a_write_is_there_for_others_when_its_caller_goes_on(book):
     with closing(db.connect(book.db.path, "ro")) as stranger:
@@ -51,6 +56,7 @@ def test_a_write_is_there_for_others_when_its_caller_goes_on(book):
 @pytest.mark.parametrize("writer", [True, False])
 def test_what_a_write_raises_undoes_it_and_comes_back(tmp_path, writer):
     with closing(Database(tmp_path / "x.db", writer)) as database:
+
         def fail(conn):
             note(conn, "half")
             raise KeyError("mine")
@@ -63,16 +69,22 @@ def test_what_a_write_raises_undoes_it_and_comes_back(tmp_path, writer):
 
 
 def test_one_that_fails_takes_no_other_of_its_batch_down(book):
-    with one_batch(book.db, [lambda n=n: book.db.write(note, f"key {n % 20}") for n in range(40)]) as errors:
+    with one_batch(
+        book.db, [lambda n=n: book.db.write(note, f"key {n % 20}") for n in range(40)]
+    ) as errors:
         pass
-    assert len(errors) == 20 and all(isinstance(err, IntegrityError) for err in errors)     # every key came twice
+    assert len(errors) == 20 and all(
+        isinstance(err, IntegrityError) for err in errors
+    )  # every key came twice
     assert noted(book.db) == {f"key {n}" for n in range(20)}
 
 
 def test_commands_write_beside_a_server(book):
-    script = ("import sys; from db import Database; d = Database(sys.argv[1], writer=False)\n"
-              "for n in range(50):\n"
-              "    d.write(lambda c: c.execute('INSERT INTO meta VALUES (?, ?)', (f'command {n}', '')))")
+    script = (
+        "import sys; from db import Database; d = Database(sys.argv[1], writer=False)\n"
+        "for n in range(50):\n"
+        "    d.write(lambda c: c.execute('INSERT INTO meta VALUES (?, ?)', (f'command {n}', '')))"
+    )
     command = subprocess.Popen([sys.executable, "-c", script, str(book.db.path)])
     written = 0
     while command.poll() is None:
@@ -91,7 +103,9 @@ def test_a_closed_database_refuses_to_write(tmp_path):
 
 def test_what_waits_when_it_is_closed_is_still_written(tmp_path):
     database, entered, go = Database(tmp_path / "x.db"), threading.Event(), threading.Event()
-    threads = [threading.Thread(target=database.write, args=(lambda conn: (entered.set(), go.wait(60)),))]
+    threads = [
+        threading.Thread(target=database.write, args=(lambda conn: (entered.set(), go.wait(60)),))
+    ]
     threads[0].start()
     assert entered.wait(60)
     threads += [threading.Thread(target=database.write, args=(note, f"{n}")) for n in range(5)]
@@ -133,7 +147,9 @@ def test_the_connections_of_threads_that_end_are_closed(book):
     book.db.read().execute("SELECT 1 FROM meta").fetchall()
     before = files()
     for _ in range(50):
-        thread = threading.Thread(target=lambda: book.db.read().execute("SELECT 1 FROM meta").fetchall())
+        thread = threading.Thread(
+            target=lambda: book.db.read().execute("SELECT 1 FROM meta").fetchall()
+        )
         thread.start()
         thread.join()
     assert files() <= before + 2
@@ -145,11 +161,13 @@ def test_sqlite_utils_reads_through_the_same_door(book):
         book.db.tables()["meta"].insert({"key": "a", "value": "b"})
 
 
-# ---- a disk that refuses -------------------------------------------------------------------------------------------
+# ---- a disk that refuses
+# -------------------------------------------------------------------------------------------
+
 
 def test_a_full_disk_is_said_and_gone_when_there_is_room(tmp_path, monkeypatch, caplog):
     database = Database(tmp_path / "x.db")
-    pages, = database.read().execute("PRAGMA page_count").fetchone()
+    (pages,) = database.read().execute("PRAGMA page_count").fetchone()
     usual = db.PRAGMAS["rw"]
     monkeypatch.setitem(db.PRAGMAS, "rw", (*usual, f"max_page_count = {pages}"))
     database.write(lambda conn: conn.execute(f"PRAGMA max_page_count = {pages}"))
@@ -188,6 +206,7 @@ def noticing(note, event):
         note(refused)
         if refused is None:
             event.set()
+
     return noted
 
 
@@ -214,7 +233,10 @@ def test_all_of_a_batch_hear_of_a_commit_that_failed(book, monkeypatch):
 
 @contextmanager
 def one_batch(database, writes):
-    """Let the writer find all these writes waiting at once; yields, before it does, the list of their errors to be."""
+    """Let the writer find all these writes waiting at once.
+
+    Yields, before it does, the list of their errors to be.
+    """
     busy, free, errors = threading.Event(), threading.Event(), []
 
     def run(write):
@@ -223,7 +245,9 @@ def one_batch(database, writes):
         except Exception as err:
             errors.append(err)
 
-    threads = [threading.Thread(target=database.write, args=(lambda conn: (busy.set(), free.wait(60)),))]
+    threads = [
+        threading.Thread(target=database.write, args=(lambda conn: (busy.set(), free.wait(60)),))
+    ]
     threads[0].start()
     busy.wait(60)
     threads += [threading.Thread(target=run, args=(write,)) for write in writes]
@@ -262,13 +286,17 @@ def test_no_call_begins_while_the_file_is_not_where_it_was(book, monkeypatch, tm
     assert book.db.healthy and book.hold(ALICE, Usage(1, 0, 0))
 
 
-# ---- the file ------------------------------------------------------------------------------------------------------
+# ---- the file
+# ------------------------------------------------------------------------------------------------------
+
 
 def test_the_files_are_for_their_owner_only(tmp_path):
     with closing(Database(tmp_path / "data" / "relay.db")) as database:
         database.write(note, "x")
         database.backup(tmp_path / "copy.db")
-        modes = {path.name: oct(path.stat().st_mode & 0o777) for path in (tmp_path / "data").iterdir()}
+        modes = {
+            path.name: oct(path.stat().st_mode & 0o777) for path in (tmp_path / "data").iterdir()
+        }
         assert modes == {"relay.db": "0o600", "relay.db-wal": "0o600", "relay.db-shm": "0o600"}
         assert oct((tmp_path / "data").stat().st_mode & 0o777) == "0o700"
         assert oct((tmp_path / "copy.db").stat().st_mode & 0o777) == "0o600"
@@ -279,8 +307,11 @@ def test_only_what_begins_a_call_may_be_committed_without_a_sync(tmp_path):
         return conn.execute("PRAGMA synchronous").fetchone()[0]
 
     with closing(Database(tmp_path / "x.db")) as database:
-        assert [database.write(synchronous), database.write_admitting(synchronous), database.write(synchronous)] == \
-            [FULL, NORMAL, FULL]
+        assert [
+            database.write(synchronous),
+            database.write_admitting(synchronous),
+            database.write(synchronous),
+        ] == [FULL, NORMAL, FULL]
 
 
 def test_who_must_be_synced_has_it_for_all_that_commit_together(tmp_path):
@@ -297,8 +328,10 @@ def test_who_must_be_synced_has_it_for_all_that_commit_together(tmp_path):
         threads = [threading.Thread(target=database.write, args=(wait,))]
         threads[0].start()
         assert entered.wait(30)
-        threads += [threading.Thread(target=database.write_admitting, args=(look, "hold")),
-                    threading.Thread(target=database.write, args=(look, "charge"))]
+        threads += [
+            threading.Thread(target=database.write_admitting, args=(look, "hold")),
+            threading.Thread(target=database.write, args=(look, "charge")),
+        ]
         for thread in threads[1:]:
             thread.start()
         assert wait_until(lambda: len(database._writer._waiting) == 2)
@@ -354,10 +387,15 @@ def newer(path):
         database.write(lambda conn: conn.execute("PRAGMA user_version = 99"))
 
 
-@pytest.mark.parametrize("make, said", [
-    (foreign, "not one of this relay"), (newer, "newer relay"),
-    (lambda path: path.write_bytes(b"no database at all" * 500), "not a database"),
-    (lambda path: path.mkdir(), "cannot be opened")])
+@pytest.mark.parametrize(
+    "make, said",
+    [
+        (foreign, "not one of this relay"),
+        (newer, "newer relay"),
+        (lambda path: path.write_bytes(b"no database at all" * 500), "not a database"),
+        (lambda path: path.mkdir(), "cannot be opened"),
+    ],
+)
 def test_a_file_that_will_not_do_is_named_in_a_sentence(tmp_path, make, said):
     path = tmp_path / "x.db"
     make(path)
@@ -379,7 +417,10 @@ def test_an_older_schema_is_brought_up_to_date_and_its_copy_kept(tmp_path, monke
         Database(path)
     monkeypatch.setattr(db, "MIGRATIONS", (lambda conn: conn.execute("CREATE TABLE new (x)"),))
     with closing(Database(path)) as database:
-        assert noted(database) == {"old"} and database.read().execute("SELECT count(*) FROM new").fetchone()[0] == 0
+        assert (
+            noted(database) == {"old"}
+            and database.read().execute("SELECT count(*) FROM new").fetchone()[0] == 0
+        )
         assert database.read().execute("PRAGMA user_version").fetchone()[0] == 2
     monkeypatch.setattr(db, "MIGRATIONS", ())
     with closing(Database(tmp_path / "x.db.version-1")) as kept:
@@ -393,7 +434,9 @@ def test_an_old_sqlite_is_told_to_the_log(tmp_path, monkeypatch, caplog):
     assert "3.51.3" in caplog.text
 
 
-# ---- backup and restore --------------------------------------------------------------------------------------------
+# ---- backup and restore
+# --------------------------------------------------------------------------------------------
+
 
 def test_a_backup_under_load_is_whole(book, tmp_path):
     book.give(ALICE, wallet="100")
@@ -442,7 +485,11 @@ def test_what_a_killed_backup_left_is_cleared_away_by_a_later_one(book, tmp_path
         if path != busy:
             os.utime(path, (1, 1))
     book.db.backup(tmp_path / "copy.db")
-    assert {path.name for path in tmp_path.glob("copy.db*")} == {"copy.db", busy.name, "copy.db.mine"}
+    assert {path.name for path in tmp_path.glob("copy.db*")} == {
+        "copy.db",
+        busy.name,
+        "copy.db.mine",
+    }
 
 
 @pytest.fixture
@@ -481,13 +528,16 @@ def test_a_restore_mends_a_file_that_is_missing_or_broken(book, backup, damage):
     elif damage == "garbage":
         path.write_bytes(b"garbage" * 10_000)
     elif damage == "page":
-        path.write_bytes(bytes_before[:4096 * 3] + bytes(4096 * 5) + bytes_before[4096 * 8:])
+        path.write_bytes(bytes_before[: 4096 * 3] + bytes(4096 * 5) + bytes_before[4096 * 8 :])
     else:
         path.write_bytes(bytes_before[:5_000])
     kept = db.restore(path, backup, settle)
     assert (kept is None) == (damage == "missing")
     with closing(Database(path, writer=False)) as restored:
-        assert billing.balances(restored, ALICE)["balance"].wallet == 10**9 and billing.verify(restored) == []
+        assert (
+            billing.balances(restored, ALICE)["balance"].wallet == 10**9
+            and billing.verify(restored) == []
+        )
 
 
 def test_a_file_that_cannot_be_opened_is_not_replaced_under_a_server(book, backup):
@@ -503,19 +553,31 @@ def wrong_balance(path):
         conn.execute("UPDATE balances SET wallet_balance = 5 WHERE user_id = 1")
 
 
-@pytest.mark.parametrize("spoil", [
-    wrong_balance, newer, lambda path: path.unlink(), lambda path: path.write_bytes(b""),
-    lambda path: (path.unlink(), foreign(path)), lambda path: path.write_bytes(b"garbage" * 10_000),
-    lambda path: path.write_bytes(path.read_bytes()[:-9_000]),
-    lambda path: path.write_bytes(path.read_bytes()[:4096 * 3] + bytes(4096 * 5) + path.read_bytes()[4096 * 8:])],
-    ids=["wrong balance", "newer", "missing", "empty", "foreign", "garbage", "cut", "page"])
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        wrong_balance,
+        newer,
+        lambda path: path.unlink(),
+        lambda path: path.write_bytes(b""),
+        lambda path: (path.unlink(), foreign(path)),
+        lambda path: path.write_bytes(b"garbage" * 10_000),
+        lambda path: path.write_bytes(path.read_bytes()[:-9_000]),
+        lambda path: path.write_bytes(
+            path.read_bytes()[: 4096 * 3] + bytes(4096 * 5) + path.read_bytes()[4096 * 8 :]
+        ),
+    ],
+    ids=["wrong balance", "newer", "missing", "empty", "foreign", "garbage", "cut", "page"],
+)
 def test_a_backup_that_fails_its_checks_changes_nothing(book, backup, spoil):
     spoil(backup)
     before, files = book.everything(), set(book.db.path.parent.iterdir())
     with pytest.raises(db.DatabaseError):
         db.restore(book.db.path, backup, settle)
     assert book.everything() == before
-    assert {path for path in book.db.path.parent.iterdir() if not path.name.startswith("backup.db-")} == files
+    assert {
+        path for path in book.db.path.parent.iterdir() if not path.name.startswith("backup.db-")
+    } == files
 
 
 def test_the_database_is_not_restored_from_itself(book):

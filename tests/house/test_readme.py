@@ -1,4 +1,7 @@
-"""What README and docs/ show is true: commands run, programs answer, settings parse, links lead somewhere."""
+"""What README and docs/ show is true.
+
+Commands run, programs answer, settings parse, links lead somewhere.
+"""
 
 import os
 import re
@@ -28,14 +31,21 @@ ids = {"ids": lambda path: path.name}
 
 def blocks(path: Path, language: str) -> list[str]:
     """The fenced blocks of a page in one language."""
-    return [text for found, text in BLOCK.findall(path.read_text(encoding="utf-8")) if found == language]
+    return [
+        text for found, text in BLOCK.findall(path.read_text(encoding="utf-8")) if found == language
+    ]
 
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
-    """A relay as it is after `make run` and nothing else, but for port and file: (its address, its settings' file)."""
+    """A relay as it is after `make run` and nothing else, but for port and file.
+
+    (its address, its settings' file).
+    """
     folder = tmp_path_factory.mktemp("readme")
-    config = write_config(folder, {"server": {"port": 0}, "database": {"path": str(folder / "relay.db")}})
+    config = write_config(
+        folder, {"server": {"port": 0}, "database": {"path": str(folder / "relay.db")}}
+    )
     with pytest.MonkeyPatch.context() as patch:
         for name in os.environ:
             if name.endswith("_API_KEY"):
@@ -50,8 +60,14 @@ def shell(script: str, demo, **environment) -> subprocess.CompletedProcess:
     url, config = demo
     script = script.replace(HERE, url).replace(". .venv/bin/activate\n", "")
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    return subprocess.run(["bash", "-euc", script], cwd=ROOT, capture_output=True, text=True, timeout=300,
-                          env=os.environ | {"PATH": path, "RELAY_CONFIG": str(config)} | environment)
+    return subprocess.run(
+        ["bash", "-euc", script],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=os.environ | {"PATH": path, "RELAY_CONFIG": str(config)} | environment,
+    )
 
 
 @pytest.mark.parametrize("path", READMES, **ids)
@@ -78,8 +94,12 @@ def test_the_program_works_as_it_is_shown(demo):
     assert shell(setup, demo).returncode == 0
     token = shell("flask token add dave laptop", demo).stdout.strip()
     [program] = blocks(READMES[0], "python")
-    done = subprocess.run([sys.executable, "-c", program.replace(HERE, url).replace("YOUR_API_TOKEN", token)],
-                          capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [sys.executable, "-c", program.replace(HERE, url).replace("YOUR_API_TOKEN", token)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert done.returncode == 0, done.stderr
     assert "demo" in done.stdout
 
@@ -88,7 +108,9 @@ def test_the_program_works_as_it_is_shown(demo):
 def test_settings_that_are_shown_are_settings(path):
     for text in blocks(path, "toml"):
         given = tomllib.loads(text)
-        for name, shipped in tomllib.loads((ROOT / "config.example.toml").read_text(encoding="utf-8")).items():
+        for name, shipped in tomllib.loads(
+            (ROOT / "config.example.toml").read_text(encoding="utf-8")
+        ).items():
             if name == "plans" or (name in ("upstreams", "models") and "upstreams" not in given):
                 given.setdefault(name, shipped)
         assert settings.check(given, {})
@@ -97,21 +119,33 @@ def test_settings_that_are_shown_are_settings(path):
 @pytest.mark.parametrize("path", PAGES, **ids)
 def test_settings_that_are_named_are_settings(path):
     kinds = settings.Settings.__annotations__.items()
-    tables = {name: kind.__struct_fields__ for name, kind in kinds if hasattr(kind, "__struct_fields__")}
+    tables = {
+        name: kind.__struct_fields__ for name, kind in kinds if hasattr(kind, "__struct_fields__")
+    }
     named = re.findall(rf"`({'|'.join(tables)})\.(?!py\b)(\w+)", path.read_text(encoding="utf-8"))
     assert [f"{table}.{name}" for table, name in named if name not in tables[table]] == []
 
 
 def test_the_variables_of_providers_are_those_of_the_example():
-    shipped = set(re.findall(r'^api_key = "\$(\w+)"', (ROOT / "config.example.toml").read_text(encoding="utf-8"), re.M))
+    shipped = set(
+        re.findall(
+            r'^api_key = "\$(\w+)"',
+            (ROOT / "config.example.toml").read_text(encoding="utf-8"),
+            re.M,
+        )
+    )
     for path in READMES:
-        assert set(re.findall(r"\| `(\w+_API_KEY)` \|", path.read_text(encoding="utf-8"))) == shipped
+        assert (
+            set(re.findall(r"\| `(\w+_API_KEY)` \|", path.read_text(encoding="utf-8"))) == shipped
+        )
 
 
 @pytest.mark.parametrize("path", PAGES, **ids)
 def test_links_lead_somewhere(path):
     targets = re.findall(r"\]\(([^)#]+)", path.read_text(encoding="utf-8"))
-    assert [each for each in targets if "://" not in each and not (path.parent / each).exists()] == []
+    assert [
+        each for each in targets if "://" not in each and not (path.parent / each).exists()
+    ] == []
 
 
 @pytest.mark.parametrize("path", PAGES, **ids)
@@ -119,8 +153,15 @@ def test_files_that_are_named_exist(path):
     folders = "deploy|docs|tests|commands|console|db|members|relay|server|settings|bench"
     pattern = rf"`((?:{folders})/[\w./-]*|[\w-]+\.(?:py|sql|example\.toml))`"
     named = re.findall(pattern, path.read_text(encoding="utf-8"))
-    missing = {each for each in named if not any((ROOT / folder / (each + end)).exists() for end in ("", ".py")
-                                                 for folder in ("", "tests"))}
+    missing = {
+        each
+        for each in named
+        if not any(
+            (ROOT / folder / (each + end)).exists()
+            for end in ("", ".py")
+            for folder in ("", "tests")
+        )
+    }
     assert missing == set()
 
 
@@ -134,7 +175,9 @@ def test_make_targets_that_are_named_exist(path):
 def command_line(tmp_path_factory):
     """The group of all commands."""
     folder = tmp_path_factory.mktemp("commands")
-    made = application.create_app(settings.check({"plans": {"free": {}}, "database": {"path": f"{folder}/r.db"}}, {}))
+    made = application.create_app(
+        settings.check({"plans": {"free": {}}, "database": {"path": f"{folder}/r.db"}}, {})
+    )
     with closing(made.extensions["relay"].db):
         yield made.cli
 
@@ -162,7 +205,11 @@ def test_commands_in_blocks_are_typed_rightly():
 
 def test_metrics_that_are_named_exist():
     text = metrics.text().decode()
-    named = {name for path in PAGES for name in re.findall(r"`(relay_\w+)`", path.read_text(encoding="utf-8"))}
+    named = {
+        name
+        for path in PAGES
+        for name in re.findall(r"`(relay_\w+)`", path.read_text(encoding="utf-8"))
+    }
     assert named and {name for name in named if f"# HELP {name} " not in text} == set()
 
 

@@ -30,10 +30,19 @@ def test_who_registers_can_sign_in_and_nobody_else(book):
     dora = accounts.add(book.db, "Dora", PASSWORD)
     assert accounts.authenticate(book.db, "dora", PASSWORD) == dora
     assert accounts.authenticate(book.db, " DORA ", PASSWORD) == dora
-    for name, password in (("dora", PASSWORD + "x"), ("dora", ""), ("dorothy", PASSWORD), ("\ud800", PASSWORD),
-                           ("dora", "x" * 10_000), ("dora", "\ud800" * 9), ("", "")):
+    for name, password in (
+        ("dora", PASSWORD + "x"),
+        ("dora", ""),
+        ("dorothy", PASSWORD),
+        ("\ud800", PASSWORD),
+        ("dora", "x" * 10_000),
+        ("dora", "\ud800" * 9),
+        ("", ""),
+    ):
         assert accounts.authenticate(book.db, name, password) is None
-    assert accounts.password_is(book.db, dora.id, PASSWORD) and not accounts.password_is(book.db, dora.id, "other")
+    assert accounts.password_is(book.db, dora.id, PASSWORD) and not accounts.password_is(
+        book.db, dora.id, "other"
+    )
 
 
 def test_an_unknown_name_costs_as_much_as_a_wrong_password(book, monkeypatch):
@@ -69,15 +78,37 @@ def test_no_more_than_two_passwords_are_hashed_at_a_time(book, monkeypatch):
     assert most[0] == 2
 
 
-@pytest.mark.parametrize("name", ["", "   ", "x" * 65, "a\nb", "a\x00b", "a\u202eb", "a\u200bb", "a\tb", "a\u00a0b",
-                                  "\ud800", "a\u2028b"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "   ",
+        "x" * 65,
+        "a\nb",
+        "a\x00b",
+        "a\u202eb",
+        "a\u200bb",
+        "a\tb",
+        "a\u00a0b",
+        "\ud800",
+        "a\u2028b",
+    ],
+)
 def test_names_are_visible_and_short(book, name):
     with pytest.raises(accounts.BadName):
         accounts.add(book.db, name, PASSWORD)
 
 
-@pytest.mark.parametrize("first, second", [("Dora", "dORA"), ("Zoë", "Zoe\u0308"), ("straße", "STRASSE"),
-                                           ("Dora", "Ｄｏｒａ"), ("李雷", " 李雷 ")])
+@pytest.mark.parametrize(
+    "first, second",
+    [
+        ("Dora", "dORA"),
+        ("Zoë", "Zoe\u0308"),
+        ("straße", "STRASSE"),
+        ("Dora", "Ｄｏｒａ"),
+        ("李雷", " 李雷 "),
+    ],
+)
 def test_names_that_look_alike_are_one(book, quick, first, second):
     accounts.add(book.db, first, PASSWORD)
     with pytest.raises(accounts.NameTaken):
@@ -104,15 +135,20 @@ def test_a_sign_up_is_rewarded_in_the_grant(book, quick):
     assert book.balance(dora.id).grant == 100_000 and book.is_right()
 
 
-# ---- invites -------------------------------------------------------------------------------------------------------
+# ---- invites
+# -------------------------------------------------------------------------------------------------------
+
 
 def invite(book, **rewards):
     code = accounts.find(book.db, ALICE).invite_code
     assert accounts.inviter(book.db, code).name == "alice"
     dora = accounts.add(book.db, "dora", PASSWORD, invite=code, **rewards)
-    book.db.write(lambda conn: conn.execute(
-        "INSERT INTO tokens (id, user_id, name, digest, hint, created_at) VALUES (?1, ?1, 'test', x'00', '', 0)",
-        (dora.id,)))
+    book.db.write(
+        lambda conn: conn.execute(
+            "INSERT INTO tokens (id, user_id, name, digest, hint, created_at) VALUES (?1, ?1, 'test', x'00', '', 0)",
+            (dora.id,),
+        )
+    )
     return dora
 
 
@@ -125,7 +161,7 @@ def test_who_invited_is_rewarded_once_after_the_first_charged_call(book, quick):
     for _ in range(3):
         book.close(book.hold(dora.id, Usage(5, 0, 5)), Usage(5, 0, 5))
     assert book.balance(ALICE).grant == 500
-    found, = accounts.invited(book.db, ALICE)
+    (found,) = accounts.invited(book.db, ALICE)
     assert found["name"] == "dora" and found["reward"] == 500 and found["rewarded_at"]
     assert book.is_right()
 
@@ -144,10 +180,15 @@ def test_an_invite_of_nobody_or_of_a_disabled_member_is_refused(book, quick):
     accounts.disable(book.db, ALICE)
     with pytest.raises(accounts.BadInvite):
         accounts.add(book.db, "dora", PASSWORD, invite="invite-alice")
-    assert accounts.named(book.db, "dora") is None and accounts.inviter(book.db, "invite-alice") is None
+    assert (
+        accounts.named(book.db, "dora") is None
+        and accounts.inviter(book.db, "invite-alice") is None
+    )
 
 
-# ---- changes -------------------------------------------------------------------------------------------------------
+# ---- changes
+# -------------------------------------------------------------------------------------------------------
+
 
 def test_a_disabled_member_cannot_sign_in_until_enabled(book):
     dora = accounts.add(book.db, "dora", PASSWORD)
@@ -168,7 +209,10 @@ def test_a_new_password_and_signing_out_everywhere_end_all_sessions(book, quick)
 
 
 def test_the_last_administrator_stays(book):
-    for change in (lambda: accounts.disable(book.db, CAROL), lambda: accounts.set_role(book.db, CAROL, "member")):
+    for change in (
+        lambda: accounts.disable(book.db, CAROL),
+        lambda: accounts.set_role(book.db, CAROL, "member"),
+    ):
         with pytest.raises(accounts.LastAdministrator):
             change()
     accounts.set_role(book.db, BOB, "admin", by=CAROL)
@@ -188,8 +232,11 @@ def test_two_administrators_who_demote_each_other_at_once_leave_one(book):
 
 
 def test_changes_of_nobody_are_refused(book):
-    for change in (lambda: accounts.disable(book.db, 99), lambda: accounts.set_role(book.db, 99, "admin"),
-                   lambda: accounts.set_language(book.db, 99, "en")):
+    for change in (
+        lambda: accounts.disable(book.db, 99),
+        lambda: accounts.set_role(book.db, 99, "admin"),
+        lambda: accounts.set_language(book.db, 99, "en"),
+    ):
         with pytest.raises(billing.Unknown):
             change()
     with pytest.raises(accounts.AccountError):
@@ -205,7 +252,9 @@ def test_members_are_found_by_the_beginning_of_their_names(book):
     assert accounts.find(book.db, ALICE).language == "en" and accounts.find(book.db, 99) is None
 
 
-# ---- the first administrator ---------------------------------------------------------------------------------------
+# ---- the first administrator
+# ---------------------------------------------------------------------------------------
+
 
 @pytest.fixture
 def empty(book):
@@ -219,7 +268,9 @@ def test_the_set_up_key_makes_one_administrator(empty, quick):
     assert accounts.setup_key_is(empty.db, key) and not accounts.setup_key_is(empty.db, "\ud800")
     with pytest.raises(accounts.BadInvite):
         accounts.set_up(empty.db, key + "x", "dora", PASSWORD)
-    results = at_once(5, lambda: accounts.set_up(empty.db, key, f"dora{threading.get_ident()}", PASSWORD))
+    results = at_once(
+        5, lambda: accounts.set_up(empty.db, key, f"dora{threading.get_ident()}", PASSWORD)
+    )
     assert sum(isinstance(result, accounts.Member) for result in results) == 1
     assert accounts.setup_key(empty.db) is None and not accounts.setup_key_is(empty.db, key)
 
@@ -232,7 +283,9 @@ def test_a_newer_set_up_key_replaces_the_older_and_any_administrator_both(empty,
         accounts.set_up(empty.db, newer, "eve", PASSWORD)
 
 
-# ---- the audit trail -----------------------------------------------------------------------------------------------
+# ---- the audit trail
+# -----------------------------------------------------------------------------------------------
+
 
 def test_what_is_done_to_members_is_in_the_trail(book, quick):
     dora = accounts.add(book.db, "dora", PASSWORD, by=CAROL)
@@ -240,7 +293,9 @@ def test_what_is_done_to_members_is_in_the_trail(book, quick):
     accounts.disable(book.db, dora.id)
     newest = accounts.trail(book.db, limit=2)
     assert [(row["by"], row["action"], row["target"]) for row in newest] == [
-        (None, "member.disable", "dora"), ("carol", "member.role", "dora")]
+        (None, "member.disable", "dora"),
+        ("carol", "member.role", "dora"),
+    ]
     assert newest[1]["detail"] == {"role": "admin"}
-    older, = accounts.trail(book.db, before=newest[-1]["id"])
+    (older,) = accounts.trail(book.db, before=newest[-1]["id"])
     assert older["action"] == "member.add"

@@ -13,7 +13,7 @@ from db import IntegrityError, connect
 from members import accounts
 from tests.money.ledger_book import ALICE, BOB, CAROL, DAY, NOW, PRICE, open_book
 
-SMALL = Usage(1_000, 0, 500)           # ¥0.006 at PRICE
+SMALL = Usage(1_000, 0, 500)  # ¥0.006 at PRICE
 
 
 @pytest.fixture
@@ -23,30 +23,72 @@ def book(tmp_path):
     book.db.close()
 
 
-# ---- money as text -------------------------------------------------------------------------------------------------
+# ---- money as text
+# -------------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("text, amount", [
-    ("0", 0), ("20", 20 * 10**9), ("20.00", 20 * 10**9), ("-0.0000125", -12_500), ("0.000000001", 1), (7, 7 * 10**9),
-    (Decimal("1E+2"), 100 * 10**9), (Decimal("2.50"), 2_500_000_000), ("+1.", 10**9), (" 3 ", 3 * 10**9)])
+
+@pytest.mark.parametrize(
+    "text, amount",
+    [
+        ("0", 0),
+        ("20", 20 * 10**9),
+        ("20.00", 20 * 10**9),
+        ("-0.0000125", -12_500),
+        ("0.000000001", 1),
+        (7, 7 * 10**9),
+        (Decimal("1E+2"), 100 * 10**9),
+        (Decimal("2.50"), 2_500_000_000),
+        ("+1.", 10**9),
+        (" 3 ", 3 * 10**9),
+    ],
+)
 def test_money_is_read_exactly(text, amount):
     assert nano(text) == amount
 
 
-@pytest.mark.parametrize("text", ["", "ten", "1e3", "1_000", "NaN", "inf", "0.0000000001", "1,5", "١", "10000000000",
-                                  Decimal("NaN"), Decimal("Infinity"), Decimal("1E+30"), 1.5, True, None])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "ten",
+        "1e3",
+        "1_000",
+        "NaN",
+        "inf",
+        "0.0000000001",
+        "1,5",
+        "١",
+        "10000000000",
+        Decimal("NaN"),
+        Decimal("Infinity"),
+        Decimal("1E+30"),
+        1.5,
+        True,
+        None,
+    ],
+)
 def test_money_that_is_not_exact_or_possible_is_refused(text):
     with pytest.raises(ValueError):
         nano(text)
 
 
-@pytest.mark.parametrize("amount, text", [
-    (0, "0"), (20 * 10**9, "20.00"), (-12_500, "-0.000012500"), (10_000_000, "0.01"), (-29_900_000_000, "-29.90"),
-    (1, "0.000000001")])
+@pytest.mark.parametrize(
+    "amount, text",
+    [
+        (0, "0"),
+        (20 * 10**9, "20.00"),
+        (-12_500, "-0.000012500"),
+        (10_000_000, "0.01"),
+        (-29_900_000_000, "-29.90"),
+        (1, "0.000000001"),
+    ],
+)
 def test_money_is_written_with_full_precision(amount, text):
     assert yuan(amount) == text
 
 
-# ---- the split -----------------------------------------------------------------------------------------------------
+# ---- the split
+# -----------------------------------------------------------------------------------------------------
 
 SPLITS = """
     input cached output | price            | grant   quota   wallet  | grant  quota  wallet
@@ -66,7 +108,9 @@ SPLITS = """
 
 @pytest.mark.parametrize("story", SPLITS.strip().splitlines()[1:])
 def test_a_cost_is_split_over_the_pockets(story):
-    usage, price, pockets, paid = ([int(word) for word in part.split()] for part in story.split("|"))
+    usage, price, pockets, paid = (
+        [int(word) for word in part.split()] for part in story.split("|")
+    )
     assert split(Usage(*usage), Price(*price), Pockets(*pockets)) == Pockets(*paid)
 
 
@@ -78,7 +122,9 @@ def test_a_tier_holds_above_its_limit_for_the_whole_input():
     assert not price.free and Price(0, 0, 0).free and not Price(0, 0, 0, ((10, dear),)).free
 
 
-# ---- holds and charges ---------------------------------------------------------------------------------------------
+# ---- holds and charges
+# ---------------------------------------------------------------------------------------------
+
 
 def test_a_hold_sets_aside_and_the_close_charges_what_was_used(book):
     book.give(ALICE, wallet="1")
@@ -94,7 +140,9 @@ def test_one_call_may_be_paid_from_all_three_pockets(book):
     plans.give_plan(book.db, ALICE, "pro", quota=1_000_000, days=30, now=NOW)
     charged = book.close(book.hold(ALICE, SMALL), SMALL)
     assert charged == Pockets(700, 1_000_000, 6_000_000 - 700 * 2_000 - 1_000_000)
-    kinds = [(entry["pocket"], entry["kind"]) for entry in billing.statement(book.db, ALICE, limit=3)]
+    kinds = [
+        (entry["pocket"], entry["kind"]) for entry in billing.statement(book.db, ALICE, limit=3)
+    ]
     assert kinds == [("wallet", "charge"), ("quota", "charge"), ("grant", "charge")]
     assert book.is_right()
 
@@ -177,7 +225,9 @@ def test_what_others_hold_of_the_quota_is_not_spent_either(book):
     assert book.is_right()
 
 
-@pytest.mark.parametrize("usage", [Usage(-5, -5, -5), Usage(10**18, 0, 10**18), Usage(5, 50, 5), Usage(0, 0, -10**30)])
+@pytest.mark.parametrize(
+    "usage", [Usage(-5, -5, -5), Usage(10**18, 0, 10**18), Usage(5, 50, 5), Usage(0, 0, -(10**30))]
+)
 def test_absurd_counts_never_credit_and_never_break_the_ledger(book, usage):
     book.give(ALICE, wallet="1")
     charged = book.close(book.hold(ALICE, SMALL), usage)
@@ -186,15 +236,26 @@ def test_absurd_counts_never_credit_and_never_break_the_ledger(book, usage):
 
 
 def test_a_refused_call_is_one_closed_row(book):
-    billing.refuse(book.db, book.call(ALICE), Ending("refused", 402, error="insufficient_balance", duration_ms=3))
-    row, = billing.requests(book.db)
-    assert (row["outcome"], row["status"], row["cost"], row["usage_source"]) == ("refused", 402, 0, "none")
+    billing.refuse(
+        book.db,
+        book.call(ALICE),
+        Ending("refused", 402, error="insufficient_balance", duration_ms=3),
+    )
+    (row,) = billing.requests(book.db)
+    assert (row["outcome"], row["status"], row["cost"], row["usage_source"]) == (
+        "refused",
+        402,
+        0,
+        "none",
+    )
     assert book.is_right()
 
 
 def test_roll_ups_do_not_grow_with_names_that_callers_invent(book):
     for name in ("a", "b", "c"):
-        billing.refuse(book.db, book.call(ALICE, model=name), Ending("refused", 404, error="model_not_found"))
+        billing.refuse(
+            book.db, book.call(ALICE, model=name), Ending("refused", 404, error="model_not_found")
+        )
     rolled = book.db.read().execute("SELECT model, calls, refused FROM daily").fetchall()
     assert [tuple(row) for row in rolled] == [("", 3, 3)]
 
@@ -204,8 +265,13 @@ def test_the_roll_up_is_kept_with_the_charge(book):
     for _ in range(3):
         book.close(book.hold(ALICE, SMALL), SMALL)
     row = dict(book.db.read().execute("SELECT * FROM daily").fetchone())
-    assert (row["calls"], row["input_tokens"], row["output_tokens"], row["charged_wallet"], row["last_at"]) == (
-        3, 3_000, 1_500, 18_000_000, NOW)
+    assert (
+        row["calls"],
+        row["input_tokens"],
+        row["output_tokens"],
+        row["charged_wallet"],
+        row["last_at"],
+    ) == (3, 3_000, 1_500, 18_000_000, NOW)
 
 
 def test_open_calls_are_released_as_interrupted_when_a_server_starts(book):
@@ -247,7 +313,9 @@ def at_once(count: int, act) -> list:
     return results
 
 
-# ---- credit and statement ------------------------------------------------------------------------------------------
+# ---- credit and statement
+# ------------------------------------------------------------------------------------------
+
 
 def test_a_credit_with_a_key_happens_once(book):
     again = [billing.credit(book.db, ALICE, "wallet", 5, "top_up", key="k-1") for _ in range(3)]
@@ -263,9 +331,16 @@ def test_one_key_sent_by_many_at_once_has_one_effect(book):
     assert len({result["entry"] for result in results}) == 1 and book.balance(ALICE).wallet == 7
 
 
-@pytest.mark.parametrize("pocket, amount, kind", [
-    ("quota", 5, "top_up"), ("wallet", 0, "top_up"), ("wallet", 10**19, "top_up"), ("wallet", 5, "charge"),
-    ("purse", 5, "top_up")])
+@pytest.mark.parametrize(
+    "pocket, amount, kind",
+    [
+        ("quota", 5, "top_up"),
+        ("wallet", 0, "top_up"),
+        ("wallet", 10**19, "top_up"),
+        ("wallet", 5, "charge"),
+        ("purse", 5, "top_up"),
+    ],
+)
 def test_a_credit_that_makes_no_sense_is_refused(book, pocket, amount, kind):
     with pytest.raises(ValueError):
         billing.credit(book.db, ALICE, pocket, amount, kind)
@@ -291,22 +366,36 @@ def test_nobody_unknown_has_money(book):
 
 def test_the_statement_runs_backwards_with_the_balance_after_each_entry(book):
     for amount in (5, -2, 4):
-        billing.credit(book.db, ALICE, "wallet", amount, "adjust", note=f"by {amount}", by=CAROL, now=NOW)
+        billing.credit(
+            book.db, ALICE, "wallet", amount, "adjust", note=f"by {amount}", by=CAROL, now=NOW
+        )
     entries = billing.statement(book.db, ALICE, limit=2)
-    assert [(e["amount"], e["balance_after"], e["by"]) for e in entries] == [(4, 7, "carol"), (-2, 3, "carol")]
+    assert [(e["amount"], e["balance_after"], e["by"]) for e in entries] == [
+        (4, 7, "carol"),
+        (-2, 3, "carol"),
+    ]
     older = billing.statement(book.db, ALICE, before=entries[-1]["id"])
     assert [e["amount"] for e in older] == [5]
-    assert billing.statement(book.db, BOB) == [] and billing.statement(book.db, ALICE, pocket="grant") == []
+    assert (
+        billing.statement(book.db, BOB) == []
+        and billing.statement(book.db, ALICE, pocket="grant") == []
+    )
 
 
 def test_money_moved_by_hand_is_in_the_audit_trail(book):
     billing.credit(book.db, ALICE, "wallet", 5, "adjust", note="sorry", by=CAROL)
-    found, = accounts.trail(book.db)
+    (found,) = accounts.trail(book.db)
     assert (found["by"], found["action"], found["target"], found["detail"]["amount"]) == (
-        "carol", "ledger.adjust", "alice", 5)
+        "carol",
+        "ledger.adjust",
+        "alice",
+        5,
+    )
 
 
-# ---- rows of calls -------------------------------------------------------------------------------------------------
+# ---- rows of calls
+# -------------------------------------------------------------------------------------------------
+
 
 def test_calls_are_listed_newest_first_and_by_pages(book):
     book.give(ALICE, wallet="1")
@@ -336,19 +425,32 @@ def test_forgetting_old_calls_changes_no_balance_and_no_roll_up(book):
     assert book.is_right()
 
 
-# ---- the laws of the schema ----------------------------------------------------------------------------------------
+# ---- the laws of the schema
+# ----------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("statement", [
-    "UPDATE entries SET amount = 1", "DELETE FROM entries", "DELETE FROM requests WHERE closed_at IS NULL",
-    "INSERT OR REPLACE INTO entries SELECT * FROM entries", "REPLACE INTO entries SELECT * FROM entries",
-    "INSERT INTO entries SELECT 99, 1, 'wallet', 'charge', 5, 1000000005, 'r', NULL, NULL, NULL, 0",
-    "INSERT INTO entries SELECT 99, 1, 'wallet', 'top_up', 5, 6, NULL, NULL, NULL, NULL, 0",
-    "INSERT INTO entries SELECT 99, 1, 'wallet', 'top_up', 0, 1000000000, NULL, NULL, NULL, NULL, 0",
-    "UPDATE balances SET grant_balance = -1", "UPDATE balances SET grant_held = grant_balance + 1",
-    "UPDATE balances SET wallet_balance = 9223372036854775807 + 1", "UPDATE balances SET wallet_balance = 1.5",
-    "UPDATE requests SET closed_at = NULL", "UPDATE requests SET hold_wallet = 0 WHERE closed_at IS NULL",
-    "UPDATE requests SET closed_at = 5, outcome = 'complete' WHERE closed_at IS NOT NULL",
-    "DELETE FROM audit", "UPDATE audit SET action = 'nothing'"])
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE entries SET amount = 1",
+        "DELETE FROM entries",
+        "DELETE FROM requests WHERE closed_at IS NULL",
+        "INSERT OR REPLACE INTO entries SELECT * FROM entries",
+        "REPLACE INTO entries SELECT * FROM entries",
+        "INSERT INTO entries SELECT 99, 1, 'wallet', 'charge', 5, 1000000005, 'r', NULL, NULL, NULL, 0",
+        "INSERT INTO entries SELECT 99, 1, 'wallet', 'top_up', 5, 6, NULL, NULL, NULL, NULL, 0",
+        "INSERT INTO entries SELECT 99, 1, 'wallet', 'top_up', 0, 1000000000, NULL, NULL, NULL, NULL, 0",
+        "UPDATE balances SET grant_balance = -1",
+        "UPDATE balances SET grant_held = grant_balance + 1",
+        "UPDATE balances SET wallet_balance = 9223372036854775807 + 1",
+        "UPDATE balances SET wallet_balance = 1.5",
+        "UPDATE requests SET closed_at = NULL",
+        "UPDATE requests SET hold_wallet = 0 WHERE closed_at IS NULL",
+        "UPDATE requests SET closed_at = 5, outcome = 'complete' WHERE closed_at IS NOT NULL",
+        "DELETE FROM audit",
+        "UPDATE audit SET action = 'nothing'",
+    ],
+)
 def test_the_schema_refuses_what_must_never_be(book, statement):
     book.give(ALICE, wallet="1")
     book.close(book.hold(ALICE, SMALL), SMALL)
@@ -368,10 +470,13 @@ def test_entries_cannot_be_replaced_even_where_sqlite_would_let_them(book):
             stranger.execute("REPLACE INTO entries SELECT * FROM entries")
 
 
-# ---- the proof -----------------------------------------------------------------------------------------------------
+# ---- the proof
+# -----------------------------------------------------------------------------------------------------
 
-DROPPED = ("DROP TRIGGER entries_are_never_changed; DROP TRIGGER entries_are_never_removed; "
-           "DROP TRIGGER a_call_closes_once; ")
+DROPPED = (
+    "DROP TRIGGER entries_are_never_changed; DROP TRIGGER entries_are_never_removed; "
+    "DROP TRIGGER a_call_closes_once; "
+)
 CLOSED = "WHERE closed_at IS NOT NULL"
 TAMPERINGS = [
     ("UPDATE balances SET wallet_balance = wallet_balance + 1", "alice: the wallet balance is"),
@@ -379,8 +484,14 @@ TAMPERINGS = [
     ("UPDATE balances SET wallet_held = wallet_held + 1", "alice: wallet holds are"),
     ("UPDATE subscriptions SET left = left + 1", "left of its quota"),
     ("UPDATE entries SET amount = amount + 1 WHERE kind = 'top_up'", "the entries up to it"),
-    ("UPDATE entries SET balance_after = balance_after + 1 WHERE kind = 'top_up'", "the entries up to it"),
-    ("UPDATE requests SET charged_wallet = charged_wallet + 1 WHERE closed_at IS NOT NULL", "it was charged"),
+    (
+        "UPDATE entries SET balance_after = balance_after + 1 WHERE kind = 'top_up'",
+        "the entries up to it",
+    ),
+    (
+        "UPDATE requests SET charged_wallet = charged_wallet + 1 WHERE closed_at IS NOT NULL",
+        "it was charged",
+    ),
     ("UPDATE requests SET cost = cost + 1 WHERE closed_at IS NOT NULL", "usage and price make"),
     ("DELETE FROM requests WHERE closed_at IS NOT NULL", "an entry charges a call that has no row"),
     ("UPDATE daily SET charged_wallet = charged_wallet + 1", "the roll-ups of the wallet"),
@@ -388,22 +499,33 @@ TAMPERINGS = [
     ("UPDATE daily SET refused = 1", '"refused":1'),
     ("UPDATE daily SET input_tokens = input_tokens + 7", '"input_tokens":7'),
     ("UPDATE daily SET charged_grant = charged_grant - 7", '"charged_grant":-7'),
-    ("UPDATE daily SET token_id = 3", "alice, 2026-11-18, token 3, qwen3-max: the roll-ups are off"),
+    (
+        "UPDATE daily SET token_id = 3",
+        "alice, 2026-11-18, token 3, qwen3-max: the roll-ups are off",
+    ),
     ("UPDATE daily SET model = 'glm-5'", "alice, 2026-11-18, token 1, glm-5: the roll-ups are off"),
     (f"UPDATE requests SET input_tokens = input_tokens + 1 {CLOSED}", "usage and price make"),
     (f"UPDATE requests SET token_id = 3 {CLOSED}", "the roll-ups are off"),
     (f"UPDATE requests SET user_id = 3 {CLOSED}", "the roll-ups are off"),
     (f"UPDATE requests SET day = '2026-11-17' {CLOSED}", "the roll-ups are off"),
     ("UPDATE requests SET cost = 5 WHERE closed_at IS NULL", "usage and price make"),
-    (f"UPDATE requests SET charged_wallet = charged_wallet - 9, charged_quota = charged_quota + 9 {CLOSED}",
-     "it was charged"),
+    (
+        f"UPDATE requests SET charged_wallet = charged_wallet - 9, charged_quota = charged_quota + 9 {CLOSED}",
+        "it was charged",
+    ),
     ("DELETE FROM entries WHERE kind = 'charge'", "its entries sum to"),
-    ("DROP TRIGGER an_open_call_is_not_forgotten; DELETE FROM requests WHERE closed_at IS NULL", "those of open calls"),
+    (
+        "DROP TRIGGER an_open_call_is_not_forgotten; DELETE FROM requests WHERE closed_at IS NULL",
+        "those of open calls",
+    ),
     ("UPDATE subscriptions SET quota = quota + 1", "that it grants is 0.000002001"),
     ("UPDATE subscriptions SET paid = 0", "what plans took from the wallet"),
     ("UPDATE subscriptions SET user_id = 2", "bob, subscription 1: the quota that it grants"),
     ("DELETE FROM subscriptions", "refers to one of subscriptions that is not there"),
-    ("UPDATE entries SET kind = 'adjust' WHERE pocket = 'grant' AND kind = 'charge'", "it was charged"),
+    (
+        "UPDATE entries SET kind = 'adjust' WHERE pocket = 'grant' AND kind = 'charge'",
+        "it was charged",
+    ),
     ("DELETE FROM daily", "the roll-ups"),
     ("DELETE FROM balances WHERE user_id = 2", "there are no balances"),
 ]
@@ -431,20 +553,39 @@ def test_the_proof_finds_a_call_whose_every_trace_of_payment_was_removed(book):
     book.give(ALICE, wallet="1", grant=100)
     book.close(book.hold(ALICE, SMALL), SMALL)
     assert book.is_right()
-    tampered(book, DROPPED + "UPDATE balances SET (grant_balance, wallet_balance) = (100, 1000000000) "
-                             "WHERE user_id = 1; DELETE FROM entries WHERE kind = 'charge'; "
-                             "UPDATE requests SET charged_grant = 0, charged_wallet = 0; "
-                             "UPDATE daily SET charged_grant = 0, charged_wallet = 0")
+    tampered(
+        book,
+        DROPPED + "UPDATE balances SET (grant_balance, wallet_balance) = (100, 1000000000) "
+        "WHERE user_id = 1; DELETE FROM entries WHERE kind = 'charge'; "
+        "UPDATE requests SET charged_grant = 0, charged_wallet = 0; "
+        "UPDATE daily SET charged_grant = 0, charged_wallet = 0",
+    )
     found = [each for each in billing.verify(book.db) if "trigger" not in each]
-    assert len(found) == 1 and "the money that was paid is 0 yuan; what the grant left comes to 0." in found[0]
+    assert (
+        len(found) == 1
+        and "the money that was paid is 0 yuan; what the grant left comes to 0." in found[0]
+    )
 
 
-@pytest.mark.parametrize("change, said", [
-    ("DROP TRIGGER entries_are_never_removed", "the trigger entries_are_never_removed is missing"),
-    ("DROP TRIGGER a_call_closes_once; CREATE TRIGGER a_call_closes_once AFTER DELETE ON meta BEGIN SELECT 1; END",
-     "the trigger a_call_closes_once is not as models.sql has it"),
-    ("CREATE TRIGGER gift AFTER INSERT ON entries BEGIN UPDATE balances SET wallet_balance = wallet_balance + 1; END",
-     "the trigger gift is not as models.sql has it")])
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        (
+            "DROP TRIGGER entries_are_never_removed",
+            "the trigger entries_are_never_removed is missing",
+        ),
+        (
+            "DROP TRIGGER a_call_closes_once;"
+            " CREATE TRIGGER a_call_closes_once AFTER DELETE ON meta BEGIN SELECT 1; END",
+            "the trigger a_call_closes_once is not as models.sql has it",
+        ),
+        (
+            "CREATE TRIGGER gift AFTER INSERT ON entries"
+            " BEGIN UPDATE balances SET wallet_balance = wallet_balance + 1; END",
+            "the trigger gift is not as models.sql has it",
+        ),
+    ],
+)
 def test_the_proof_names_laws_that_were_removed_or_changed(book, change, said):
     with closing(connect(book.db.path)) as stranger:
         stranger.executescript(change)

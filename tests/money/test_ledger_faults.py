@@ -1,4 +1,5 @@
-"""Every operation on money or members either happens whole or not at all, whichever of its statements fails."""
+"""Every operation on money or members either happens whole or not at all, whichever of its
+statements fails."""
 
 import itertools
 
@@ -56,14 +57,20 @@ class FailingDatabase:
 
 
 def ledger(tmp_path):
-    """A ledger in which everything can happen: three pockets filled, a call open, a plan that ends, codes, invites."""
+    """A ledger in which everything can happen.
+
+    Three pockets filled, a call open, a plan that ends, codes, invites.
+    """
     book = open_book(tmp_path)
     book.give(ALICE, wallet="100", grant=300)
     plans.give_plan(book.db, ALICE, "old", quota=500_000, days=1, renew=True, now=NOW - 2 * DAY)
     plans.give_plan(book.db, ALICE, "pro", quota=1_000_000, days=30, renew=True, now=NOW)
-    for kind, terms in (("wallet", {"amount": 7}), ("grant", {"amount": 7}),
-                        ("plan", {"plan": "pro", "quota": 9, "days": 3})):
-        CODE[kind], = plans.make_codes(book.db, kind, **terms)
+    for kind, terms in (
+        ("wallet", {"amount": 7}),
+        ("grant", {"amount": 7}),
+        ("plan", {"plan": "pro", "quota": 9, "days": 3}),
+    ):
+        (CODE[kind],) = plans.make_codes(book.db, kind, **terms)
     book.db.write(lambda conn: accounts._invited(conn, ALICE, "invite-bob", 50, NOW))
     book.close(book.hold(BOB, Usage(0, 0, 0), at=NOW - 100 * DAY), None)
     billing.hold(book.db, book.call(ALICE, call_id="open"), SMALL, PRICE)
@@ -74,12 +81,16 @@ END = Ending("complete", 200, Usage(2_000, 100, 900), "upstream")
 OPERATIONS = {
     "hold": lambda db, book: billing.hold(db, book.call(ALICE, call_id="new"), SMALL, PRICE),
     "close": lambda db, book: billing.close(db, "open", END, PRICE, NOW),
-    "refuse": lambda db, book: billing.refuse(db, book.call(ALICE, call_id="new"), Ending("refused", 402)),
+    "refuse": lambda db, book: billing.refuse(
+        db, book.call(ALICE, call_id="new"), Ending("refused", 402)
+    ),
     "credit": lambda db, book: billing.credit(db, ALICE, "wallet", 5, "adjust", by=CAROL),
     "credit with a key": lambda db, book: billing.credit(db, ALICE, "grant", 5, "reward", key="k"),
     "release orphans": lambda db, book: billing.release_orphans(db),
     "forget": lambda db, book: billing.forget_requests(db, 90, NOW),
-    "purchase": lambda db, book: plans.purchase(db, ALICE, "pro", price=5, quota=9, days=30, key="k"),
+    "purchase": lambda db, book: plans.purchase(
+        db, ALICE, "pro", price=5, quota=9, days=30, key="k"
+    ),
     "give a plan": lambda db, book: plans.give_plan(db, ALICE, "pro", quota=9, days=30, by=CAROL),
     "end a plan": lambda db, book: plans.end_plan(db, 2, by=CAROL, now=NOW + 5),
     "stop a renewal": lambda db, book: plans.stop_renewal(db, 2),
@@ -89,8 +100,15 @@ OPERATIONS = {
     "redeem into the grant": lambda db, book: plans.redeem(db, BOB, CODE["grant"]),
     "redeem a plan": lambda db, book: plans.redeem(db, BOB, CODE["plan"]),
     "revoke a code": lambda db, book: plans.revoke_code(db, 1, by=CAROL),
-    "add a member": lambda db, book: accounts.add(db, "dora", "a-long-password", invite="invite-bob", signup_reward=5,
-                                                  invite_reward=6, by=CAROL),
+    "add a member": lambda db, book: accounts.add(
+        db,
+        "dora",
+        "a-long-password",
+        invite="invite-bob",
+        signup_reward=5,
+        invite_reward=6,
+        by=CAROL,
+    ),
     "disable": lambda db, book: accounts.disable(db, BOB, by=CAROL),
     "change a role": lambda db, book: accounts.set_role(db, BOB, "admin", by=CAROL),
 }
@@ -98,7 +116,9 @@ OPERATIONS = {
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_it_happens_whole_or_not_at_all_whichever_statement_fails(tmp_path, monkeypatch, name, after):
+def test_it_happens_whole_or_not_at_all_whichever_statement_fails(
+    tmp_path, monkeypatch, name, after
+):
     monkeypatch.setattr(accounts, "hash_password", lambda password: "x")
     book, operation = ledger(tmp_path), OPERATIONS[name]
     before = book.everything()

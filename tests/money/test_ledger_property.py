@@ -1,4 +1,7 @@
-"""The ledger against a model of it: whatever happens in whatever order, both agree on every balance and every hold."""
+"""The ledger against a model of it.
+
+Whatever happens in whatever order, both agree on every balance and every hold.
+"""
 
 import shutil
 import tempfile
@@ -17,39 +20,63 @@ PEOPLE = st.sampled_from([ALICE, ALICE, ALICE, ALICE, BOB])
 AMOUNTS = st.integers(1, 20_000)
 COUNTS = st.integers(0, 40) | st.integers(0, 300)
 USAGES = st.tuples(COUNTS, COUNTS, COUNTS).map(lambda n: Usage(n[0] + n[1], n[1], n[2]))
-PRICES = st.sampled_from([Price(20, 2, 80), Price(7, 7, 7), Price(5, 5, 5, ((100, Price(50, 9, 70)),)), Price(0, 0, 9),
-                          Price(0, 0, 0)])
+PRICES = st.sampled_from(
+    [
+        Price(20, 2, 80),
+        Price(7, 7, 7),
+        Price(5, 5, 5, ((100, Price(50, 9, 70)),)),
+        Price(0, 0, 9),
+        Price(0, 0, 0),
+    ]
+)
 
 
 class Model:
-    """What the ledger promises, in the plainest words: no database, no sums kept, everything counted anew."""
+    """What the ledger promises, in the plainest words.
+
+    No database, no sums kept, everything counted anew.
+    """
 
     def __init__(self):
         self.now = NOW
         self.grant, self.wallet = {ALICE: 0, BOB: 0}, {ALICE: 0, BOB: 0}
-        self.subscriptions = []        # [user, left, starts, ends], in the order in which they came
-        self.calls = {}                # call id -> (user, begun, held)
+        self.subscriptions = []  # [user, left, starts, ends], in the order in which they came
+        self.calls = {}  # call id -> (user, begun, held)
 
     def held(self, user, but=None):
-        holds = [held for call, (owner, _, held) in self.calls.items() if owner == user and call != but]
+        holds = [
+            held for call, (owner, _, held) in self.calls.items() if owner == user and call != but
+        ]
         return [sum(held[pocket] for held in holds) for pocket in range(3)]
 
     def paying(self, user, at):
-        return sorted((s for s in self.subscriptions if s[0] == user and s[2] <= at < s[3]), key=lambda s: s[3])
+        return sorted(
+            (s for s in self.subscriptions if s[0] == user and s[2] <= at < s[3]),
+            key=lambda s: s[3],
+        )
 
     def pay(self, usage, price, grant, quota):
         price, unpaid, granted = price.at(usage.input_tokens), 0, 0
-        for count, each in ((usage.input_tokens - usage.cached_tokens, price.input),
-                            (usage.cached_tokens, price.cached), (usage.output_tokens, price.output)):
+        for count, each in (
+            (usage.input_tokens - usage.cached_tokens, price.input),
+            (usage.cached_tokens, price.cached),
+            (usage.output_tokens, price.output),
+        ):
             for _ in range(count):
-                granted, unpaid = (granted + 1, unpaid) if granted < grant else (granted, unpaid + each)
+                granted, unpaid = (
+                    (granted + 1, unpaid) if granted < grant else (granted, unpaid + each)
+                )
         by_quota = min(quota, unpaid)
         return granted, by_quota, unpaid - by_quota
 
     def hold(self, call, user, usage, price, overdraft):
         grant, quota, wallet = self.held(user)
         left = max(0, sum(s[1] for s in self.paying(user, self.now)) - quota)
-        share = (0, 0, 0) if price.free else self.pay(usage, price.highest(), self.grant[user] - grant, left)
+        share = (
+            (0, 0, 0)
+            if price.free
+            else self.pay(usage, price.highest(), self.grant[user] - grant, left)
+        )
         if share[2] and share[2] > self.wallet[user] - wallet + overdraft:
             return False
         self.calls[call] = (user, self.now, share)
@@ -61,7 +88,11 @@ class Model:
         paying = self.paying(user, begun)
         everything = sum(s[1] for s in self.subscriptions if s[0] == user)
         left = min(sum(s[1] for s in paying), everything - quota)
-        share = self.pay(usage, price, self.grant[user] - grant, left) if usage and not price.free else (0, 0, 0)
+        share = (
+            self.pay(usage, price, self.grant[user] - grant, left)
+            if usage and not price.free
+            else (0, 0, 0)
+        )
         del self.calls[call]
         self.grant[user] -= share[0]
         self.wallet[user] -= share[2]
@@ -73,8 +104,11 @@ class Model:
     def expire(self):
         for s in sorted(self.subscriptions, key=lambda s: s[3]):
             if s[3] <= self.now:
-                needed = sum(held[1] for user, begun, held in self.calls.values()
-                             if user == s[0] and s[2] <= begun < s[3])
+                needed = sum(
+                    held[1]
+                    for user, begun, held in self.calls.values()
+                    if user == s[0] and s[2] <= begun < s[3]
+                )
                 everything = sum(other[1] for other in self.subscriptions if other[0] == s[0])
                 s[1] -= max(0, min(s[1] - needed, everything - self.held(s[0])[1]))
 
@@ -88,7 +122,9 @@ class Ledger(RuleBasedStateMachine):
         super().__init__()
         self.folder = Path(tempfile.mkdtemp())
         self.book, self.model = open_book(self.folder, writer=False), Model()
-        self.book.db._writer._conn.execute("PRAGMA synchronous = OFF")     # quicker; nothing is lost but power
+        self.book.db._writer._conn.execute(
+            "PRAGMA synchronous = OFF"
+        )  # quicker; nothing is lost but power
 
     def teardown(self):
         for call in list(self.model.calls):
@@ -99,7 +135,11 @@ class Ledger(RuleBasedStateMachine):
         self.book.db.close()
         shutil.rmtree(self.folder)
 
-    @rule(user=PEOPLE, wallet=st.integers(-9_000, 90_000).filter(bool), grant=st.none() | st.integers(1, 90))
+    @rule(
+        user=PEOPLE,
+        wallet=st.integers(-9_000, 90_000).filter(bool),
+        grant=st.none() | st.integers(1, 90),
+    )
     def credit(self, user, wallet, grant):
         billing.credit(self.book.db, user, "wallet", wallet, "adjust", now=self.model.now)
         self.model.wallet[user] += wallet
@@ -116,15 +156,21 @@ class Ledger(RuleBasedStateMachine):
     def buy_a_plan(self, user, quota, price, days):
         covered = price <= self.model.wallet[user] - self.model.held(user)[2]
         try:
-            plans.purchase(self.book.db, user, "pro", price=price, quota=quota, days=days, now=self.model.now)
+            plans.purchase(
+                self.book.db, user, "pro", price=price, quota=quota, days=days, now=self.model.now
+            )
         except NotCovered:
             assert not covered
         else:
             assert covered
             self.model.wallet[user] -= price
-            self.model.subscriptions.append([user, quota, self.model.now, self.model.now + days * DAY])
+            self.model.subscriptions.append(
+                [user, quota, self.model.now, self.model.now + days * DAY]
+            )
 
-    @rule(target=calls, user=PEOPLE, usage=USAGES, price=PRICES, overdraft=st.sampled_from([0, 3_000]))
+    @rule(
+        target=calls, user=PEOPLE, usage=USAGES, price=PRICES, overdraft=st.sampled_from([0, 3_000])
+    )
     def hold(self, user, usage, price, overdraft):
         call = self.book.call(user, self.model.now)
         admitted = self.model.hold(call.id, user, usage, price, overdraft)
@@ -136,7 +182,12 @@ class Ledger(RuleBasedStateMachine):
         assert admitted
         return call.id
 
-    @rule(call=consumes(calls), usage=st.none() | USAGES | USAGES | USAGES, price=PRICES, again=st.booleans())
+    @rule(
+        call=consumes(calls),
+        usage=st.none() | USAGES | USAGES | USAGES,
+        price=PRICES,
+        again=st.booleans(),
+    )
     def close(self, call, usage, price, again):
         assert self.book.close(call, usage, price, at=self.model.now) is not None
         self.model.close(call, usage, price)
@@ -153,12 +204,17 @@ class Ledger(RuleBasedStateMachine):
     @invariant()
     def agree(self):
         for user in (ALICE, BOB):
-            left = [s[1] for s in sorted(self.model.subscriptions, key=lambda s: s[3]) if s[0] == user]
+            left = [
+                s[1] for s in sorted(self.model.subscriptions, key=lambda s: s[3]) if s[0] == user
+            ]
             assert [s.left for s in plans.subscriptions(self.book.db, user)] == left
-            assert self.book.balance(user) == Pockets(self.model.grant[user], sum(left), self.model.wallet[user])
+            assert self.book.balance(user) == Pockets(
+                self.model.grant[user], sum(left), self.model.wallet[user]
+            )
             assert self.book.held(user) == Pockets(*self.model.held(user))
 
 
-Ledger.TestCase.settings = settings(max_examples=100, stateful_step_count=80, deadline=None,
-                                    suppress_health_check=list(HealthCheck))
+Ledger.TestCase.settings = settings(
+    max_examples=100, stateful_step_count=80, deadline=None, suppress_health_check=list(HealthCheck)
+)
 TestTheLedgerAgreesWithItsModel = Ledger.TestCase

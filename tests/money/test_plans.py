@@ -12,7 +12,7 @@ from tests.money.test_billing import at_once
 
 PRO = {"price": nano("29.90"), "quota": nano("40"), "days": 30}
 GIVEN = {"quota": nano("40"), "days": 30}
-CALL = Usage(1_000, 0, 500)            # ¥0.006 at PRICE
+CALL = Usage(1_000, 0, 500)  # ¥0.006 at PRICE
 
 
 @pytest.fixture
@@ -22,16 +22,22 @@ def book(tmp_path):
     book.db.close()
 
 
-# ---- buying and giving ---------------------------------------------------------------------------------------------
+# ---- buying and giving
+# ---------------------------------------------------------------------------------------------
+
 
 def test_a_plan_is_paid_from_the_wallet_and_grants_its_quota(book):
     book.give(ALICE, wallet="30")
     bought = plans.purchase(book.db, ALICE, "pro", **PRO, now=NOW)
     assert bought == {"subscription": 1, "ends_at": NOW + 30 * DAY}
     assert book.balance(ALICE) == Pockets(0, nano("40"), nano("0.10"))
-    subscription, = plans.active(book.db, ALICE, NOW)
+    (subscription,) = plans.active(book.db, ALICE, NOW)
     assert (subscription.plan, subscription.left, subscription.paid, subscription.renew) == (
-        "pro", nano("40"), nano("29.90"), False)
+        "pro",
+        nano("40"),
+        nano("29.90"),
+        False,
+    )
     assert book.is_right()
 
 
@@ -67,7 +73,9 @@ def test_a_purchase_sent_twice_with_a_key_is_one(book):
         plans.purchase(book.db, ALICE, "max", **PRO, key="k")
 
 
-@pytest.mark.parametrize("terms", [{"price": -1}, {"quota": -1}, {"days": 0}, {"days": 10**9}, {"quota": 10**19}])
+@pytest.mark.parametrize(
+    "terms", [{"price": -1}, {"quota": -1}, {"days": 0}, {"days": 10**9}, {"quota": 10**19}]
+)
 def test_impossible_terms_are_refused(book, terms):
     with pytest.raises(ValueError):
         plans.purchase(book.db, ALICE, "pro", **(PRO | terms))
@@ -85,19 +93,26 @@ def test_of_two_plans_the_one_that_ends_first_pays_first(book):
     plans.give_plan(book.db, ALICE, "long", quota=4_000_000, days=30, now=NOW)
     plans.give_plan(book.db, ALICE, "short", quota=4_000_000, days=3, now=NOW)
     assert book.close(book.hold(ALICE, CALL), CALL) == Pockets(0, 6_000_000, 0)
-    assert {s.plan: s.left for s in plans.subscriptions(book.db, ALICE)} == {"short": 0, "long": 2_000_000}
+    assert {s.plan: s.left for s in plans.subscriptions(book.db, ALICE)} == {
+        "short": 0,
+        "long": 2_000_000,
+    }
     assert book.is_right()
 
 
-# ---- the end of a plan ---------------------------------------------------------------------------------------------
+# ---- the end of a plan
+# ---------------------------------------------------------------------------------------------
+
 
 def test_a_plan_is_active_until_its_end_and_its_rest_expires(book):
     plans.give_plan(book.db, ALICE, "pro", **GIVEN, now=NOW)
     assert plans.expire_due(book.db, NOW + 30 * DAY - 1) == 0
-    assert plans.active(book.db, ALICE, NOW + 30 * DAY - 1) and not plans.active(book.db, ALICE, NOW + 30 * DAY)
+    assert plans.active(book.db, ALICE, NOW + 30 * DAY - 1) and not plans.active(
+        book.db, ALICE, NOW + 30 * DAY
+    )
     assert plans.expire_due(book.db, NOW + 30 * DAY) == 1
     assert plans.expire_due(book.db, NOW + 30 * DAY) == 0
-    entry, = billing.statement(book.db, ALICE, kind="expire")
+    (entry,) = billing.statement(book.db, ALICE, kind="expire")
     assert (entry["amount"], entry["balance_after"], entry["note"]) == (-nano("40"), 0, "pro")
     assert book.is_right()
 
@@ -124,7 +139,10 @@ def test_an_ended_plan_keeps_nothing_back_for_calls_that_it_does_not_pay(book):
     plans.give_plan(book.db, ALICE, "new", quota=nano("40"), days=60, now=NOW)
     book.hold(ALICE, CALL, at=NOW + 30 * DAY)
     plans.expire_due(book.db, NOW + 30 * DAY)
-    assert {s.plan: s.left for s in plans.subscriptions(book.db, ALICE)} == {"old": 0, "new": nano("40")}
+    assert {s.plan: s.left for s in plans.subscriptions(book.db, ALICE)} == {
+        "old": 0,
+        "new": nano("40"),
+    }
     assert book.is_right()
 
 
@@ -136,15 +154,20 @@ def test_a_plan_can_be_taken_back(book):
     assert plans.expire_due(book.db, NOW + 90 * DAY) == 0 and book.is_right()
 
 
-# ---- allowances ----------------------------------------------------------------------------------------------------
+# ---- allowances
+# ----------------------------------------------------------------------------------------------------
+
 
 def test_an_allowance_follows_itself_on_its_own_terms(book):
     plans.give_plan(book.db, ALICE, "pro", **GIVEN, renew=True, now=NOW)
     for month in range(1, 4):
         assert plans.expire_due(book.db, NOW + month * 30 * DAY + 5) == 2
-        subscription, = plans.active(book.db, ALICE, NOW + month * 30 * DAY + 5)
+        (subscription,) = plans.active(book.db, ALICE, NOW + month * 30 * DAY + 5)
         assert (subscription.starts_at, subscription.left, subscription.renew) == (
-            NOW + month * 30 * DAY, nano("40"), True)
+            NOW + month * 30 * DAY,
+            nano("40"),
+            True,
+        )
         assert book.balance(ALICE).quota == nano("40")
     assert book.is_right()
 
@@ -153,7 +176,7 @@ def test_periods_missed_while_the_process_was_down_are_granted_once(book):
     plans.give_plan(book.db, ALICE, "pro", **GIVEN, renew=True, now=NOW)
     late = NOW + 100 * DAY
     at_once(10, lambda: plans.expire_due(book.db, late))
-    subscription, = plans.active(book.db, ALICE, late)
+    (subscription,) = plans.active(book.db, ALICE, late)
     assert (subscription.starts_at, subscription.ends_at) == (NOW + 90 * DAY, NOW + 120 * DAY)
     assert book.balance(ALICE).quota == nano("40") and len(plans.subscriptions(book.db, ALICE)) == 2
     assert book.is_right()
@@ -174,24 +197,35 @@ def test_an_allowance_can_be_stopped(book):
     assert not plans.active(book.db, ALICE, NOW + 30 * DAY) and book.balance(ALICE).quota == 0
 
 
-# ---- codes ---------------------------------------------------------------------------------------------------------
+# ---- codes
+# ---------------------------------------------------------------------------------------------------------
+
 
 def test_a_code_is_random_shown_once_and_not_kept(book):
     codes = plans.make_codes(book.db, "wallet", 50, amount=nano("10"), by=CAROL)
     assert len(set(codes)) == 50 and all(plans.code_digest(code) for code in codes)
-    assert len(plans.LETTERS) ** plans.CODE_LETTERS >= 2 ** 80
+    assert len(plans.LETTERS) ** plans.CODE_LETTERS >= 2**80
     kept = book.db.path.read_bytes() + book.db.path.with_name("relay.db-wal").read_bytes()
-    assert not any(code.encode() in kept or code.replace("-", "").encode() in kept for code in codes)
+    assert not any(
+        code.encode() in kept or code.replace("-", "").encode() in kept for code in codes
+    )
     assert len(plans.codes(book.db)) == 50 and plans.codes(book.db)[0]["created_by"] == "carol"
 
 
-@pytest.mark.parametrize("kind, terms, pocket", [
-    ("wallet", {"amount": 7}, Pockets(0, 0, 7)), ("grant", {"amount": 7}, Pockets(7, 0, 0)),
-    ("plan", {"plan": "pro", "quota": 9, "days": 3}, Pockets(0, 9, 0))])
+@pytest.mark.parametrize(
+    "kind, terms, pocket",
+    [
+        ("wallet", {"amount": 7}, Pockets(0, 0, 7)),
+        ("grant", {"amount": 7}, Pockets(7, 0, 0)),
+        ("plan", {"plan": "pro", "quota": 9, "days": 3}, Pockets(0, 9, 0)),
+    ],
+)
 def test_a_code_is_redeemed_once(book, kind, terms, pocket):
-    code, = plans.make_codes(book.db, kind, **terms)
+    (code,) = plans.make_codes(book.db, kind, **terms)
     assert plans.redeem(book.db, ALICE, code, NOW)["kind"] == kind
-    assert book.balance(ALICE) == pocket and bool(plans.active(book.db, ALICE, NOW)) == (kind == "plan")
+    assert book.balance(ALICE) == pocket and bool(plans.active(book.db, ALICE, NOW)) == (
+        kind == "plan"
+    )
     for user in (ALICE, BOB):
         with pytest.raises(plans.CodeRefused):
             plans.redeem(book.db, user, code, NOW)
@@ -201,26 +235,33 @@ def test_a_code_is_redeemed_once(book, kind, terms, pocket):
 def test_of_many_who_redeem_one_code_at_once_one_has_it(book):
     for code in plans.make_codes(book.db, "wallet", 10, amount=5):
         users = itertools.cycle((ALICE, BOB))
-        results = at_once(16, lambda code=code, users=users: plans.redeem(book.db, next(users), code))
+        results = at_once(
+            16, lambda code=code, users=users: plans.redeem(book.db, next(users), code)
+        )
         assert sum(isinstance(result, dict) for result in results) == 1
         assert sum(isinstance(result, plans.CodeRefused) for result in results) == 15
     assert book.balance(ALICE).wallet + book.balance(BOB).wallet == 50 and book.is_right()
 
 
 def test_a_code_is_read_however_it_is_typed(book):
-    code, = plans.make_codes(book.db, "grant", amount=5)
+    (code,) = plans.make_codes(book.db, "grant", amount=5)
     typed = f" {code.lower().replace('-', ' ').replace('0', 'o').replace('1', 'l')} "
     assert plans.redeem(book.db, ALICE, typed)["amount"] == 5
 
 
-@pytest.mark.parametrize("code", ["", "-", "AAAA-BBBB", "U" * 20, "x" * 10_000, "零" * 20, "A" * 21, "\ud800" * 20])
+@pytest.mark.parametrize(
+    "code", ["", "-", "AAAA-BBBB", "U" * 20, "x" * 10_000, "零" * 20, "A" * 21, "\ud800" * 20]
+)
 def test_what_is_no_code_is_refused_like_one_that_is_unknown(book, code):
     with pytest.raises(plans.CodeRefused):
         plans.redeem(book.db, ALICE, code)
 
 
 def test_codes_that_have_expired_or_were_revoked_give_nothing(book):
-    old, revoked = (plans.make_codes(book.db, "grant", amount=5, expires_at=expires)[0] for expires in (NOW, None))
+    old, revoked = (
+        plans.make_codes(book.db, "grant", amount=5, expires_at=expires)[0]
+        for expires in (NOW, None)
+    )
     assert plans.revoke_code(book.db, 2, by=CAROL) and not plans.revoke_code(book.db, 2)
     for code in (old, revoked):
         with pytest.raises(plans.CodeRefused):
@@ -230,15 +271,26 @@ def test_codes_that_have_expired_or_were_revoked_give_nothing(book):
 
 def test_a_redeemed_code_sent_again_with_its_key_gives_the_same_answer(book):
     code, other = plans.make_codes(book.db, "grant", 2, amount=5)
-    assert plans.redeem(book.db, ALICE, code, key="k") == plans.redeem(book.db, ALICE, code.lower(), key="k")
+    assert plans.redeem(book.db, ALICE, code, key="k") == plans.redeem(
+        book.db, ALICE, code.lower(), key="k"
+    )
     with pytest.raises(billing.KeyReused):
         plans.redeem(book.db, ALICE, other, key="k")
     assert book.balance(ALICE).grant == 5
 
 
-@pytest.mark.parametrize("kind, terms", [
-    ("wallet", {}), ("wallet", {"amount": 0}), ("wallet", {"amount": -5}), ("gold", {"amount": 5}),
-    ("plan", {"plan": "pro"}), ("wallet", {"amount": 5, "count": 0}), ("wallet", {"amount": 5, "count": 10**6})])
+@pytest.mark.parametrize(
+    "kind, terms",
+    [
+        ("wallet", {}),
+        ("wallet", {"amount": 0}),
+        ("wallet", {"amount": -5}),
+        ("gold", {"amount": 5}),
+        ("plan", {"plan": "pro"}),
+        ("wallet", {"amount": 5, "count": 0}),
+        ("wallet", {"amount": 5, "count": 10**6}),
+    ],
+)
 def test_codes_that_make_no_sense_are_not_made(book, kind, terms):
     with pytest.raises(ValueError):
         plans.make_codes(book.db, kind, **terms)

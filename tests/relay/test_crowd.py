@@ -66,14 +66,19 @@ def test_the_relay_reuses_connections_that_were_read_to_their_end(alice, fake):
 
 def test_streams_read_to_their_end_give_their_connections_back(alice, fake):
     *most, last, _ = openai_stream(COUNTS)
-    fake.always([*most, lambda line: line.raw(b"%x\r\n%b\r\n0\r\n\r\n" % (len(last), last))])    # with the end at once
+    fake.always(
+        [*most, lambda line: line.raw(b"%x\r\n%b\r\n0\r\n\r\n" % (len(last), last))]
+    )  # with the end at once
     for _ in range(20):
         alice.chat_stream().read()
     assert fake.connections == 1
 
 
 def test_a_caller_gets_what_was_meant_for_it(alice, bob, fake, relay):
-    """Fifty calls of two members at once: every answer belongs to its question, every charge to its member."""
+    """Fifty calls of two members at once.
+
+    Every answer belongs to its question, every charge to its member.
+    """
     fake.always(lambda request: plain(COUNTS, content=request.json["messages"][0]["content"]))
     answers = {}
 
@@ -82,13 +87,17 @@ def test_a_caller_gets_what_was_meant_for_it(alice, bob, fake, relay):
         answers[person.name, number] = answered.json["choices"][0]["message"]["content"]
 
     callers = [
-        threading.Thread(target=call, args=(person, number)) for number in range(25) for person in (alice, bob)
+        threading.Thread(target=call, args=(person, number))
+        for number in range(25)
+        for person in (alice, bob)
     ]
     for caller in callers:
         caller.start()
     for caller in callers:
         caller.join(LIMIT_S)
-    assert answers == {(name, number): f"{name} {number}" for name in ("alice", "bob") for number in range(25)}
+    assert answers == {
+        (name, number): f"{name} {number}" for name in ("alice", "bob") for number in range(25)
+    }
     for person in (alice, bob):
         assert person.balance().wallet == 10 * 10**9 - 25 * COST and person.held().wallet == 0
     assert relay.ledger_is_right()

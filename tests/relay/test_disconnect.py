@@ -1,4 +1,7 @@
-"""Callers that leave, vanish or stop reading: the upstream call ends, the policy charges, the thread is free."""
+"""Callers that leave, vanish or stop reading.
+
+The upstream call ends, the policy charges, the thread is free.
+"""
 
 import socket
 
@@ -48,7 +51,9 @@ def begun_stream(alice, count=2):
 
 
 @WAYS
-def test_a_caller_who_leaves_a_talking_upstream_is_charged_for_what_was_delivered(alice, fake, relay, go):
+def test_a_caller_who_leaves_a_talking_upstream_is_charged_for_what_was_delivered(
+    alice, fake, relay, go
+):
     steps = [step for _ in range(2000) for step in (chunk(" again"), pause)]
     fake.always(stream(*words(), *steps, done=False, then=silence))
     streamed = begun_stream(alice)
@@ -66,7 +71,9 @@ def pause(line):
 
 
 @WAYS
-def test_a_caller_who_leaves_while_the_upstream_is_silent_in_the_middle_is_noticed(alice, fake, relay, go):
+def test_a_caller_who_leaves_while_the_upstream_is_silent_in_the_middle_is_noticed(
+    alice, fake, relay, go
+):
     fake.always(stream(*words(), done=False, then=silence))
     streamed = begun_stream(alice, len(TEXT))
     go(streamed)
@@ -78,9 +85,14 @@ def test_a_caller_who_leaves_while_the_upstream_is_silent_in_the_middle_is_notic
 
 
 @pytest.mark.parametrize("streamed", [False, True], ids=["plain", "stream"])
-@pytest.mark.parametrize("script", [[silence], [head(content_type="text/event-stream"), silence]],
-                         ids=["before the headers", "before the content"])
-def test_a_caller_who_leaves_before_the_first_content_pays_nothing(alice, fake, relay, script, streamed):
+@pytest.mark.parametrize(
+    "script",
+    [[silence], [head(content_type="text/event-stream"), silence]],
+    ids=["before the headers", "before the content"],
+)
+def test_a_caller_who_leaves_before_the_first_content_pays_nothing(
+    alice, fake, relay, script, streamed
+):
     fake.always(script)
     connection = alice.send(CHAT, ask(stream=streamed))
     request = fake.wait_for()

@@ -1,4 +1,7 @@
-"""Requests and answers of about the right shape, by the hundred: never a 500, never a charge for what was refused."""
+"""Requests and answers of about the right shape, by the hundred.
+
+Never a 500, never a charge for what was refused.
+"""
 
 from __future__ import annotations
 
@@ -19,91 +22,240 @@ from tests.wires.scripted_model import CALLS, SCHEMA, TOOL, Says
 from tests.wires.sdk_stage import PNG, charged
 from tests.wires.test_native import COMPLETION, MESSAGE, RESPONSE
 
-CALL_S = 3.0                                   # processor seconds that no call takes, whatever it holds
-EXAMPLES = int(os.environ.get("FUZZ", 40))     # FUZZ=2000 looks longer, and at other examples each time
+CALL_S = 3.0  # processor seconds that no call takes, whatever it holds
+EXAMPLES = int(
+    os.environ.get("FUZZ", 40)
+)  # FUZZ=2000 looks longer, and at other examples each time
 
 IMAGE = f"data:image/png;base64,{PNG}"
 CHAT_TOOL = {"type": "function", "function": {"name": TOOL, "parameters": SCHEMA, "strict": True}}
-CHAT_CALL = {"id": "c1", "type": "function", "function": {"name": TOOL, "arguments": '{"city": "Paris"}'}}
+CHAT_CALL = {
+    "id": "c1",
+    "type": "function",
+    "function": {"name": TOOL, "arguments": '{"city": "Paris"}'},
+}
 FLAT_TOOL = {"type": "function", "name": TOOL, "parameters": SCHEMA, "strict": False}
 TALK = [
     {"role": "system", "content": "Be short."},
-    {"role": "user", "content": [{"type": "text", "text": "Hi"}, {"type": "image_url", "image_url": {"url": IMAGE}}]},
+    {
+        "role": "user",
+        "content": [
+            {"type": "text", "text": "Hi"},
+            {"type": "image_url", "image_url": {"url": IMAGE}},
+        ],
+    },
     {"role": "assistant", "content": None, "reasoning_content": "Hm.", "tool_calls": [CHAT_CALL]},
     {"role": "tool", "tool_call_id": "c1", "content": [{"type": "text", "text": "sunny"}]},
 ]
 REQUESTS = {
     "chat": [
-        {"model": "test-model", "messages": TALK, "tools": [CHAT_TOOL], "tool_choice": "auto", "n": 1,
-         "max_tokens": 50, "temperature": 0.5, "stop": ["x"], "response_format": {"type": "json_object"}},
-        {"model": "test-model", "messages": TALK[:1], "stream": True, "stream_options": {"include_usage": True}},
+        {
+            "model": "test-model",
+            "messages": TALK,
+            "tools": [CHAT_TOOL],
+            "tool_choice": "auto",
+            "n": 1,
+            "max_tokens": 50,
+            "temperature": 0.5,
+            "stop": ["x"],
+            "response_format": {"type": "json_object"},
+        },
+        {
+            "model": "test-model",
+            "messages": TALK[:1],
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        },
     ],
     "cursor": [
-        {"model": "test-model", "input": [{"role": "user", "content": "Hi"}], "tools": [FLAT_TOOL], "stream": True},
-        {"model": "test-model", "messages": TALK, "tools": [FLAT_TOOL, {"type": "custom", "name": "patch"}]},
+        {
+            "model": "test-model",
+            "input": [{"role": "user", "content": "Hi"}],
+            "tools": [FLAT_TOOL],
+            "stream": True,
+        },
+        {
+            "model": "test-model",
+            "messages": TALK,
+            "tools": [FLAT_TOOL, {"type": "custom", "name": "patch"}],
+        },
     ],
     "messages": [
-        {"model": "test-model", "max_tokens": 50, "stream": True, "thinking": {"type": "enabled", "budget_tokens": 9},
-         "system": [{"type": "text", "text": "Be short.", "cache_control": {"type": "ephemeral"}}],
-         "tools": [{"name": TOOL, "description": "Tells.", "input_schema": SCHEMA}], "tool_choice": {"type": "any"},
-         "metadata": {"user_id": "u"}, "stop_sequences": ["x"], "output_config": {"effort": "high"},
-         "messages": [
-             {"role": "user", "content": [{"type": "text", "text": "Hi"}, {"type": "image", "source": {
-                 "type": "base64", "media_type": "image/png", "data": PNG}}]},
-             {"role": "assistant", "content": [
-                 {"type": "thinking", "thinking": "Hm.", "signature": "x"}, {"type": "text", "text": "Let me look."},
-                 {"type": "tool_use", "id": "t1", "name": TOOL, "input": {"city": "Paris"}}]},
-             {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t1", "is_error": False, "content": [
-                 {"type": "text", "text": "sunny"}]}, {"type": "document", "source": {
-                     "type": "text", "media_type": "text/plain", "data": "x"}}]},
-             {"role": "system", "content": "Soon."}]},
+        {
+            "model": "test-model",
+            "max_tokens": 50,
+            "stream": True,
+            "thinking": {"type": "enabled", "budget_tokens": 9},
+            "system": [
+                {"type": "text", "text": "Be short.", "cache_control": {"type": "ephemeral"}}
+            ],
+            "tools": [{"name": TOOL, "description": "Tells.", "input_schema": SCHEMA}],
+            "tool_choice": {"type": "any"},
+            "metadata": {"user_id": "u"},
+            "stop_sequences": ["x"],
+            "output_config": {"effort": "high"},
+            "messages": [
+                {
+                    "role": "user",
+                    "content": [
+                        {"type": "text", "text": "Hi"},
+                        {
+                            "type": "image",
+                            "source": {"type": "base64", "media_type": "image/png", "data": PNG},
+                        },
+                    ],
+                },
+                {
+                    "role": "assistant",
+                    "content": [
+                        {"type": "thinking", "thinking": "Hm.", "signature": "x"},
+                        {"type": "text", "text": "Let me look."},
+                        {"type": "tool_use", "id": "t1", "name": TOOL, "input": {"city": "Paris"}},
+                    ],
+                },
+                {
+                    "role": "user",
+                    "content": [
+                        {
+                            "type": "tool_result",
+                            "tool_use_id": "t1",
+                            "is_error": False,
+                            "content": [{"type": "text", "text": "sunny"}],
+                        },
+                        {
+                            "type": "document",
+                            "source": {"type": "text", "media_type": "text/plain", "data": "x"},
+                        },
+                    ],
+                },
+                {"role": "system", "content": "Soon."},
+            ],
+        },
         {"model": "test-model", "max_tokens": 50, "messages": [{"role": "user", "content": "Hi"}]},
     ],
     "responses": [
-        {"model": "test-model", "stream": True, "instructions": "Be short.", "max_output_tokens": 50,
-         "include": ["reasoning.encrypted_content"], "reasoning": {"effort": "high", "summary": "auto"},
-         "tools": [FLAT_TOOL, {"type": "custom", "name": "patch", "format": {"type": "grammar", "syntax": "lark",
-                   "definition": "start: x"}}, {"type": "namespace", "name": "agents", "tools": [FLAT_TOOL]},
-                   {"type": "web_search"}, {"type": "local_shell"}], "parallel_tool_calls": True,
-         "tool_choice": {"type": "allowed_tools", "mode": "auto", "tools": [{"type": "function", "name": TOOL}]},
-         "text": {"format": {"type": "json_schema", "name": "w", "schema": SCHEMA}, "verbosity": "low"},
-         "input": [
-             {"type": "message", "role": "developer", "content": [{"type": "input_text", "text": "Be short."}]},
-             {"role": "user", "content": [{"type": "input_text", "text": "Hi"}, {
-                 "type": "input_image", "image_url": IMAGE, "detail": "low"}]},
-             {"type": "reasoning", "id": "rs_1", "summary": [{"type": "summary_text", "text": "Hm."}],
-              "encrypted_content": "rs1.AAAA"},
-             {"type": "function_call", "call_id": "c1", "name": TOOL, "namespace": "agents", "arguments": "{}"},
-             {"type": "custom_tool_call", "call_id": "c2", "name": "patch", "input": "x"},
-             {"type": "local_shell_call", "call_id": "c3", "action": {"type": "exec", "command": ["ls"]}},
-             {"type": "function_call_output", "call_id": "c1", "output": [{"type": "input_text", "text": "sunny"}]},
-             {"type": "custom_tool_call_output", "call_id": "c2", "output": "done"},
-             {"type": "additional_tools", "tools": [{"type": "function", "name": "other"}]}]},
+        {
+            "model": "test-model",
+            "stream": True,
+            "instructions": "Be short.",
+            "max_output_tokens": 50,
+            "include": ["reasoning.encrypted_content"],
+            "reasoning": {"effort": "high", "summary": "auto"},
+            "tools": [
+                FLAT_TOOL,
+                {
+                    "type": "custom",
+                    "name": "patch",
+                    "format": {"type": "grammar", "syntax": "lark", "definition": "start: x"},
+                },
+                {"type": "namespace", "name": "agents", "tools": [FLAT_TOOL]},
+                {"type": "web_search"},
+                {"type": "local_shell"},
+            ],
+            "parallel_tool_calls": True,
+            "tool_choice": {
+                "type": "allowed_tools",
+                "mode": "auto",
+                "tools": [{"type": "function", "name": TOOL}],
+            },
+            "text": {
+                "format": {"type": "json_schema", "name": "w", "schema": SCHEMA},
+                "verbosity": "low",
+            },
+            "input": [
+                {
+                    "type": "message",
+                    "role": "developer",
+                    "content": [{"type": "input_text", "text": "Be short."}],
+                },
+                {
+                    "role": "user",
+                    "content": [
+                        {"type": "input_text", "text": "Hi"},
+                        {"type": "input_image", "image_url": IMAGE, "detail": "low"},
+                    ],
+                },
+                {
+                    "type": "reasoning",
+                    "id": "rs_1",
+                    "summary": [{"type": "summary_text", "text": "Hm."}],
+                    "encrypted_content": "rs1.AAAA",
+                },
+                {
+                    "type": "function_call",
+                    "call_id": "c1",
+                    "name": TOOL,
+                    "namespace": "agents",
+                    "arguments": "{}",
+                },
+                {"type": "custom_tool_call", "call_id": "c2", "name": "patch", "input": "x"},
+                {
+                    "type": "local_shell_call",
+                    "call_id": "c3",
+                    "action": {"type": "exec", "command": ["ls"]},
+                },
+                {
+                    "type": "function_call_output",
+                    "call_id": "c1",
+                    "output": [{"type": "input_text", "text": "sunny"}],
+                },
+                {"type": "custom_tool_call_output", "call_id": "c2", "output": "done"},
+                {"type": "additional_tools", "tools": [{"type": "function", "name": "other"}]},
+            ],
+        },
         {"model": "test-model", "input": "Hi"},
     ],
     "completions": [
-        {"model": "test-model", "prompt": ["Once"], "max_tokens": 5, "echo": True, "stream": True, "n": 1,
-         "stop": ["x"], "logprobs": None, "suffix": "", "stream_options": {"include_usage": True}},
+        {
+            "model": "test-model",
+            "prompt": ["Once"],
+            "max_tokens": 5,
+            "echo": True,
+            "stream": True,
+            "n": 1,
+            "stop": ["x"],
+            "logprobs": None,
+            "suffix": "",
+            "stream_options": {"include_usage": True},
+        },
         {"model": "test-model", "prompt": "Once"},
     ],
     "embeddings": [
-        {"model": "vectors", "input": ["Hi", "there"], "encoding_format": "base64", "dimensions": 3},
+        {
+            "model": "vectors",
+            "input": ["Hi", "there"],
+            "encoding_format": "base64",
+            "dimensions": 3,
+        },
         {"model": "vectors", "input": [1, 2, 3]},
     ],
-    "count_tokens": [{"model": "test-model", "system": "x", "messages": [{"role": "user", "content": "Hi"}]}],
+    "count_tokens": [
+        {"model": "test-model", "system": "x", "messages": [{"role": "user", "content": "Hi"}]}
+    ],
 }
 PATHS = {wire: f"/api/v1/{wire}" for wire in REQUESTS} | {
-    "chat": "/api/v1/chat/completions", "cursor": "/api/v1/chat/completions",
-    "count_tokens": "/v1/messages/count_tokens"}
-VECTORS = {"object": "list", "data": [{"object": "embedding", "index": 0, "embedding": [0.5]}], "model": "v",
-           "usage": {"prompt_tokens": 4, "total_tokens": 4}}
+    "chat": "/api/v1/chat/completions",
+    "cursor": "/api/v1/chat/completions",
+    "count_tokens": "/v1/messages/count_tokens",
+}
+VECTORS = {
+    "object": "list",
+    "data": [{"object": "embedding", "index": 0, "embedding": [0.5]}],
+    "model": "v",
+    "usage": {"prompt_tokens": 4, "total_tokens": 4},
+}
 GOOD_ENDS = (b"data: [DONE]\n\n", b'data: {"type":"message_stop"}\n\n')
 
 
 def hundred(strategy, check) -> None:
     """Check many examples, the same ones each time: a failure that comes and goes helps nobody."""
-    settings(max_examples=EXAMPLES, deadline=None, derandomize="FUZZ" not in os.environ, database=None,
-             suppress_health_check=list(HealthCheck))(given(strategy)(check))()
+    settings(
+        max_examples=EXAMPLES,
+        deadline=None,
+        derandomize="FUZZ" not in os.environ,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )(given(strategy)(check))()
 
 
 def call(person, wire: str, body):
@@ -125,15 +277,29 @@ def ended_well(told) -> bool:
 
 @pytest.fixture
 def alice(start_relay, person, fake):
-    """alice with 10 yuan at a relay that serves all wires on an upstream that answers everything well."""
-    upstreams = [upstream_config(fake.url, speaks=["chat", "embeddings"]),
-                 upstream_config(fake.url, "native", speaks=["messages", "responses", "completions"]),
-                 upstream_config(fake.url, "spark", quirks=["spark_chunks"])]
-    relay = start_relay(upstreams=upstreams, models=[
-        model_config(), model_config("vectors", kind="embeddings"), model_config("native", ["native"]),
-        model_config("spark", ["spark"])])
-    fake.always(lambda request: answer(VECTORS) if request.path.endswith("embeddings") else Says(
-        "Sunny.", "Hm.")(request))
+    """alice with 10 yuan at a relay that serves all wires on an upstream that answers everything
+    well."""
+    upstreams = [
+        upstream_config(fake.url, speaks=["chat", "embeddings"]),
+        upstream_config(fake.url, "native", speaks=["messages", "responses", "completions"]),
+        upstream_config(fake.url, "spark", quirks=["spark_chunks"]),
+    ]
+    relay = start_relay(
+        upstreams=upstreams,
+        models=[
+            model_config(),
+            model_config("vectors", kind="embeddings"),
+            model_config("native", ["native"]),
+            model_config("spark", ["spark"]),
+        ],
+    )
+    fake.always(
+        lambda request: (
+            answer(VECTORS)
+            if request.path.endswith("embeddings")
+            else Says("Sunny.", "Hm.")(request)
+        )
+    )
     return person("alice", relay).given(wallet="10")
 
 
@@ -141,7 +307,9 @@ def alice(start_relay, person, fake):
 def no_accidents(caplog):
     """Nothing may be logged as an error: an accident in mid-stream has no status that tells."""
     yield
-    assert [record for record in caplog.get_records("call") if record.levelno >= logging.ERROR] == []
+    assert [
+        record for record in caplog.get_records("call") if record.levelno >= logging.ERROR
+    ] == []
 
 
 @pytest.mark.parametrize("wire", REQUESTS)
@@ -158,7 +326,10 @@ def test_a_bent_request_is_answered_or_refused_and_only_answers_are_charged(alic
 
     hundred(bent(REQUESTS[wire]), check)
     rows = alice.relay.rows()
-    assert all((row["outcome"] == "complete") == (row["cost"] is not None and row["cost"] > 0) for row in rows)
+    assert all(
+        (row["outcome"] == "complete") == (row["cost"] is not None and row["cost"] > 0)
+        for row in rows
+    )
     assert charged(alice) == sum(row["cost"] or 0 for row in rows)
     assert len(fake.requests) == len([row for row in rows if row["outcome"] == "complete"])
     if wire != "count_tokens":
@@ -180,8 +351,12 @@ STREAM = Says("Sunny.", "Hm.", CALLS)
 CHUNKS = [*STREAM.pieces(), chunk(finish="tool_calls"), chunk(usage=usage()) | {"choices": []}]
 ASKS = {
     "chat": {"model": "test-model", "messages": TALK[:1]},
-    "messages": {"model": "test-model", "max_tokens": 50, "messages": [{"role": "user", "content": "Hi"}],
-                 "thinking": {"type": "adaptive"}},
+    "messages": {
+        "model": "test-model",
+        "max_tokens": 50,
+        "messages": [{"role": "user", "content": "Hi"}],
+        "thinking": {"type": "adaptive"},
+    },
     "responses": REQUESTS["responses"][1] | {"tools": REQUESTS["responses"][0]["tools"]},
     "completions": {"model": "test-model", "prompt": "Once"},
 }
@@ -201,15 +376,21 @@ def test_a_bent_stream_never_makes_an_accident(alice, fake, case):
         forget_failures(alice)
         fake.always(stream(*[event(each) for each in chunks]))
         told = call(alice, wire, asked)
-        if told.status == 200 and not any(b"finish_reason" in json.dumps(each).encode() for each in chunks):
+        if told.status == 200 and not any(
+            b"finish_reason" in json.dumps(each).encode() for each in chunks
+        ):
             assert not ended_well(told), "without a finish_reason it was cut"
 
     hundred(bent([CHUNKS], most=4), check)
     assert charged(alice) >= 0 and all(row["outcome"] for row in alice.relay.rows())
 
 
-ANSWERS = {"embeddings": VECTORS, "native messages": MESSAGE, "native responses": RESPONSE,
-           "native completions": COMPLETION}
+ANSWERS = {
+    "embeddings": VECTORS,
+    "native messages": MESSAGE,
+    "native responses": RESPONSE,
+    "native completions": COMPLETION,
+}
 
 
 @pytest.mark.parametrize("case", [*ASKS, "spark chat", "spark messages", *ANSWERS])

@@ -1,4 +1,7 @@
-"""Who may ask, for what, and how often: every limit of a token, a plan and an address, over real sockets."""
+"""Who may ask, for what, and how often.
+
+Every limit of a token, a plan and an address, over real sockets.
+"""
 
 import shutil
 import threading
@@ -24,25 +27,35 @@ COST = 20 * 2_000 + 10 * 8_000
 PLANS = {
     "free": {"requests_per_minute": 60, "input_tokens_max": 5000},
     "pro": {"requests_per_minute": 600, "discount": "0.5"},
-    "small": {"requests_per_minute": 60_000, "calls_at_once": 2},      # who asks again and again needs many
+    "small": {
+        "requests_per_minute": 60_000,
+        "calls_at_once": 2,
+    },  # who asks again and again needs many
     "wide": {"requests_per_minute": 60_000},
 }
 
 
 @pytest.fixture
 def relay(start_relay, fake):
-    fake.always(lambda request: openai_stream(COUNTS) if request.json.get("stream") else plain(COUNTS))
-    return start_relay(plans=PLANS, limits={"failures_per_minute": 3},
-                       upstreams=[upstream_config(fake.url, speaks=["chat", "embeddings"])],
-                       models=[model_config(), model_config("other-model")])
+    fake.always(
+        lambda request: openai_stream(COUNTS) if request.json.get("stream") else plain(COUNTS)
+    )
+    return start_relay(
+        plans=PLANS,
+        limits={"failures_per_minute": 3},
+        upstreams=[upstream_config(fake.url, speaks=["chat", "embeddings"])],
+        models=[model_config(), model_config("other-model")],
+    )
 
 
 @pytest.fixture
 def token_of(relay):
     """A function: another token of a person, with limits; a client that uses it, and its id."""
+
     def make(person, **limits) -> tuple[Client, int]:
         token_id, raw = tokens.mint(relay.db, person.id, "bound", **limits)
         return relay.client(raw), token_id
+
     return make
 
 
@@ -50,14 +63,19 @@ def token_of(relay):
 def later(monkeypatch):
     """A function that lets the windows' clock jump."""
     jumped = [0.0]
-    monkeypatch.setattr(limits, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + jumped[0],
-                                                         time=time.time))
+    monkeypatch.setattr(
+        limits,
+        "time",
+        SimpleNamespace(monotonic=lambda: time.monotonic() + jumped[0], time=time.time),
+    )
     return lambda seconds: jumped.append(jumped.pop() + seconds)
 
 
 def windows_of(answered) -> tuple[int, int]:
     headers = answered.headers
-    return int(headers["x-ratelimit-limit-requests"]), int(headers["x-ratelimit-remaining-requests"])
+    return int(headers["x-ratelimit-limit-requests"]), int(
+        headers["x-ratelimit-remaining-requests"]
+    )
 
 
 # Requests a minute
@@ -66,7 +84,10 @@ def windows_of(answered) -> tuple[int, int]:
 def test_a_token_may_ask_as_often_as_its_plan_says_and_every_answer_tells_how_often_still(alice):
     first, second = alice.chat(), alice.chat()
     assert (windows_of(first), windows_of(second)) == ((60, 59), (60, 58))
-    assert first.headers["x-ratelimit-reset-requests"] in {"1m0s", *(f"{each}s" for each in range(50, 60))}
+    assert first.headers["x-ratelimit-reset-requests"] in {
+        "1m0s",
+        *(f"{each}s" for each in range(50, 60)),
+    }
 
 
 def test_a_tokens_own_limit_is_never_above_its_plans(alice, token_of):
@@ -74,7 +95,9 @@ def test_a_tokens_own_limit_is_never_above_its_plans(alice, token_of):
     assert windows_of(token_of(alice, rpm=100_000)[0].chat())[0] == 60
 
 
-def test_above_the_limit_there_is_a_429_that_says_how_long_to_wait(alice, token_of, fake, later, relay):
+def test_above_the_limit_there_is_a_429_that_says_how_long_to_wait(
+    alice, token_of, fake, later, relay
+):
     bound, _ = token_of(alice, rpm=2)
     assert [bound.chat().status for _ in range(2)] == [200, 200]
     limited = bound.chat()
@@ -96,7 +119,12 @@ def test_refused_and_failed_requests_count_too(alice, token_of, fake):
 
 def test_look_ups_use_nothing_up(alice, token_of):
     bound, _ = token_of(alice, rpm=1)
-    for path in ("/api/v1/models", "/v1/models/test-model", "/v1/dashboard/billing/subscription", "/v1/usage"):
+    for path in (
+        "/api/v1/models",
+        "/v1/models/test-model",
+        "/v1/dashboard/billing/subscription",
+        "/v1/usage",
+    ):
         assert bound.get(path).status == 200
     assert bound.chat().status == 200 and bound.chat().status == 429
     assert bound.get("/api/v1/models").status == 200
@@ -129,10 +157,13 @@ def together(count, call) -> list:
 
 def test_llm_tokens_a_minute_are_limited_by_what_calls_have_used(alice, token_of, fake, later):
     bound, _ = token_of(alice, tpm=60)
-    assert [bound.chat().status for _ in range(2)] == [200, 200]           # 30 each
+    assert [bound.chat().status for _ in range(2)] == [200, 200]  # 30 each
     limited = bound.chat()
     told = assert_openai_error(limited, 429, "rate_limit_exceeded")
-    assert "60 LLM tokens a minute" in told["message"] and 1 <= int(limited.headers["retry-after"]) <= 60
+    assert (
+        "60 LLM tokens a minute" in told["message"]
+        and 1 <= int(limited.headers["retry-after"]) <= 60
+    )
     assert alice.chat().status == 200, "another token of the same member is free"
     assert len(fake.requests) == 3
     later(int(limited.headers["retry-after"]))
@@ -170,7 +201,10 @@ def test_a_token_may_have_so_many_calls_at_once(alice, token_of, fake, relay):
     streams = [begin(bound), begin(bound)]
     limited = bound.chat()
     told = assert_openai_error(limited, 429, "rate_limit_exceeded")
-    assert "token may have 2 calls at once" in told["message"] and limited.headers["retry-after"] == "1"
+    assert (
+        "token may have 2 calls at once" in told["message"]
+        and limited.headers["retry-after"] == "1"
+    )
     assert alice.chat().status == 200, "another token of the same member is free"
     gates[0].open()
     streams[0].read()
@@ -179,7 +213,9 @@ def test_a_token_may_have_so_many_calls_at_once(alice, token_of, fake, relay):
     streams[1].read()
 
 
-def test_a_member_may_have_as_many_calls_at_once_as_the_plan_says_over_all_tokens(alice, bob, token_of, fake, relay):
+def test_a_member_may_have_as_many_calls_at_once_as_the_plan_says_over_all_tokens(
+    alice, bob, token_of, fake, relay
+):
     plans.give_plan(relay.db, alice.id, "small", quota=0, days=1)
     gates = held_open(fake, 2)
     streams = [begin(alice), begin(token_of(alice)[0])]
@@ -193,11 +229,11 @@ def test_a_member_may_have_as_many_calls_at_once_as_the_plan_says_over_all_token
 
 
 def ways_to_end(fake, bound):
-    gate_, = held_open(fake)
+    (gate_,) = held_open(fake)
     streamed = begin(bound)
     streamed.leave()
     yield "left"
-    gate_, = held_open(fake)
+    (gate_,) = held_open(fake)
     streamed = begin(bound)
     streamed.reset()
     yield "reset"
@@ -256,10 +292,14 @@ def test_a_cap_frees_when_the_day_ends(alice, token_of, monkeypatch):
     assert bound.chat().status == 200
 
 
-def test_a_cap_of_a_month_outlasts_the_day_and_frees_with_the_next_month(alice, token_of, monkeypatch, relay):
+def test_a_cap_of_a_month_outlasts_the_day_and_frees_with_the_next_month(
+    alice, token_of, monkeypatch, relay
+):
     bound, token_id = token_of(alice, cap_month=1)
     assert [bound.chat().status for _ in range(2)] == [200, 402]
-    relay.db.write(lambda conn: conn.execute("UPDATE daily SET day = strftime('%Y-%m', day) || '-01'") and None)
+    relay.db.write(
+        lambda conn: conn.execute("UPDATE daily SET day = strftime('%Y-%m', day) || '-01'") and None
+    )
     assert bound.chat().status == 402
     monkeypatch.setattr(gate, "datetime", type("NextMonth", (Tomorrow,), {"days": 32}))
     assert bound.chat().status == 200
@@ -267,7 +307,9 @@ def test_a_cap_of_a_month_outlasts_the_day_and_frees_with_the_next_month(alice, 
 
 def test_a_cap_of_nothing_allows_what_is_free_of_charge_to_look_at_only(alice, token_of, fake):
     bound, _ = token_of(alice, cap_day=0)
-    assert bound.chat().status == 402 and bound.get("/v1/models").status == 200 and not fake.requests
+    assert (
+        bound.chat().status == 402 and bound.get("/v1/models").status == 200 and not fake.requests
+    )
 
 
 def test_gifts_are_no_money_spent(person, relay, token_of):
@@ -279,10 +321,19 @@ def test_gifts_are_no_money_spent(person, relay, token_of):
 # Addresses and models
 
 
-@pytest.mark.parametrize(("networks", "status"), [
-    (["127.0.0.1"], 200), (["10.0.0.0/8", "127.0.0.0/8"], 200), (["::ffff:127.0.0.1"], 200),
-    (["::ffff:127.0.0.0/104"], 200), (["::ffff:10.0.0.0/104"], 403), (["10.0.0.0/8"], 403),
-    (["::1"], 403), (["127.0.0.2"], 403)])
+@pytest.mark.parametrize(
+    ("networks", "status"),
+    [
+        (["127.0.0.1"], 200),
+        (["10.0.0.0/8", "127.0.0.0/8"], 200),
+        (["::ffff:127.0.0.1"], 200),
+        (["::ffff:127.0.0.0/104"], 200),
+        (["::ffff:10.0.0.0/104"], 403),
+        (["10.0.0.0/8"], 403),
+        (["::1"], 403),
+        (["127.0.0.2"], 403),
+    ],
+)
 def test_a_token_may_be_bound_to_addresses(alice, token_of, fake, networks, status):
     bound, _ = token_of(alice, addresses=networks)
     answered = bound.chat()
@@ -302,8 +353,12 @@ def test_behind_a_trusted_proxy_the_callers_own_address_counts(start_relay, pers
     bound = alice.relay.client(raw)
     assert bound.post(CHAT, ask(), x_forwarded_for="203.0.113.9").status == 200
     assert bound.post(CHAT, ask(), x_forwarded_for="198.51.100.9").status == 403
-    assert bound.post(CHAT, ask(), x_forwarded_for="203.0.113.9, 198.51.100.9").status == 403, "what the caller adds"
-    assert bound.post(CHAT, ask(), x_forwarded_for="::ffff:203.0.113.9").status == 200, "as some proxies write it"
+    assert bound.post(CHAT, ask(), x_forwarded_for="203.0.113.9, 198.51.100.9").status == 403, (
+        "what the caller adds"
+    )
+    assert bound.post(CHAT, ask(), x_forwarded_for="::ffff:203.0.113.9").status == 200, (
+        "as some proxies write it"
+    )
     assert bound.post(CHAT, ask(), x_forwarded_for="203.0.113.9, ::FFFF:198.51.100.9").status == 403
 
 
@@ -311,7 +366,10 @@ def test_a_token_may_be_bound_to_models(alice, token_of, fake, relay):
     bound, _ = token_of(alice, models=["other-model"])
     refused = bound.chat()
     told = assert_openai_error(refused, 403, "model_not_allowed", "model")
-    assert "other-model" in told["message"] and relay.closed_row(refused.request_id)["outcome"] == "refused"
+    assert (
+        "other-model" in told["message"]
+        and relay.closed_row(refused.request_id)["outcome"] == "refused"
+    )
     assert not fake.requests and bound.chat(model="other-model").status == 200
 
 
@@ -331,9 +389,11 @@ def test_a_token_that_is_revoked_is_refused_at_the_very_next_request(alice, toke
     assert refused.headers["x-should-retry"] == "false"
 
 
-def test_a_token_that_is_revoked_in_mid_stream_has_this_answer_and_no_other(alice, token_of, fake, relay):
+def test_a_token_that_is_revoked_in_mid_stream_has_this_answer_and_no_other(
+    alice, token_of, fake, relay
+):
     bound, token_id = token_of(alice)
-    gate_, = held_open(fake)
+    (gate_,) = held_open(fake)
     streamed = begin(bound)
     tokens.revoke(relay.db, token_id)
     gate_.open()
@@ -344,7 +404,12 @@ def test_a_token_that_is_revoked_in_mid_stream_has_this_answer_and_no_other(alic
 def test_a_token_expires(alice, token_of, relay):
     bound, token_id = token_of(alice, expires_at=time.time_ns() // 1_000_000 + 60_000)
     assert bound.chat().status == 200
-    change(relay, "UPDATE tokens SET expires_at = ? WHERE id = ?", time.time_ns() // 1_000_000, token_id)
+    change(
+        relay,
+        "UPDATE tokens SET expires_at = ? WHERE id = ?",
+        time.time_ns() // 1_000_000,
+        token_id,
+    )
     assert_openai_error(bound.chat(), 401, "invalid_api_key")
 
 
@@ -374,28 +439,38 @@ def test_the_plan_in_force_decides_how_often_how_long_and_for_how_much(alice, fa
     assert alice.chat(long).status == 400 and windows_of(alice.chat())[0] == 60
 
 
-def test_of_several_plans_the_cheapest_is_in_force_and_one_that_is_no_more_does_not_count(alice, relay):
+def test_of_several_plans_the_cheapest_is_in_force_and_one_that_is_no_more_does_not_count(
+    alice, relay
+):
     for name in ("small", "gone", "pro"):
         plans.give_plan(relay.db, alice.id, name, quota=0, days=1)
     assert relay.closed_row(alice.chat().request_id)["cost"] == COST // 2
 
 
 def test_an_allowance_that_ended_while_the_relay_was_down_is_there_for_the_first_call(
-        start_relay, person, fake, people_file, tmp_path):
+    start_relay, person, fake, people_file, tmp_path
+):
     shutil.copyfile(people_file[0], tmp_path / "relay.db")
     with closing(Database(tmp_path / "relay.db", writer=False)) as before:
         long_ago = billing.now_ms() - 100 * 86_400_000
-        plans.give_plan(before, people_file[1]["alice"][0], "pro", quota=COST, days=30, renew=True, now=long_ago)
+        plans.give_plan(
+            before, people_file[1]["alice"][0], "pro", quota=COST, days=30, renew=True, now=long_ago
+        )
     fake.always(plain(COUNTS))
     relay = start_relay(plans=PLANS, billing={"hold_output_tokens": 10})
     answered = person("alice", relay).chat()
-    assert (answered.status, relay.closed_row(answered.request_id)["charged_quota"]) == (200, COST // 2)
+    assert (answered.status, relay.closed_row(answered.request_id)["charged_quota"]) == (
+        200,
+        COST // 2,
+    )
 
 
 # Failed authentication
 
 
-def test_attempts_with_bad_tokens_are_limited_by_address_and_good_ones_still_work(alice, relay, fake, later):
+def test_attempts_with_bad_tokens_are_limited_by_address_and_good_ones_still_work(
+    alice, relay, fake, later
+):
     stranger = relay.client("sk-" + "x" * 43)
     assert [stranger.chat().status for _ in range(5)] == [401, 401, 401, 429, 429]
     limited = stranger.chat()
@@ -421,15 +496,25 @@ def test_an_ipv6_network_is_one_address(relay):
 
 
 ODD = {
-    "nothing": {}, "empty": {"authorization": ""}, "a word": {"authorization": "Bearer"},
-    "a space": {"authorization": "Bearer "}, "no scheme": {"authorization": "{token}"},
-    "basic": {"authorization": "Basic {token}"}, "two tokens": {"authorization": "Bearer {token} {token}"},
-    "joined": {"authorization": "Bearer {token}, Bearer {token}"}, "a comma": {"authorization": "Bearer {token},"},
-    "quoted": {"authorization": 'Bearer "{token}"'}, "cut": {"authorization": "Bearer {token:.45}"},
-    "longer": {"authorization": "Bearer {token}x"}, "huge": {"authorization": "Bearer " + "x" * 20_000},
-    "no letters": {"authorization": "Bearer \xe4\xf6\xfc"}, "a tab": {"authorization": "Bearer\t{token}"},
-    "SQL": {"authorization": "Bearer ' OR 1=1 --"}, "an odd key": {"x_api_key": "{token}{token}"},
-    "an empty key": {"x_api_key": " "}, "in a cookie": {"cookie": "token={token}"},
+    "nothing": {},
+    "empty": {"authorization": ""},
+    "a word": {"authorization": "Bearer"},
+    "a space": {"authorization": "Bearer "},
+    "no scheme": {"authorization": "{token}"},
+    "basic": {"authorization": "Basic {token}"},
+    "two tokens": {"authorization": "Bearer {token} {token}"},
+    "joined": {"authorization": "Bearer {token}, Bearer {token}"},
+    "a comma": {"authorization": "Bearer {token},"},
+    "quoted": {"authorization": 'Bearer "{token}"'},
+    "cut": {"authorization": "Bearer {token:.45}"},
+    "longer": {"authorization": "Bearer {token}x"},
+    "huge": {"authorization": "Bearer " + "x" * 20_000},
+    "no letters": {"authorization": "Bearer \xe4\xf6\xfc"},
+    "a tab": {"authorization": "Bearer\t{token}"},
+    "SQL": {"authorization": "Bearer ' OR 1=1 --"},
+    "an odd key": {"x_api_key": "{token}{token}"},
+    "an empty key": {"x_api_key": " "},
+    "in a cookie": {"cookie": "token={token}"},
     "in another header": {"api_key": "{token}"},
 }
 
@@ -451,19 +536,32 @@ def test_odd_headers_let_nobody_in(start_relay, person, fake):
 
 
 GOOD = {
-    "usual": {"authorization": "Bearer {token}"}, "small": {"authorization": "bearer {token}"},
-    "large": {"authorization": "BEARER {token}"}, "spaces": {"authorization": "  Bearer   {token}  "},
-    "a key": {"x_api_key": "{token}"}, "a key with spaces": {"x_api_key": " {token} "},
+    "usual": {"authorization": "Bearer {token}"},
+    "small": {"authorization": "bearer {token}"},
+    "large": {"authorization": "BEARER {token}"},
+    "spaces": {"authorization": "  Bearer   {token}  "},
+    "a key": {"x_api_key": "{token}"},
+    "a key with spaces": {"x_api_key": " {token} "},
     "a key beside nonsense": {"authorization": "Bearer", "x_api_key": "{token}"},
-    "a key beside another house's": {"authorization": "Bearer sk-ant-oat01-elsewhere", "x_api_key": "{token}"},
-    "another house's key beside it": {"authorization": "Bearer {token}", "x_api_key": "sk-ant-api03-elsewhere"},
+    "a key beside another house's": {
+        "authorization": "Bearer sk-ant-oat01-elsewhere",
+        "x_api_key": "{token}",
+    },
+    "another house's key beside it": {
+        "authorization": "Bearer {token}",
+        "x_api_key": "sk-ant-api03-elsewhere",
+    },
     "both": {"authorization": "Bearer {token}", "x_api_key": "{token}"},
 }
 
 
 def test_a_token_may_be_written_in_any_usual_way(alice):
-    assert {name: presented(alice, written).status for name, written in GOOD.items()} == dict.fromkeys(GOOD, 200)
+    assert {
+        name: presented(alice, written).status for name, written in GOOD.items()
+    } == dict.fromkeys(GOOD, 200)
 
 
 def test_a_token_in_the_address_is_none(alice, relay):
-    assert relay.client().get(f"/api/v1/models?api_key={alice.token}&key={alice.token}").status == 401
+    assert (
+        relay.client().get(f"/api/v1/models?api_key={alice.token}&key={alice.token}").status == 401
+    )

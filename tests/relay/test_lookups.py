@@ -4,9 +4,20 @@ import json
 
 from relay import lookups
 
-ACCOUNT = lookups.Account(user_id=7, user_name="alice", token_name="laptop", plan="pro", requests_per_minute=600,
-                          grant=1200, quota=20 * 10**9, wallet=-12_500, spent=3 * 10**9, spent_by_token=10**9, calls=42,
-                          expires_at=None)
+ACCOUNT = lookups.Account(
+    user_id=7,
+    user_name="alice",
+    token_name="laptop",
+    plan="pro",
+    requests_per_minute=600,
+    grant=1200,
+    quota=20 * 10**9,
+    wallet=-12_500,
+    spent=3 * 10**9,
+    spent_by_token=10**9,
+    calls=42,
+    expires_at=None,
+)
 
 
 def test_openais_billing_pages_agree_with_each_other():
@@ -25,7 +36,11 @@ def test_new_apis_pages_count_in_units():
 
 def test_openrouters_key_page_tells_what_is_left():
     told = lookups.key(ACCOUNT)["data"]
-    assert (told["label"], told["limit_remaining"], told["is_free_tier"]) == ("laptop", 19.999987, False)
+    assert (told["label"], told["limit_remaining"], told["is_free_tier"]) == (
+        "laptop",
+        19.999987,
+        False,
+    )
 
 
 def test_every_shape_is_json_and_has_no_more_than_six_decimals():

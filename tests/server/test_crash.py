@@ -1,6 +1,8 @@
-"""kill -9 at random moments under load, and disks that refuse: judged by what callers were told, not by the log.
+"""kill -9 at random moments under load, and disks that refuse: judged by what callers were told,
+not by the log.
 
-Every answer that a caller has read to its end is an acknowledgement, written down outside the process under test.
+Every answer that a caller has read to its end is an acknowledgement, written down outside the
+process under test.
 """
 
 import os
@@ -36,7 +38,9 @@ class Load:
     def __init__(self, alice):
         self.alice, self.acknowledged, self.odd = alice, [], []
         self._over = threading.Event()
-        self._threads = [threading.Thread(target=self._call, args=(number,)) for number in range(CALLERS)]
+        self._threads = [
+            threading.Thread(target=self._call, args=(number,)) for number in range(CALLERS)
+        ]
 
     def __enter__(self):
         for thread in self._threads:
@@ -186,7 +190,9 @@ def small_disk(tmp_path):
     """A file system of four megabytes."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", folder], capture_output=True)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", folder], capture_output=True
+    )
     if mounted.returncode:
         pytest.skip("mounting is not allowed here")
     yield folder
@@ -221,13 +227,17 @@ def fill(path: Path) -> None:
 
 
 def test_a_folder_that_cannot_be_written_stops_the_start_with_a_plain_reason(tmp_path):
-    config = write_config(tmp_path, {"database": {"path": "/proc/relay/relay.db"}, "server": {"port": 0}})
+    config = write_config(
+        tmp_path, {"database": {"path": "/proc/relay/relay.db"}, "server": {"port": 0}}
+    )
     ended = serve(config)
     assert ended.returncode == 1
     assert "/proc/relay" in ended.stderr and "Traceback" not in ended.stderr
 
 
-@pytest.mark.parametrize("content", [b"This is no database. " * 500, b"SQLite format 3\0" + b"\xff" * 8192])
+@pytest.mark.parametrize(
+    "content", [b"This is no database. " * 500, b"SQLite format 3\0" + b"\xff" * 8192]
+)
 def test_a_file_that_is_no_database_stops_the_start_and_stays_as_it_is(tmp_path, content):
     file = tmp_path / "relay.db"
     file.write_bytes(content)
@@ -267,12 +277,18 @@ def as_anybody() -> list[str]:
 def serve(config: Path, before: list[str] | tuple = ()) -> subprocess.CompletedProcess:
     """`python app.py` with a configuration that should not serve."""
     return subprocess.run(
-        [*before, sys.executable, "app.py"], cwd=ROOT, env=os.environ | {"RELAY_CONFIG": str(config)},
-        capture_output=True, text=True, timeout=LIMIT_S)
+        [*before, sys.executable, "app.py"],
+        cwd=ROOT,
+        env=os.environ | {"RELAY_CONFIG": str(config)},
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+    )
 
 
-@pytest.mark.parametrize("host, said", [
-    ("127.0.0.1", "in use"), ("no.such.host.invalid", "host"), ("1.2.3.4", "assign")])
+@pytest.mark.parametrize(
+    "host, said", [("127.0.0.1", "in use"), ("no.such.host.invalid", "host"), ("1.2.3.4", "assign")]
+)
 def test_an_address_that_cannot_be_listened_on_is_named(relay, host, said):
     settings = relay.app.extensions["relay"].settings
     there = msgspec.structs.replace(settings.server, host=host, port=relay.port)

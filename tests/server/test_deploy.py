@@ -1,4 +1,7 @@
-"""What deploy/ holds works: the unit is sound, nginx streams, the scripts parse, the container has what it needs."""
+"""What deploy/ holds works.
+
+The unit is sound, nginx streams, the scripts parse, the container has what it needs.
+"""
 
 import configparser
 import re
@@ -21,26 +24,43 @@ NGINX = shutil.which("nginx", path="/usr/sbin:/usr/bin:/usr/local/sbin")
 
 def test_the_environment_names_every_key_of_the_example():
     keys = set(re.findall(r"^#(\w+)=$", (DEPLOY / "relay.env.example").read_text(), re.M))
-    assert keys == set(re.findall(r'^api_key = "\$(\w+)"', (ROOT / "config.example.toml").read_text("utf-8"), re.M))
+    assert keys == set(
+        re.findall(r'^api_key = "\$(\w+)"', (ROOT / "config.example.toml").read_text("utf-8"), re.M)
+    )
 
 
 def test_the_container_listens_beyond_itself_and_keeps_its_data_on_the_volume():
     loaded = settings.load(str(DEPLOY / "container.toml"), {})
     assert loaded.server.host == "0.0.0.0"
-    assert f"VOLUME {loaded.database.path.rpartition('/')[0]}\n" in (DEPLOY / "Dockerfile").read_text()
+    assert (
+        f"VOLUME {loaded.database.path.rpartition('/')[0]}\n" in (DEPLOY / "Dockerfile").read_text()
+    )
 
 
 def test_the_image_holds_every_module_and_no_secret():
     allowed = re.findall(r"^!(.*)$", (DEPLOY / "Dockerfile.dockerignore").read_text(), re.M)
-    needed = {path.parent.name for path in ROOT.glob("*/__init__.py")} - {"tests", "bench", "clients"}
-    assert needed | {"templates", "static", "translations", "*.py", "models.sql", "config.example.toml"} <= set(allowed)
+    needed = {path.parent.name for path in ROOT.glob("*/__init__.py")} - {
+        "tests",
+        "bench",
+        "clients",
+    }
+    assert needed | {
+        "templates",
+        "static",
+        "translations",
+        "*.py",
+        "models.sql",
+        "config.example.toml",
+    } <= set(allowed)
     assert not {"config.toml", "data", ".git", "deploy"} & set(allowed)
     assert [each for each in allowed if "*" not in each and not (ROOT / each).exists()] == []
 
 
 def test_the_unit_waits_longer_than_the_relay_drains():
     unit = (DEPLOY / "relay.service").read_text()
-    assert int(re.search(r"^TimeoutStopSec=(\d+)$", unit, re.M)[1]) > settings.ServerSettings().drain_s
+    assert (
+        int(re.search(r"^TimeoutStopSec=(\d+)$", unit, re.M)[1]) > settings.ServerSettings().drain_s
+    )
 
 
 def test_the_unit_starts_what_there_is():
@@ -60,20 +80,48 @@ def test_the_scripts_parse_and_can_be_run(name):
 @pytest.fixture
 def nginx(tmp_path, relay):
     """nginx with our example, in front of the relay: its TLS port."""
-    subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", tmp_path / "privkey.pem",
-                    "-out", tmp_path / "fullchain.pem", "-days", "2", "-subj", "/CN=relay.example.com"],
-                   check=True, capture_output=True)
+    subprocess.run(
+        [
+            "openssl",
+            "req",
+            "-x509",
+            "-newkey",
+            "rsa:2048",
+            "-nodes",
+            "-keyout",
+            tmp_path / "privkey.pem",
+            "-out",
+            tmp_path / "fullchain.pem",
+            "-days",
+            "2",
+            "-subj",
+            "/CN=relay.example.com",
+        ],
+        check=True,
+        capture_output=True,
+    )
     port, plain = free_port(), free_port()
     site = (DEPLOY / "nginx.conf").read_text()
-    for old, new in ((r"/etc/letsencrypt/live/relay.example.com", str(tmp_path)), (r"listen \[::\].*", ""),
-                     (r"listen 443", f"listen 127.0.0.1:{port}"), (r"listen 80;", f"listen 127.0.0.1:{plain};"),
-                     (r"127\.0\.0\.1:8000;", f"127.0.0.1:{relay.port};")):
+    for old, new in (
+        (r"/etc/letsencrypt/live/relay.example.com", str(tmp_path)),
+        (r"listen \[::\].*", ""),
+        (r"listen 443", f"listen 127.0.0.1:{port}"),
+        (r"listen 80;", f"listen 127.0.0.1:{plain};"),
+        (r"127\.0\.0\.1:8000;", f"127.0.0.1:{relay.port};"),
+    ):
         site = re.sub(old, new, site)
     (tmp_path / "nginx.conf").write_text(
         f"daemon off; pid {tmp_path}/pid; error_log stderr; worker_processes 1;\nevents {{}}\nhttp {{ access_log off;\n"
-        + "".join(f"{kind}_temp_path {tmp_path}/{kind};\n"
-                  for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")) + site + "\n}\n")
-    process = subprocess.Popen([NGINX, "-p", tmp_path, "-c", tmp_path / "nginx.conf"], stderr=subprocess.PIPE)
+        + "".join(
+            f"{kind}_temp_path {tmp_path}/{kind};\n"
+            for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+        )
+        + site
+        + "\n}\n"
+    )
+    process = subprocess.Popen(
+        [NGINX, "-p", tmp_path, "-c", tmp_path / "nginx.conf"], stderr=subprocess.PIPE
+    )
     try:
         wait_until(lambda: _listens(port, process))
         yield port
@@ -108,16 +156,22 @@ def read_until(line: ssl.SSLSocket, mark: bytes) -> bytes:
 
 @pytest.mark.skipif(not NGINX, reason="nginx is not installed")
 def test_events_pass_nginx_when_they_come(nginx, alice, fake):
-    """At the best of several times: it would be a second later at all times if nginx gathered them."""
+    """At the best of several times.
+
+    It would be a second later at all times if nginx gathered them.
+    """
     word = {"choices": [{"index": 0, "delta": {"content": "first"}}]}
     body = b'{"model":"test-model","stream":true,"messages":[{"role":"user","content":"Hi"}]}'
     took = []
     while min(took, default=1) >= 1 and len(took) < 10:
         gate = Gate()
         fake.always(stream(word, gate, {"choices": [{"index": 0, "delta": {"content": "second"}}]}))
-        line = through(nginx, b"POST /api/v1/chat/completions HTTP/1.1\r\nHost: relay.example.com\r\nContent-Type: "
-                       b"application/json\r\nAuthorization: Bearer %s\r\nContent-Length: %d\r\n\r\n%s"
-                       % (alice.token.encode(), len(body), body))
+        line = through(
+            nginx,
+            b"POST /api/v1/chat/completions HTTP/1.1\r\nHost: relay.example.com\r\nContent-Type: "
+            b"application/json\r\nAuthorization: Bearer %s\r\nContent-Length: %d\r\n\r\n%s"
+            % (alice.token.encode(), len(body), body),
+        )
         began = time.monotonic()
         assert b"second" not in read_until(line, b"first")
         took.append(time.monotonic() - began)

@@ -1,4 +1,7 @@
-"""SIGTERM: what is in flight ends well, what is new is turned away, and nothing hangs. In a process of its own."""
+"""SIGTERM: what is in flight ends well, what is new is turned away, and nothing hangs.
+
+In a process of its own.
+"""
 
 import signal
 import threading
@@ -45,7 +48,9 @@ def test_streams_in_flight_end_well_and_new_calls_are_turned_away(alice, fake, r
 
 def until_refused(alice):
     """The first 503; the signal takes a moment to arrive."""
-    return wait_until(lambda: answered if (answered := alice.get("/api/v1/models")).status == 503 else None)
+    return wait_until(
+        lambda: answered if (answered := alice.get("/api/v1/models")).status == 503 else None
+    )
 
 
 def test_an_idle_relay_ends_at_once(relay):
@@ -69,7 +74,11 @@ def test_the_grace_is_bounded_and_a_cut_call_holds_nothing(start_relay, person, 
     streamed.next_event()
     relay.end(signal.SIGTERM)
     relay.start_again()
-    assert relay.closed_row(streamed.request_id)["outcome"] in ("interrupted", "client_left", "upstream_cut")
+    assert relay.closed_row(streamed.request_id)["outcome"] in (
+        "interrupted",
+        "client_left",
+        "upstream_cut",
+    )
     assert alice.held().wallet == 0 and relay.ledger_is_right()
     assert alice.chat().status == 200
 
@@ -77,7 +86,9 @@ def test_the_grace_is_bounded_and_a_cut_call_holds_nothing(start_relay, person, 
 def test_calls_under_way_when_the_signal_comes_are_answered(alice, fake, relay):
     gate, statuses = Gate(), []
     fake.always([gate, *plain(COUNTS)])
-    callers = [threading.Thread(target=lambda: statuses.append(alice.chat().status)) for _ in range(10)]
+    callers = [
+        threading.Thread(target=lambda: statuses.append(alice.chat().status)) for _ in range(10)
+    ]
     for caller in callers:
         caller.start()
     fake.wait_for(10)

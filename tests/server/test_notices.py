@@ -25,17 +25,21 @@ def book(tmp_path):
 @pytest.fixture
 def told(caplog):
     """A function: what was told since the last time."""
+
     def since() -> list[str]:
         found = [record.getMessage() for record in caplog.records if record.name == "notices"]
         caplog.clear()
         return found
+
     caplog.set_level(logging.WARNING, "notices")
     return since
 
 
 def rules(wallet="5", grant=1000, webhook=""):
-    return SimpleNamespace(notices=SimpleNamespace(webhook=webhook, wallet_below=wallet, grant_below=grant),
-                           site=SimpleNamespace(name="Team"))
+    return SimpleNamespace(
+        notices=SimpleNamespace(webhook=webhook, wallet_below=wallet, grant_below=grant),
+        site=SimpleNamespace(name="Team"),
+    )
 
 
 @pytest.fixture
@@ -75,10 +79,12 @@ def test_each_pocket_of_each_member_is_told_of_by_itself(book, look, told):
     for person in (ALICE, BOB):
         book.give(person, wallet="1", grant=10)
     look()
-    assert sorted(told()) == ["pocket_low: The grant of alice holds 10 LLM tokens.",
-                              "pocket_low: The grant of bob holds 10 LLM tokens.",
-                              "pocket_low: The wallet of alice holds 1.00 yuan.",
-                              "pocket_low: The wallet of bob holds 1.00 yuan."]
+    assert sorted(told()) == [
+        "pocket_low: The grant of alice holds 10 LLM tokens.",
+        "pocket_low: The grant of bob holds 10 LLM tokens.",
+        "pocket_low: The wallet of alice holds 1.00 yuan.",
+        "pocket_low: The wallet of bob holds 1.00 yuan.",
+    ]
 
 
 def test_a_pocket_that_never_held_anything_has_not_fallen(book, look, told):
@@ -104,7 +110,11 @@ def test_without_thresholds_nothing_is_looked_at(book, look, told):
 
 def test_members_who_are_switched_off_are_nobodys_news(book, look, told):
     book.give(ALICE, wallet="1")
-    book.db.write(lambda conn: conn.execute("UPDATE users SET disabled_at = 1 WHERE id = ?", (ALICE,)) and None)
+    book.db.write(
+        lambda conn: (
+            conn.execute("UPDATE users SET disabled_at = 1 WHERE id = ?", (ALICE,)) and None
+        )
+    )
     look()
     assert told() == []
 
@@ -120,28 +130,47 @@ def hook():
 
 @pytest.fixture
 def relay(start_relay, hook, fake):
-    return start_relay(site={"name": "Team"}, notices={"webhook": hook.url + "/hook"},
-                       upstreams=[upstream_config(fake.url)])
+    return start_relay(
+        site={"name": "Team"},
+        notices={"webhook": hook.url + "/hook"},
+        upstreams=[upstream_config(fake.url)],
+    )
 
 
 def test_a_webhook_gets_what_the_log_gets(relay, hook, told):
     relay.app.extensions["relay"].notices.tell("upstream", "Upstream 甲 rests.")
     sent = hook.wait_for()
-    assert (sent.method, sent.path, sent.headers["content-type"]) == ("POST", "/v1/hook", "application/json")
-    assert sent.json | {"at": 0} == {"site": "Team", "kind": "upstream", "message": "Upstream 甲 rests.", "at": 0}
+    assert (sent.method, sent.path, sent.headers["content-type"]) == (
+        "POST",
+        "/v1/hook",
+        "application/json",
+    )
+    assert sent.json | {"at": 0} == {
+        "site": "Team",
+        "kind": "upstream",
+        "message": "Upstream 甲 rests.",
+        "at": 0,
+    }
     assert sent.json["at"] > 1_700_000_000_000
     assert told() == ["upstream: Upstream 甲 rests."]
 
 
-@pytest.mark.parametrize("name", ["dashscope key", "zhipu arrears", "deepseek balance", "moonshot quota"])
-def test_administrators_hear_of_a_key_that_is_refused_and_of_its_recovery(alice, fake, relay, hook, name):
+@pytest.mark.parametrize(
+    "name", ["dashscope key", "zhipu arrears", "deepseek balance", "moonshot quota"]
+)
+def test_administrators_hear_of_a_key_that_is_refused_and_of_its_recovery(
+    alice, fake, relay, hook, name
+):
     fake.always(error(name))
     for _ in range(5):
         alice.chat()
     assert len(fake.requests) == 1, "it rests"
     notice = hook.wait_for(1)
     assert "refuses a key" in notice.json["message"] and "fake" in notice.json["message"]
-    assert b"sk-upstream-secret" not in notice.raw and ERRORS[name][1]["error"]["message"].encode() not in notice.raw
+    assert (
+        b"sk-upstream-secret" not in notice.raw
+        and ERRORS[name][1]["error"]["message"].encode() not in notice.raw
+    )
     relay.app.extensions["relay"].sender.health.wake()
     fake.always(plain())
     assert alice.chat().status == 200
@@ -157,13 +186,17 @@ def test_administrators_hear_of_a_model_that_a_provider_does_not_serve(alice, fa
     assert len(hook.requests) == 1 and len(fake.requests) == 3
 
 
-def test_a_webhook_that_fails_is_tried_again_and_calls_do_not_wait_for_it(alice, fake, relay, hook, monkeypatch):
+def test_a_webhook_that_fails_is_tried_again_and_calls_do_not_wait_for_it(
+    alice, fake, relay, hook, monkeypatch
+):
     monkeypatch.setattr(notices, "BETWEEN_TRIES_S", 0.01)
     hook.next(answer(b"", 500), answer(b"", 302, location=hook.url + "/elsewhere"))
     fake.always(plain())
     relay.app.extensions["relay"].notices.tell("upstream", "one")
     assert alice.chat().status == 200
-    assert [json.loads(hook.wait_for(number).body)["message"] for number in (1, 2, 3)] == 3 * ["one"]
+    assert [json.loads(hook.wait_for(number).body)["message"] for number in (1, 2, 3)] == 3 * [
+        "one"
+    ]
     assert {request.path for request in hook.requests} == {"/v1/hook"}, "no redirect is followed"
 
 

@@ -1,4 +1,7 @@
-"""Reload: calls under way go on as they began, new ones see the new settings, and a bad file changes nothing."""
+"""Reload.
+
+Calls under way go on as they began, new ones see the new settings, and a bad file changes nothing.
+"""
 
 import logging
 import os
@@ -35,6 +38,7 @@ def reload(relay, fake, monkeypatch):
     def change(**changes) -> list[str]:
         write_config(relay.config.parent, configuration(relay.config.parent, fake.url, changes))
         return jobs.reload_now(relay.app.extensions["relay"])
+
     return change
 
 
@@ -46,13 +50,19 @@ def test_a_stream_under_way_goes_on_at_its_own_price_and_new_calls_see_the_new_s
     other_fake.always(plain(COUNTS))
     streamed = alice.chat_stream()
     streamed.next_event()
-    assert reload(upstreams=[upstream_config(other_fake.url, api_key="sk-another")], models=[DEARER]) == []
+    assert (
+        reload(upstreams=[upstream_config(other_fake.url, api_key="sk-another")], models=[DEARER])
+        == []
+    )
     after = alice.chat()
     gate.open()
     assert TEXT[-1] in streamed.text() and streamed.body.endswith(DONE)
     costs = [relay.closed_row(each.request_id)["cost"] for each in (streamed, after)]
     assert costs == [COST, 2 * COST]
-    assert other_fake.requests[0].headers["authorization"] == "Bearer sk-another" and len(fake.requests) == 1
+    assert (
+        other_fake.requests[0].headers["authorization"] == "Bearer sk-another"
+        and len(fake.requests) == 1
+    )
     assert alice.held().wallet == 0 and relay.ledger_is_right()
 
 
@@ -73,7 +83,7 @@ BAD = {
     "an unknown key": 'databse = { path = "x" }\n',
     "a wrong value": "server = { port = 99999999 }\n",
     "a route to nowhere": 'models = [{ id = "m", routes = [{ upstream = "nobody", model = "m" }] }]\n',
-    "another encoding": b"site = { name = \"\xff\" }\n",
+    "another encoding": b'site = { name = "\xff" }\n',
 }
 
 
@@ -109,7 +119,11 @@ def test_calls_at_once_are_counted_across_a_reload(alice, fake, reload):
     fake.next(stream(*words(), gate, chunk(finish="stop"))).always(plain(COUNTS))
     streamed = alice.chat_stream()
     streamed.next_event()
-    reload(plans={"free": {"requests_per_minute": 100, "input_tokens_max": 100_000, "calls_at_once": 1}})
+    reload(
+        plans={
+            "free": {"requests_per_minute": 100, "input_tokens_max": 100_000, "calls_at_once": 1}
+        }
+    )
     assert alice.chat().status == 429
     gate.open()
     streamed.read()
@@ -134,21 +148,30 @@ def test_what_holds_only_from_the_next_start_is_said(relay, reload, caplog):
 
 def test_no_call_notices_a_reload(alice, fake, relay, reload):
     """Many reloads under load, each to other upstreams, limits and prices."""
-    fake.always(lambda request: openai_stream(COUNTS) if request.json.get("stream") else plain(COUNTS))
+    fake.always(
+        lambda request: openai_stream(COUNTS) if request.json.get("stream") else plain(COUNTS)
+    )
     over, statuses = threading.Event(), []
 
     def call():
         while not over.is_set():
             streamed = alice.chat_stream() if len(statuses) % 2 else None
-            statuses.append(alice.chat().status if streamed is None else streamed.read().endswith(DONE) and 200)
+            statuses.append(
+                alice.chat().status if streamed is None else streamed.read().endswith(DONE) and 200
+            )
 
     callers = [threading.Thread(target=call) for _ in range(4)]
     for caller in callers:
         caller.start()
     for number in range(20):
         name = f"upstream-{number}"
-        assert reload(upstreams=[upstream_config(fake.url, name, api_key=f"sk-{number}")],
-                      models=[model_config(upstreams=[name])]) == []
+        assert (
+            reload(
+                upstreams=[upstream_config(fake.url, name, api_key=f"sk-{number}")],
+                models=[model_config(upstreams=[name])],
+            )
+            == []
+        )
     over.set()
     for caller in callers:
         caller.join(LIMIT_S)
@@ -164,9 +187,16 @@ def test_the_picture_of_the_upstreams_is_kept_for_the_command_line(alice, fake, 
     bulletin()
     (seen,) = meta.get(relay.db, "upstreams")
     assert (seen["name"], seen["state"], seen["keys_usable"], seen["last_error"]) == (
-        "fake", "refused", 0, "upstream_account")
+        "fake",
+        "refused",
+        0,
+        "upstream_account",
+    )
     assert seen["at"] > 1_700_000_000_000 and "sk-upstream-secret" not in str(seen)
-    reload(upstreams=[upstream_config(fake.url, "renamed")], models=[model_config(upstreams=["renamed"])])
+    reload(
+        upstreams=[upstream_config(fake.url, "renamed")],
+        models=[model_config(upstreams=["renamed"])],
+    )
     bulletin()
     assert [each["name"] for each in meta.get(relay.db, "upstreams")] == ["renamed"]
 
@@ -174,11 +204,15 @@ def test_the_picture_of_the_upstreams_is_kept_for_the_command_line(alice, fake, 
 # By signal, in a process of its own
 
 
-def test_sighup_reloads_and_a_bad_file_leaves_the_process_as_it_was(start_relay, person, fake, tmp_path):
+def test_sighup_reloads_and_a_bad_file_leaves_the_process_as_it_was(
+    start_relay, person, fake, tmp_path
+):
     relay = start_relay(process=True)
     alice = person("alice", relay).given(wallet="10")
     gate = Gate()
-    fake.next(stream(*words(), gate, chunk(finish="stop"), usage_chunk(COUNTS))).always(plain(COUNTS))
+    fake.next(stream(*words(), gate, chunk(finish="stop"), usage_chunk(COUNTS))).always(
+        plain(COUNTS)
+    )
     streamed = alice.chat_stream()
     streamed.next_event()
     pid = db.serving_pid(relay.database)

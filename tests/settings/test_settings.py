@@ -1,4 +1,7 @@
-"""config.toml: what is read, what is refused and how it is said, and the shipped file held against the code."""
+"""config.toml.
+
+What is read, what is refused and how it is said, and the shipped file held against the code.
+"""
 
 import json
 import re
@@ -19,14 +22,29 @@ from settings.reader import sentences
 SHIPPED = settings.SHIPPED.read_text(encoding="utf-8")
 FREE = {"free": {}}
 UPSTREAM = {"name": "house", "base_url": "https://house.example/v1"}
-MODEL = {"id": "m", "prices": {"input": "1", "output": "2"}, "routes": [{"upstream": "house", "model": "m-1"}]}
+MODEL = {
+    "id": "m",
+    "prices": {"input": "1", "output": "2"},
+    "routes": [{"upstream": "house", "model": "m-1"}],
+}
 
 HEADERS = {
-    "site": settings.Site, "server": settings.ServerSettings, "database": settings.DatabaseFile, "accounts": settings.Accounts,
-    "billing": settings.Billing, "limits": settings.Limits, "failover": settings.Failover,
-    "retention": settings.Retention, "notices": settings.NoticeSettings, "plans.NAME": settings.Plan,
-    "upstreams": settings.UpstreamSettings, "models": settings.ModelSettings, "models.routes": settings.Route,
-    "models.prices": settings.Prices, "models.prices.tiers": settings.Tier, "models.prices.peak": settings.PeakSettings,
+    "site": settings.Site,
+    "server": settings.ServerSettings,
+    "database": settings.DatabaseFile,
+    "accounts": settings.Accounts,
+    "billing": settings.Billing,
+    "limits": settings.Limits,
+    "failover": settings.Failover,
+    "retention": settings.Retention,
+    "notices": settings.NoticeSettings,
+    "plans.NAME": settings.Plan,
+    "upstreams": settings.UpstreamSettings,
+    "models": settings.ModelSettings,
+    "models.routes": settings.Route,
+    "models.prices": settings.Prices,
+    "models.prices.tiers": settings.Tier,
+    "models.prices.peak": settings.PeakSettings,
 }
 
 
@@ -54,7 +72,10 @@ def keys(*given: str, env=(), **changes) -> tuple[str, ...]:
 
 
 def shown() -> dict[tuple[str, str], tuple[str, str]]:
-    """What the shipped file says of settings: (table, name) -> (value as written, sentence). The first one counts."""
+    """What the shipped file says of settings: (table, name) -> (value as written, sentence).
+
+    The first one counts.
+    """
     found, header = {}, ""
     for line in SHIPPED.splitlines():
         bare = line.removeprefix("# ")
@@ -74,7 +95,11 @@ def test_the_shipped_file_shows_every_setting_with_its_default_and_its_sentence(
         assert (header, field.name) in shown(), f"{field.name} of [{header}] is not in the file"
         value, sentence = shown()[header, field.name]
         assert sentence == sentences(kind).get(field.name, "As in the prices.")
-        default = field.default_factory() if field.default_factory is not msgspec.NODEFAULT else field.default
+        default = (
+            field.default_factory()
+            if field.default_factory is not msgspec.NODEFAULT
+            else field.default
+        )
         if default is not msgspec.NODEFAULT and default is not None:
             assert value == written(default), f"{field.name} of [{header}]"
 
@@ -122,8 +147,18 @@ def test_the_shipped_file_has_seven_providers_each_with_its_variable():
 
 
 def test_the_shipped_file_has_the_models_that_were_promised():
-    assert {"qwen3-max", "qwen3-plus", "deepseek-v4-pro", "deepseek-r1", "ernie-5.0", "kimi-k2", "glm-5", "doubao-pro",
-            "spark-4.0", "text-embedding-v4"} <= {model.id for model in settings.load(env={}).models}
+    assert {
+        "qwen3-max",
+        "qwen3-plus",
+        "deepseek-v4-pro",
+        "deepseek-r1",
+        "ernie-5.0",
+        "kimi-k2",
+        "glm-5",
+        "doubao-pro",
+        "spark-4.0",
+        "text-embedding-v4",
+    } <= {model.id for model in settings.load(env={}).models}
 
 
 # Where settings come from
@@ -131,12 +166,18 @@ def test_the_shipped_file_has_the_models_that_were_promised():
 
 def test_tables_that_are_left_out_are_those_that_are_shipped(tmp_path):
     shipped, mine = load(tmp_path, SHIPPED), load(tmp_path, "[server]\nport = 9000\n")
-    assert (mine.plans, mine.upstreams, mine.models) == (shipped.plans, shipped.upstreams, shipped.models)
+    assert (mine.plans, mine.upstreams, mine.models) == (
+        shipped.plans,
+        shipped.upstreams,
+        shipped.models,
+    )
     assert mine.server.port == 9000 and mine.server.threads == 128
 
 
 def test_upstreams_or_models_of_ones_own_replace_all_that_are_shipped(tmp_path):
-    loaded = load(tmp_path, '[[upstreams]]\nname = "house"\nbase_url = "https://house.example/v1"\n')
+    loaded = load(
+        tmp_path, '[[upstreams]]\nname = "house"\nbase_url = "https://house.example/v1"\n'
+    )
     assert [upstream.name for upstream in loaded.upstreams] == ["house"]
     assert loaded.models == ()
 
@@ -164,15 +205,20 @@ def test_a_database_path_does_not_depend_on_where_the_relay_is_started(tmp_path,
 
 def test_a_database_behind_a_link_is_the_one_it_leads_to(tmp_path):
     (tmp_path / "link.db").symlink_to(tmp_path / "relay.db")
-    assert check(database={"path": str(tmp_path / "link.db")}).database.path == str(tmp_path.resolve() / "relay.db")
+    assert check(database={"path": str(tmp_path / "link.db")}).database.path == str(
+        tmp_path.resolve() / "relay.db"
+    )
 
 
-@pytest.mark.parametrize(("content", "said"), [
-    (None, "cannot be read: No such file"),
-    (b"[site\n", "line 1"),
-    (b"\xff\xfe", "utf-8"),
-    (b"a = 1\na = 2\n", "line 2"),
-])
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "cannot be read: No such file"),
+        (b"[site\n", "line 1"),
+        (b"\xff\xfe", "utf-8"),
+        (b"a = 1\na = 2\n", "line 2"),
+    ],
+)
 def test_a_file_that_cannot_be_read_is_named_with_the_reason(tmp_path, content, said):
     path = tmp_path / "broken.toml"
     if content is not None:
@@ -194,13 +240,17 @@ def test_prices_are_exact_however_they_are_written(tmp_path, price):
 
 
 def test_seconds_may_have_a_fraction(tmp_path):
-    loaded = load(tmp_path, '[[upstreams]]\nname = "a"\nbase_url = "https://a.example"\nfirst_byte_s = 0.25\n')
+    loaded = load(
+        tmp_path, '[[upstreams]]\nname = "a"\nbase_url = "https://a.example"\nfirst_byte_s = 0.25\n'
+    )
     assert loaded.upstreams[0].first_byte_s == 0.25
 
 
 def test_holidays_are_dates(tmp_path):
     peak = 'peak = { days = "mon-fri", hours = ["09:00-12:00"], input = 2, output = 2, holidays = [2027-01-01] }'
-    loaded = load(tmp_path, f'[[models]]\nid = "m"\n[models.prices]\ninput = 1\noutput = 1\n{peak}\n')
+    loaded = load(
+        tmp_path, f'[[models]]\nid = "m"\n[models.prices]\ninput = 1\noutput = 1\n{peak}\n'
+    )
     assert loaded.models[0].prices.peak.holidays == (date(2027, 1, 1),)
 
 
@@ -210,7 +260,9 @@ def test_holidays_are_dates(tmp_path):
 def test_a_key_stands_in_the_environment_or_in_the_file():
     assert keys("$ONE", env={"ONE": "sk-1"}) == ("sk-1",)
     assert keys("sk-0") == ("sk-0",)
-    assert check({"ONE": "sk-1"}, upstreams=[UPSTREAM | {"api_key": "$ONE"}]).upstreams[0].keys == ("sk-1",)
+    assert check({"ONE": "sk-1"}, upstreams=[UPSTREAM | {"api_key": "$ONE"}]).upstreams[0].keys == (
+        "sk-1",
+    )
 
 
 def test_variables_that_are_unset_or_empty_are_no_keys():
@@ -219,8 +271,15 @@ def test_variables_that_are_unset_or_empty_are_no_keys():
 
 
 def test_a_local_server_needs_no_key():
-    assert check(upstreams=[{"name": "a", "base_url": "http://127.0.0.1:11434/v1", "allow_private": True}]
-                 ).upstreams[0].usable
+    assert (
+        check(
+            upstreams=[
+                {"name": "a", "base_url": "http://127.0.0.1:11434/v1", "allow_private": True}
+            ]
+        )
+        .upstreams[0]
+        .usable
+    )
 
 
 def test_no_key_shows_in_what_is_printed_of_settings_and_catalogue():
@@ -249,7 +308,9 @@ def priced(**changes) -> dict:
 
 
 def peak(**changes) -> dict:
-    return priced(peak={"days": "mon-fri", "hours": ["09:00-12:00"], "input": "1", "output": "1"} | changes)
+    return priced(
+        peak={"days": "mon-fri", "hours": ["09:00-12:00"], "input": "1", "output": "1"} | changes
+    )
 
 
 def upstream(**changes) -> dict:
@@ -263,27 +324,49 @@ REFUSED = [
     ({"sitte": {}}, "sitte: is not a setting; site is"),
     ({"site": 3}, "site: must be a table"),
     ({"site": {"language": "fr"}}, "site.language: must be one of zh, en"),
-    ({"site": {"timezone": "Asia/Nowhere"}}, "site.timezone: must be a time zone like Asia/Shanghai"),
-    ({"site": {"timezone": "../../etc/passwd"}}, "site.timezone: must be a time zone like Asia/Shanghai"),
+    (
+        {"site": {"timezone": "Asia/Nowhere"}},
+        "site.timezone: must be a time zone like Asia/Shanghai",
+    ),
+    (
+        {"site": {"timezone": "../../etc/passwd"}},
+        "site.timezone: must be a time zone like Asia/Shanghai",
+    ),
     ({"site": {"public_url": "relay.example"}}, f"site.public_url: {URL}"),
     ({"server": {"port": 65536}}, "server.port: Expected `int` <= 65535"),
     ({"server": {"port": -1}}, "server.port: Expected `int` >= 0"),
     ({"server": {"port": "8000"}}, "server.port: Expected `int`, got `str`"),
     ({"server": {"prot": 1}}, "server.prot: is not a setting; port is"),
-    ({"server": {"metrics_from": ["::1", "here"]}}, "server.metrics_from[1]: must be an IP address"),
+    (
+        {"server": {"metrics_from": ["::1", "here"]}},
+        "server.metrics_from[1]: must be an IP address",
+    ),
     ({"server": {"trusted_proxy": "nginx"}}, "server.trusted_proxy: must be an IP address"),
     ({"server": {"drain_s": Decimal("nan")}}, "server.drain_s: Expected `float` >= 0.0"),
-    ({"billing": {"overdraft": "-1"}}, "billing.overdraft: must be an amount not below 0 with at most nine decimals"),
-    ({"billing": {"overdraft": Decimal("NaN")}},
-     "billing.overdraft: must be an amount not below 0 with at most nine decimals"),
+    (
+        {"billing": {"overdraft": "-1"}},
+        "billing.overdraft: must be an amount not below 0 with at most nine decimals",
+    ),
+    (
+        {"billing": {"overdraft": Decimal("NaN")}},
+        "billing.overdraft: must be an amount not below 0 with at most nine decimals",
+    ),
     ({"billing": {"overdraft": "much"}}, "billing.overdraft: Invalid decimal string"),
-    ({"limits": {"storage_uri": "mysql://x"}},
-     "limits.storage_uri: must be memory://, or the address of a Redis or Valkey"),
+    (
+        {"limits": {"storage_uri": "mysql://x"}},
+        "limits.storage_uri: must be memory://, or the address of a Redis or Valkey",
+    ),
     ({"plans": {"pro": {}}}, "plans.free: must exist: it is the plan of who has no other"),
     ({"plans": FREE | {"a,b": {}}}, "plans.a,b: a plan's name has letters, digits, - and _ only"),
     ({"plans": {"free": {"discount": "0"}}}, "plans.free.discount: must be above 0 and at most 1"),
-    ({"plans": {"free": {"discount": "1.01"}}}, "plans.free.discount: must be above 0 and at most 1"),
-    ({"plans": {"free": {"requests_per_minute": 0}}}, "plans.free.requests_per_minute: Expected `int` >= 1"),
+    (
+        {"plans": {"free": {"discount": "1.01"}}},
+        "plans.free.discount: must be above 0 and at most 1",
+    ),
+    (
+        {"plans": {"free": {"requests_per_minute": 0}}},
+        "plans.free.requests_per_minute: Expected `int` >= 1",
+    ),
     ({"plans": []}, "plans: must be a table of tables"),
     ({"upstreams": {}}, "upstreams: must be a list of tables"),
     ({"upstreams": [3]}, "upstreams[0]: must be a table"),
@@ -299,25 +382,43 @@ REFUSED = [
     (upstream(base_url="https:///v1"), f"upstreams.house.base_url: {URL}"),
     (upstream(base_url="https://house.example/a b"), f"upstreams.house.base_url: {URL}"),
     (upstream(speaks=[]), "upstreams.house.speaks: Expected `array` of length >= 1"),
-    (upstream(speaks=["chat", "tele"]),
-     "upstreams.house.speaks[1]: must be one of chat, messages, responses, embeddings, completions"),
-    (upstream(wire_urls={"tele": "https://a.example"}),
-     "upstreams.house.wire_urls: must be one of chat, messages, responses, embeddings, completions"),
+    (
+        upstream(speaks=["chat", "tele"]),
+        "upstreams.house.speaks[1]: must be one of chat, messages, responses, embeddings, completions",
+    ),
+    (
+        upstream(wire_urls={"tele": "https://a.example"}),
+        "upstreams.house.wire_urls: must be one of chat, messages, responses, embeddings, completions",
+    ),
     (upstream(wire_urls={"chat": "a.example"}), f"upstreams.house.wire_urls.chat: {URL}"),
-    (upstream(wire_urls={"messages": "https://a.example"}),
-     "upstreams.house.wire_urls.messages: messages is not among what it speaks"),
-    (upstream(on_disconnect="charge"), "upstreams.house.on_disconnect: must be one of estimate, drain, free"),
+    (
+        upstream(wire_urls={"messages": "https://a.example"}),
+        "upstreams.house.wire_urls.messages: messages is not among what it speaks",
+    ),
+    (
+        upstream(on_disconnect="charge"),
+        "upstreams.house.on_disconnect: must be one of estimate, drain, free",
+    ),
     (upstream(idle_s=0), "upstreams.house.idle_s: Expected `float` > 0.0"),
-    (upstream(quirks=["no_stream_options", "polite"]),
-     f"upstreams.house.quirks[1]: must be one of {', '.join(sorted(settings.QUIRKS))}"),
-    (upstream(api_key="a", api_keys=["b"]), "upstreams.house.api_keys: give either api_key or api_keys"),
+    (
+        upstream(quirks=["no_stream_options", "polite"]),
+        f"upstreams.house.quirks[1]: must be one of {', '.join(sorted(settings.QUIRKS))}",
+    ),
+    (
+        upstream(api_key="a", api_keys=["b"]),
+        "upstreams.house.api_keys: give either api_key or api_keys",
+    ),
     (upstream(keys=["sk"]), "upstreams.house.keys: is not a setting; api_keys is"),
     ({"models": [MODEL, MODEL], "upstreams": [UPSTREAM]}, "models.m: stands there twice"),
-    (model(routes=[{"upstream": "horse", "model": "m-1"}]),
-     "models.m.routes[0].upstream: there is no upstream 'horse'"),
+    (
+        model(routes=[{"upstream": "horse", "model": "m-1"}]),
+        "models.m.routes[0].upstream: there is no upstream 'horse'",
+    ),
     (model(routes=[{"upstream": "house"}]), "models.m.routes[0].model: is missing"),
-    (model(routes=[{"upstream": "house", "model": "m", "weight": 0}]),
-     "models.m.routes[0].weight: Expected `int` >= 1"),
+    (
+        model(routes=[{"upstream": "house", "model": "m", "weight": 0}]),
+        "models.m.routes[0].weight: Expected `int` >= 1",
+    ),
     (model(kind="video"), "models.m.kind: must be one of chat, embeddings"),
     (model(context=0), "models.m.context: Expected `int` >= 1"),
     (model(id=" m"), "models[0].id: must be a name"),
@@ -327,15 +428,25 @@ REFUSED = [
     (priced(output="1000000"), f"models.m.prices.output: {PRICE}"),
     (model(prices={"output": "1"}), "models.m.prices.input: is missing"),
     (model(prices={"input": "1"}), "models.m.prices.output: is missing"),
-    (priced(tiers=[{"above": 5, "input": 1, "output": 1}, {"above": 5, "input": 2, "output": 2}]),
-     "models.m.prices.tiers: must be ascending"),
+    (
+        priced(
+            tiers=[{"above": 5, "input": 1, "output": 1}, {"above": 5, "input": 2, "output": 2}]
+        ),
+        "models.m.prices.tiers: must be ascending",
+    ),
     (priced(tiers=[{"above": 5, "input": 1}]), "models.m.prices.tiers[0].output: is missing"),
     (peak(days="mon-"), "models.m.prices.peak.days: must be like mon-fri or sat"),
     (peak(days="Mon"), "models.m.prices.peak.days: must be like mon-fri or sat"),
     (peak(hours=[]), "models.m.prices.peak.hours: Expected `array` of length >= 1"),
-    (peak(hours=["09:00-12:00", "24:00-25:00"]), "models.m.prices.peak.hours[1]: must be like 09:00-12:00"),
+    (
+        peak(hours=["09:00-12:00", "24:00-25:00"]),
+        "models.m.prices.peak.hours[1]: must be like 09:00-12:00",
+    ),
     (peak(hours=["09:00-09:00"]), "models.m.prices.peak.hours[0]: must be like 09:00-12:00"),
-    (peak(timezone="Beijing"), "models.m.prices.peak.timezone: must be a time zone like Asia/Shanghai"),
+    (
+        peak(timezone="Beijing"),
+        "models.m.prices.peak.timezone: must be a time zone like Asia/Shanghai",
+    ),
     (peak(input="1.2345"), f"models.m.prices.peak.input: {PRICE}"),
 ]
 
@@ -347,22 +458,48 @@ def test_a_mistake_is_named_with_its_key_and_causes_no_other(given, mistake):
 
 def test_all_mistakes_are_named_at_once():
     found = mistakes(
-        site={"language": "fr"}, server={"port": "x", "threads": 1}, plans={"free": {"days": 0}},
+        site={"language": "fr"},
+        server={"port": "x", "threads": 1},
+        plans={"free": {"days": 0}},
         upstreams=[UPSTREAM | {"idle_s": -1, "quirks": ["polite"]}, {"name": "other"}, UPSTREAM],
-        models=[*priced(input="1.0001", output="x")["models"],
-                {"id": "n", "routes": [{"upstream": "no", "model": "n"}]}])
+        models=[
+            *priced(input="1.0001", output="x")["models"],
+            {"id": "n", "routes": [{"upstream": "no", "model": "n"}]},
+        ],
+    )
     assert [mistake.partition(":")[0] for mistake in found] == [
-        "site.language", "server.port", "server.threads", "plans.free.days", "upstreams.house.idle_s",
-        "upstreams.house.quirks[0]", "upstreams.other.base_url", "models.m.prices.input", "models.m.prices.output",
-        "upstreams.house", "models.n.routes[0].upstream"]
+        "site.language",
+        "server.port",
+        "server.threads",
+        "plans.free.days",
+        "upstreams.house.idle_s",
+        "upstreams.house.quirks[0]",
+        "upstreams.other.base_url",
+        "models.m.prices.input",
+        "models.m.prices.output",
+        "upstreams.house",
+        "models.n.routes[0].upstream",
+    ]
 
 
 plain = strategies.one_of(
-    strategies.text(max_size=12), strategies.integers(), strategies.booleans(), strategies.dates(),
-    strategies.decimals(allow_nan=False), strategies.sampled_from(
-        [Decimal("nan"), Decimal("-inf"), "$A", "", "demo", "chat", "0.8", "nan", "mon-fri"]))
-values = strategies.recursive(plain, lambda inner: strategies.lists(inner, max_size=3) | strategies.dictionaries(
-    strategies.text(max_size=8), inner, max_size=3), max_leaves=5)
+    strategies.text(max_size=12),
+    strategies.integers(),
+    strategies.booleans(),
+    strategies.dates(),
+    strategies.decimals(allow_nan=False),
+    strategies.sampled_from(
+        [Decimal("nan"), Decimal("-inf"), "$A", "", "demo", "chat", "0.8", "nan", "mon-fri"]
+    ),
+)
+values = strategies.recursive(
+    plain,
+    lambda inner: (
+        strategies.lists(inner, max_size=3)
+        | strategies.dictionaries(strategies.text(max_size=8), inner, max_size=3)
+    ),
+    max_leaves=5,
+)
 
 
 def places(document, path=()):

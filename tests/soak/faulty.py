@@ -1,8 +1,8 @@
 """A provider for the soak that fails at random, and remembers what it did for whom.
 
-It owns one listening socket. What a call is called stands in its message (`soak-000123`), so that every attempt can be
-matched with the caller's side: `attempts` has, by that name, how each ended, the text that was sent and the counts that
-were given.
+It owns one listening socket. What a call is called stands in its message (`soak-000123`), so that
+every attempt can be matched with the caller's side: `attempts` has, by that name, how each ended,
+the text that was sent and the counts that were given.
 """
 
 from __future__ import annotations
@@ -17,37 +17,77 @@ from dataclasses import dataclass
 
 NAME = re.compile(rb"soak-\d{7}")
 LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
-WORDS = ("relay", "记账", "streams", "你好", "well,", "and", "世界", "never", "counts", "twice", "🎉", "a", "promise")
+WORDS = (
+    "relay",
+    "记账",
+    "streams",
+    "你好",
+    "well,",
+    "and",
+    "世界",
+    "never",
+    "counts",
+    "twice",
+    "🎉",
+    "a",
+    "promise",
+)
 
-# Fates and their weights. Good ones differ in where they write usage (OpenAI, DeepSeek, Moonshot, nobody).
+# Fates and their weights. Good ones differ in where they write usage (OpenAI, DeepSeek, Moonshot,
+# nobody).
 GOOD = {"extra": 40, "finish": 15, "choice": 10, "none": 5}
-BEFORE_CONTENT = {"reset": 5, "500": 4, "429": 3, "429 later": 0.3, "refused": 0.2, "arrears": 0.1, "silence": 0.5,
-                  "empty": 2, "garbage": 2, "error": 3, "page": 1}
+BEFORE_CONTENT = {
+    "reset": 5,
+    "500": 4,
+    "429": 3,
+    "429 later": 0.3,
+    "refused": 0.2,
+    "arrears": 0.1,
+    "silence": 0.5,
+    "empty": 2,
+    "garbage": 2,
+    "error": 3,
+    "page": 1,
+}
 IN_MIDSTREAM = {"broken": 3, "cut": 2, "error later": 2, "idle": 0.5}
 FATES = GOOD | BEFORE_CONTENT | IN_MIDSTREAM
 SILENT_S = 20
 
 BUSY = {"error": {"message": "busy", "code": "rate_limit_exceeded"}}
 SICK = {"error": {"message": "overloaded", "type": "server_error"}}
-EMPTY = {"choices": [{"index": 0, "delta": {"content": ""}, "message": {"content": ""}, "finish_reason": "stop"}]}
-ANSWERS = {                        # fate -> status, body, a header
+EMPTY = {
+    "choices": [
+        {"index": 0, "delta": {"content": ""}, "message": {"content": ""}, "finish_reason": "stop"}
+    ]
+}
+ANSWERS = {  # fate -> status, body, a header
     "500": (500, {"error": {"message": "boom"}}, ""),
-    "429": (429, BUSY, ""), "429 later": (429, BUSY, "retry-after: 1\r\n"),
-    "refused": (401, {"error": {"message": "Incorrect API key provided", "code": "invalid_api_key"}}, ""),
+    "429": (429, BUSY, ""),
+    "429 later": (429, BUSY, "retry-after: 1\r\n"),
+    "refused": (
+        401,
+        {"error": {"message": "Incorrect API key provided", "code": "invalid_api_key"}},
+        "",
+    ),
     "arrears": (400, {"error": {"message": "Access denied", "code": "Arrearage"}}, ""),
-    "empty": (200, EMPTY, ""), "error": (200, SICK, ""),
-    "garbage": (200, '{"choices": [', ""), "page": (200, "<html>Welcome</html>", ""),
+    "empty": (200, EMPTY, ""),
+    "error": (200, SICK, ""),
+    "garbage": (200, '{"choices": [', ""),
+    "page": (200, "<html>Welcome</html>", ""),
 }
 
 
 @dataclass
 class Attempt:
-    """How a provider met one attempt: its fate, what it said, the counts it gave (input, cached, output)."""
+    """How a provider met one attempt.
+
+    Its fate, what it said, the counts it gave (input, cached, output).
+    """
 
     fate: str
     text: str = ""
     counts: tuple[int, int, int] | None = None
-    whole: bool = False                # it was answered well and to the end
+    whole: bool = False  # it was answered well and to the end
 
 
 class Provider:
@@ -60,7 +100,9 @@ class Provider:
         self._loop = asyncio.new_event_loop()
 
     def start(self) -> Provider:
-        server = self._loop.run_until_complete(asyncio.start_server(self._serve, "127.0.0.1", backlog=512))
+        server = self._loop.run_until_complete(
+            asyncio.start_server(self._serve, "127.0.0.1", backlog=512)
+        )
         self.port = server.sockets[0].getsockname()[1]
         threading.Thread(target=self._loop.run_forever, daemon=True).start()
         return self
@@ -73,7 +115,7 @@ class Provider:
             while await self._answer(await read_request(reader), writer):
                 await writer.drain()
         except (OSError, asyncio.IncompleteReadError):
-            pass                                   # the relay has hung up
+            pass  # the relay has hung up
         finally:
             writer.close()
 
@@ -87,7 +129,10 @@ class Provider:
         return await (self._stream if streamed else self._plain)(attempt, writer)
 
     async def _fail(self, fate: str, streamed: bool, writer: asyncio.StreamWriter) -> bool:
-        """Fail before the first content. In a stream half of what comes with a 200 comes as an event."""
+        """Fail before the first content.
+
+        In a stream half of what comes with a 200 comes as an event.
+        """
         if fate == "silence":
             await asyncio.sleep(SILENT_S)
         if fate in ("reset", "silence"):
@@ -129,11 +174,22 @@ class Provider:
         rng = self._random
         await asyncio.sleep(rng.random() * 0.1)
         text = " ".join(rng.choices(WORDS, k=rng.randint(3, 60)))
-        document = {"id": "1", "object": "chat.completion", "created": 1, "model": "m", "choices": [
-            {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}]}
+        document = {
+            "id": "1",
+            "object": "chat.completion",
+            "created": 1,
+            "model": "m",
+            "choices": [
+                {
+                    "index": 0,
+                    "message": {"role": "assistant", "content": text},
+                    "finish_reason": "stop",
+                }
+            ],
+        }
         if attempt.fate in IN_MIDSTREAM:
             whole = plain(200, json.dumps(document).encode())
-            writer.write(whole[:-len(text)])
+            writer.write(whole[: -len(text)])
             await writer.drain()
             writer.transport.abort()
             return False
@@ -146,20 +202,33 @@ class Provider:
     def _ending(self, attempt: Attempt) -> str:
         """The last events of a good stream, with usage where this fate writes it."""
         usage = {} if attempt.fate == "none" else {"usage": self._usage(attempt)}
-        finish = event({}, "stop", beside=usage if attempt.fate == "finish" else {},
-                       inside=usage if attempt.fate == "choice" else {})
-        extra = f"data: {json.dumps({'id': '1', 'choices': [], **usage})}\n\n" if attempt.fate == "extra" else ""
+        finish = event(
+            {},
+            "stop",
+            beside=usage if attempt.fate == "finish" else {},
+            inside=usage if attempt.fate == "choice" else {},
+        )
+        extra = (
+            f"data: {json.dumps({'id': '1', 'choices': [], **usage})}\n\n"
+            if attempt.fate == "extra"
+            else ""
+        )
         return f"{finish}{extra}data: [DONE]\n\n"
 
     def _usage(self, attempt: Attempt) -> dict:
         given = self._random.randint(5, 60)
         attempt.counts = given, self._random.randint(0, given), self._random.randint(1, 200)
-        return {"prompt_tokens": given, "completion_tokens": attempt.counts[2],
-                "total_tokens": given + attempt.counts[2],
-                "prompt_tokens_details": {"cached_tokens": attempt.counts[1]}}
+        return {
+            "prompt_tokens": given,
+            "completion_tokens": attempt.counts[2],
+            "total_tokens": given + attempt.counts[2],
+            "prompt_tokens_details": {"cached_tokens": attempt.counts[1]},
+        }
 
 
-STREAM_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+STREAM_HEAD = (
+    b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+)
 LAST_CHUNK = b"0\r\n\r\n"
 
 
@@ -171,8 +240,10 @@ async def read_request(reader: asyncio.StreamReader) -> bytes:
 
 def plain(status: int, body: bytes, header: str = "") -> bytes:
     """A whole answer that is no stream."""
-    return (f"HTTP/1.1 {status} Scripted\r\ncontent-type: application/json\r\n{header}"
-            f"content-length: {len(body)}\r\n\r\n").encode() + body
+    return (
+        f"HTTP/1.1 {status} Scripted\r\ncontent-type: application/json\r\n{header}"
+        f"content-length: {len(body)}\r\n\r\n"
+    ).encode() + body
 
 
 def chunk(text: str) -> bytes:
@@ -181,8 +252,20 @@ def chunk(text: str) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
-def event(delta: dict, finish: str | None = None, *, beside: dict | None = None, inside: dict | None = None) -> str:
+def event(
+    delta: dict,
+    finish: str | None = None,
+    *,
+    beside: dict | None = None,
+    inside: dict | None = None,
+) -> str:
     """One event of a chat stream, with more members beside its choices or inside the one there is."""
     choice = {"index": 0, "delta": delta, "finish_reason": finish} | (inside or {})
-    document = {"id": "1", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": [choice]}
+    document = {
+        "id": "1",
+        "object": "chat.completion.chunk",
+        "created": 1,
+        "model": "m",
+        "choices": [choice],
+    }
     return f"data: {json.dumps(document | (beside or {}))}\n\n"

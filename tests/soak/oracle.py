@@ -1,7 +1,7 @@
 """Whether every call of the soak was recorded once, ended as it had to and cost what it must.
 
-It knows what each provider sent and each caller read. It shares with the relay only the estimate of a text's LLM
-tokens, which is what a call without usage is charged by.
+It knows what each provider sent and each caller read. It shares with the relay only the estimate of
+a text's LLM tokens, which is what a call without usage is charged by.
 """
 
 from __future__ import annotations
@@ -14,19 +14,34 @@ from dataclasses import dataclass
 from relay import estimate
 from tests.soak.faulty import Attempt
 
-INPUT, CACHED, OUTPUT = 2_000, 500, 8_000          # nano-yuan per LLM token
+INPUT, CACHED, OUTPUT = 2_000, 500, 8_000  # nano-yuan per LLM token
 PRICES = '{ input = "2", cached = "0.5", output = "8" }'
-TEMPLATE_MAX = 40                                  # LLM tokens that an estimate may add to a short prompt's text
+TEMPLATE_MAX = 40  # LLM tokens that an estimate may add to a short prompt's text
 ROUNDING = 1
 DRAIN, FREE = "drain", "free"
-TURNED_AWAY = (b"This token may have", b"The relay has all the calls", b"Too many attempts with tokens")
-END = {"chat": b"[DONE]", "messages": b"event: message_stop", "responses": b"event: response.completed"}
-ERROR = {"chat": b'data: {"error"', "messages": b"event: error", "responses": b"event: response.failed"}
+TURNED_AWAY = (
+    b"This token may have",
+    b"The relay has all the calls",
+    b"Too many attempts with tokens",
+)
+END = {
+    "chat": b"[DONE]",
+    "messages": b"event: message_stop",
+    "responses": b"event: response.completed",
+}
+ERROR = {
+    "chat": b'data: {"error"',
+    "messages": b"event: error",
+    "responses": b"event: response.failed",
+}
 
 
 @dataclass(eq=False)
 class Call:
-    """One call as its caller saw it. `kind` is who made it: patient, leaving, vanishing, nonsense, stranger, poor."""
+    """One call as its caller saw it.
+
+    `kind` is who made it: patient, leaving, vanishing, nonsense, stranger, poor.
+    """
 
     name: str
     kind: str
@@ -45,7 +60,11 @@ class Call:
 
     @property
     def turned_away(self) -> bool:
-        return self.status == 401 or self.status in (429, 503) and any(words in self.body for words in TURNED_AWAY)
+        return (
+            self.status == 401
+            or self.status in (429, 503)
+            and any(words in self.body for words in TURNED_AWAY)
+        )
 
     def text(self) -> str:
         """The words that arrived."""
@@ -54,16 +73,24 @@ class Call:
         found = []
         for line in self.body.split(b"\n"):
             try:
-                found.append(json.loads(line.removeprefix(b"data: ")) if line.startswith(b"data: {") else {})
+                found.append(
+                    json.loads(line.removeprefix(b"data: ")) if line.startswith(b"data: {") else {}
+                )
             except ValueError:
-                continue                           # cut, because the caller left
+                continue  # cut, because the caller left
         return "".join(self.delta(each) for each in found)
 
     def delta(self, document: dict) -> str:
         if self.wire == "chat":
-            return "".join(each["delta"].get("content") or "" for each in document.get("choices", ()))
+            return "".join(
+                each["delta"].get("content") or "" for each in document.get("choices", ())
+            )
         if self.wire == "messages":
-            return document["delta"].get("text", "") if document.get("type") == "content_block_delta" else ""
+            return (
+                document["delta"].get("text", "")
+                if document.get("type") == "content_block_delta"
+                else ""
+            )
         return document["delta"] if document.get("type") == "response.output_text.delta" else ""
 
     def wire_text(self, document: dict) -> str:
@@ -73,10 +100,14 @@ class Call:
         return parts[0]["text"]
 
 
-def judge(calls: list[Call], rows: list[dict], attempts: dict[str, dict[str, list[Attempt]]],
-          policies: dict[str, str]) -> Iterator[str]:
-    """What is wrong with a round's calls and rows. `attempts`: provider -> call -> attempts; `policies`: provider ->
-    on_disconnect.
+def judge(
+    calls: list[Call],
+    rows: list[dict],
+    attempts: dict[str, dict[str, list[Attempt]]],
+    policies: dict[str, str],
+) -> Iterator[str]:
+    """What is wrong with a round's calls and rows. `attempts`: provider -> call -> attempts;
+    `policies`: provider -> on_disconnect.
     """
     known, vanished = {row["id"]: row for row in rows}, defaultdict(list)
     for call in calls:
@@ -99,32 +130,47 @@ def met_by(call: Call, attempts: dict[str, dict[str, list[Attempt]]]) -> dict[st
     return {name: each[call.name] for name, each in attempts.items() if call.name in each}
 
 
-def taken(calls: list[Call], row: dict, attempts: dict[str, dict[str, list[Attempt]]]) -> Call | None:
-    """The call of a caller who vanished before reading an id: a token's calls name several models in turn."""
+def taken(
+    calls: list[Call], row: dict, attempts: dict[str, dict[str, list[Attempt]]]
+) -> Call | None:
+    """The call of a caller who vanished before reading an id.
+
+    A token's calls name several models in turn.
+    """
     alike = [call for call in calls if call.model == row["model"]]
     seen = [call for call in alike if call.name in attempts.get(row["upstream"], ())]
-    found = next(iter(seen or alike), None)        # one that was cut at once has been seen by nobody
+    found = next(iter(seen or alike), None)  # one that was cut at once has been seen by nobody
     if found:
         calls.remove(found)
     return found
 
 
-def verdict(call: Call, row: dict | None, met: dict[str, list[Attempt]], policies: dict[str, str]) -> str | None:
+def verdict(
+    call: Call, row: dict | None, met: dict[str, list[Attempt]], policies: dict[str, str]
+) -> str | None:
     """What is wrong with a call and its row, or None."""
     if call.turned_away:
         return "it has a row" if row or met else None
     if row is None:
         return "it has no row"
     if call.kind == "nonsense":
-        return None if row["status"] == call.status in (400, 404) and not met and not row["cost"] else "not refused"
+        return (
+            None
+            if row["status"] == call.status in (400, 404) and not met and not row["cost"]
+            else "not refused"
+        )
     if call.status == 402:
-        return None if call.kind == "poor" and not met and not row["cost"] else "somebody had no money"
+        return (
+            None if call.kind == "poor" and not met and not row["cost"] else "somebody had no money"
+        )
     if call.status != 200:
         return wrong_failure(call, row, met)
     return wrong_answer(call, row, met, policies)
 
 
-def wrong_leaving(call: Call | None, row: dict, met: dict[str, list[Attempt]], policies: dict[str, str]) -> str | None:
+def wrong_leaving(
+    call: Call | None, row: dict, met: dict[str, list[Attempt]], policies: dict[str, str]
+) -> str | None:
     if call is None:
         return "nobody made this call"
     if row["outcome"] in ("failed", "refused"):
@@ -133,7 +179,11 @@ def wrong_leaving(call: Call | None, row: dict, met: dict[str, list[Attempt]], p
 
 
 def wrong_failure(call: Call, row: dict, met: dict[str, list[Attempt]]) -> str | None:
-    if call.status not in (429, 502, 503, 504) or row["status"] != call.status or row["outcome"] != "failed":
+    if (
+        call.status not in (429, 502, 503, 504)
+        or row["status"] != call.status
+        or row["outcome"] != "failed"
+    ):
         return "it should have failed otherwise"
     if row["cost"]:
         return "it was charged"
@@ -142,7 +192,9 @@ def wrong_failure(call: Call, row: dict, met: dict[str, list[Attempt]]) -> str |
     return None
 
 
-def wrong_answer(call: Call, row: dict, met: dict[str, list[Attempt]], policies: dict[str, str]) -> str | None:
+def wrong_answer(
+    call: Call, row: dict, met: dict[str, list[Attempt]], policies: dict[str, str]
+) -> str | None:
     if row["outcome"] == "client_left" and row["first_byte_ms"] is None:
         return "it was charged" if row["cost"] or call.text() else None
     answered = next((each for each in reversed(met.get(row["upstream"], ())) if each.text), None)
@@ -157,13 +209,19 @@ def wrong_answer(call: Call, row: dict, met: dict[str, list[Attempt]], policies:
         return f"its outcome should be {' or '.join(sorted(outcomes))}"
     if not call.left:
         told = END if answered.whole else ERROR
-        if call.streamed and told[call.wire] not in call.body or answered.whole and read != answered.text:
+        if (
+            call.streamed
+            and told[call.wire] not in call.body
+            or answered.whole
+            and read != answered.text
+        ):
             return "the caller saw another end"
     return wrong_cost(row, answered, call, read, policies[row["upstream"]])
 
 
 def wrong_cost(row: dict, answered: Attempt, call: Call, read: str, policy: str) -> str | None:
-    """By usage where the provider gave it, else by an estimate between what the caller read and what was sent."""
+    """By usage where the provider gave it, else by an estimate between what the caller read and
+    what was sent."""
     left = row["outcome"] == "client_left"
     if left and policy == FREE:
         return "it should be free" if row["cost"] else None
@@ -172,9 +230,19 @@ def wrong_cost(row: dict, answered: Attempt, call: Call, read: str, policy: str)
         given, cached, output = answered.counts
         expected = (given - cached) * INPUT + cached * CACHED + output * OUTPUT
         return None if row["cost"] == expected else f"it should have cost {expected}"
-    if row["usage_source"] != "estimated" or row["cost"] != row["input_tokens"] * INPUT + row["output_tokens"] * OUTPUT:
+    if (
+        row["usage_source"] != "estimated"
+        or row["cost"] != row["input_tokens"] * INPUT + row["output_tokens"] * OUTPUT
+    ):
         return "its cost is not that of its estimate"
     if not 0 <= row["input_tokens"] - estimate.text(call.prompt) <= TEMPLATE_MAX:
         return "its input is badly estimated"
-    least, most = estimate.text(read) - ROUNDING, estimate.text(answered.text if call.left else read) + ROUNDING
-    return None if least <= row["output_tokens"] <= most else f"its output should be estimated as {least} to {most}"
+    least, most = (
+        estimate.text(read) - ROUNDING,
+        estimate.text(answered.text if call.left else read) + ROUNDING,
+    )
+    return (
+        None
+        if least <= row["output_tokens"] <= most
+        else f"its output should be estimated as {least} to {most}"
+    )

@@ -1,4 +1,7 @@
-"""Upstreams that fail, lie or babble, over real sockets: what the caller sees, what the row says, what is charged."""
+"""Upstreams that fail, lie or babble, over real sockets.
+
+What the caller sees, what the row says, what is charged.
+"""
 
 import json
 
@@ -32,10 +35,13 @@ BOTH = pytest.mark.parametrize("streamed", [False, True], ids=["plain", "stream"
 
 @pytest.fixture
 def relay(start_relay, fake, request):
-    """A relay that does not wait long for the moment that the test's name calls silent, and long for all others."""
+    """A relay that does not wait long for the moment that the test's name calls silent, and long
+    for all others."""
     first_byte_s = PATIENCE_S if "silence before" in request.node.name else LIMIT_S
     idle_s = PATIENCE_S if "silence]" in request.node.name else LIMIT_S
-    return start_relay(upstreams=[upstream_config(fake.url, first_byte_s=first_byte_s, idle_s=idle_s)])
+    return start_relay(
+        upstreams=[upstream_config(fake.url, first_byte_s=first_byte_s, idle_s=idle_s)]
+    )
 
 
 # Before the first content: (script, status for the caller, code)
@@ -50,10 +56,18 @@ NOTHING_SAID = {
     "their 402": (error("deepseek balance"), 502, "upstream_account"),
     "reset before the headers": ([reset], 502, "upstream_error"),
     "closed before the headers": ([cut], 502, "upstream_error"),
-    "no HTTP at all": ([lambda line: line.raw(b"SSH-2.0-OpenSSH_9\r\n\r\n"), cut], 502, "upstream_error"),
+    "no HTTP at all": (
+        [lambda line: line.raw(b"SSH-2.0-OpenSSH_9\r\n\r\n"), cut],
+        502,
+        "upstream_error",
+    ),
     "silence before the headers": ([silence], 504, "upstream_timeout"),
     "silence before the content": (SILENT_START, 504, "upstream_timeout"),
-    "an error page": (answer(b"<html>Bad gateway</html>", 502, content_type="text/html"), 502, "upstream_error"),
+    "an error page": (
+        answer(b"<html>Bad gateway</html>", 502, content_type="text/html"),
+        502,
+        "upstream_error",
+    ),
     "a redirect": (answer(b"", 302, location="http://127.0.0.1:1/"), 502, "upstream_error"),
 }
 
@@ -88,7 +102,17 @@ def test_an_error_inside_a_200_is_an_error(alice, fake, relay, provider, streame
 
 
 NO_ANSWERS = [
-    b"", b"{", b'{"choices": [', b"[]", b"null", b'"hello"', b"\xff\xfe", b"{}", b'{"choices": []}', b"[" * 5000]
+    b"",
+    b"{",
+    b'{"choices": [',
+    b"[]",
+    b"null",
+    b'"hello"',
+    b"\xff\xfe",
+    b"{}",
+    b'{"choices": []}',
+    b"[" * 5000,
+]
 
 
 @pytest.mark.parametrize("body", NO_ANSWERS, ids=lambda body: repr(body[:12]))
@@ -99,7 +123,9 @@ def test_a_plain_answer_that_is_none_is_an_error(alice, fake, relay, body):
     assert_nothing_was_charged(alice, relay.closed_row(answered.request_id), 502)
 
 
-@pytest.mark.parametrize("events", [[], [chunk()], [chunk(finish="stop")]], ids=["none", "empty", "finish"])
+@pytest.mark.parametrize(
+    "events", [[], [chunk()], [chunk(finish="stop")]], ids=["none", "empty", "finish"]
+)
 def test_a_stream_without_content_is_an_error(alice, fake, relay, events):
     fake.always(stream(*events))
     answered = alice.chat(stream=True)
@@ -235,7 +261,11 @@ def test_absurd_usage_is_not_believed(alice, fake, relay, kind, streamed):
 @BOTH
 @pytest.mark.parametrize("counts", [[], "none", 7, True], ids=repr)
 def test_usage_that_is_no_object_counts_as_none(alice, fake, relay, counts, streamed):
-    fake.always(stream(*words(), chunk(finish="stop", usage=counts)) if streamed else plain({}, usage=counts))
+    fake.always(
+        stream(*words(), chunk(finish="stop", usage=counts))
+        if streamed
+        else plain({}, usage=counts)
+    )
     row = relay.closed_row(alice.chat(stream=streamed).request_id)
     assert (row["outcome"], row["usage_source"]) == ("complete", "estimated")
     assert_wallet_lost(alice, row["cost"])
@@ -253,7 +283,9 @@ def test_a_stream_that_breaks_off_ends_with_an_error_and_is_charged_as_delivered
     streamed = alice.chat_stream()
     *said, last = streamed.documents()
     assert [each["choices"][0]["delta"]["content"] for each in said] == list(TEXT[:events])
-    assert last["error"]["code"] == ("upstream_timeout" if end_of_it is silence else "upstream_error")
+    assert last["error"]["code"] == (
+        "upstream_timeout" if end_of_it is silence else "upstream_error"
+    )
     assert b"[DONE]" not in streamed.body
     row = relay.closed_row(streamed.request_id)
     assert (row["outcome"], row["usage_source"]) == ("upstream_cut", "estimated")
@@ -283,7 +315,15 @@ def test_the_end_without_done_is_complete_if_it_was_finished(alice, fake, relay)
 
 
 def test_an_event_of_nonsense_in_mid_stream_harms_nothing(alice, fake, relay):
-    fake.always(stream(*words()[:2], event(b'{"choices": [{'), *words()[2:], chunk(finish="stop"), usage_chunk(COUNTS)))
+    fake.always(
+        stream(
+            *words()[:2],
+            event(b'{"choices": [{'),
+            *words()[2:],
+            chunk(finish="stop"),
+            usage_chunk(COUNTS),
+        )
+    )
     streamed = alice.chat_stream()
     streamed.read()
     row = relay.closed_row(streamed.request_id)
@@ -350,8 +390,16 @@ def test_an_event_without_end_is_cut_and_not_kept_in_memory(alice, fake, relay):
 
 
 def test_comments_keep_the_line_warm_and_break_no_client(alice, fake, relay):
-    fake.always(stream(b": keep-alive\n\n", *words()[:2], b": keep-alive\n\n", *words()[2:], chunk(finish="stop"),
-                       usage_chunk(COUNTS)))
+    fake.always(
+        stream(
+            b": keep-alive\n\n",
+            *words()[:2],
+            b": keep-alive\n\n",
+            *words()[2:],
+            chunk(finish="stop"),
+            usage_chunk(COUNTS),
+        )
+    )
     streamed = alice.chat_stream()
     assert streamed.text() == "".join(TEXT)
     relay.closed_row(streamed.request_id)

@@ -1,4 +1,5 @@
-"""Connections lead to public addresses only, unless the operator says otherwise, and belong to one call at a time."""
+"""Connections lead to public addresses only, unless the operator says otherwise, and belong to one
+call at a time."""
 
 import contextlib
 import ipaddress
@@ -16,9 +17,25 @@ from relay.upstream.http1 import ConnectionPool
 from tests.fake_upstream import Gate, answer, end, head
 from tests.stage import LIMIT_S
 
-PRIVATE = ["10.0.0.1", "172.16.3.4", "192.168.1.1", "169.254.169.254", "0.0.0.0", "100.64.0.1", "224.0.0.1", "::",
-           "fe80::1%eth0", "fc00::1", "fec0::1", "::ffff:10.0.0.1", "::7f00:1", "64:ff9b::7f00:1", "64:ff9b:1::7f00:1",
-           "2002:7f00:1::", "ff02::1"]
+PRIVATE = [
+    "10.0.0.1",
+    "172.16.3.4",
+    "192.168.1.1",
+    "169.254.169.254",
+    "0.0.0.0",
+    "100.64.0.1",
+    "224.0.0.1",
+    "::",
+    "fe80::1%eth0",
+    "fc00::1",
+    "fec0::1",
+    "::ffff:10.0.0.1",
+    "::7f00:1",
+    "64:ff9b::7f00:1",
+    "64:ff9b:1::7f00:1",
+    "2002:7f00:1::",
+    "ff02::1",
+]
 LOOPBACK = ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"]
 
 
@@ -35,10 +52,19 @@ def test_public_addresses_are_not(address):
     check_public(address, Connection(allow_private=False))
 
 
-@pytest.mark.parametrize("url, outright", [
-    ("http://127.0.0.1:11434/v1", True), ("http://localhost:8000", True), ("http://[::1]:80/v1", True),
-    ("http://127.0.0.2/", False), ("http://2130706433/", False), ("http://0x7f000001/", False),
-    ("http://[::ffff:127.0.0.1]/", False), ("http://house.example/", False)])
+@pytest.mark.parametrize(
+    "url, outright",
+    [
+        ("http://127.0.0.1:11434/v1", True),
+        ("http://localhost:8000", True),
+        ("http://[::1]:80/v1", True),
+        ("http://127.0.0.2/", False),
+        ("http://2130706433/", False),
+        ("http://0x7f000001/", False),
+        ("http://[::ffff:127.0.0.1]/", False),
+        ("http://house.example/", False),
+    ],
+)
 def test_only_who_writes_this_machines_address_outright_reaches_it(url, outright):
     upstream = Upstream("a", url)
     assert upstream.on_this_machine is outright
@@ -65,7 +91,9 @@ def read(found) -> bytes:
     return data
 
 
-@pytest.mark.parametrize("late", [Connection.cut, lambda line: line.wait_at_most(0.01)], ids=["cut", "short of patience"])
+@pytest.mark.parametrize(
+    "late", [Connection.cut, lambda line: line.wait_at_most(0.01)], ids=["cut", "short of patience"]
+)
 def test_who_had_a_connection_before_can_no_longer_touch_it(fake, late):
     gate, before, now = Gate(), Connection(allow_private=True), Connection(allow_private=True)
     fake.next(answer(b"one"), [head(), b"two", gate, b"three", end])
@@ -87,7 +115,7 @@ def test_a_large_request_may_take_as_long_to_send_as_an_answer_to_come(kept):
 
         def serve() -> None:
             connection, _ = listener.accept()
-            for size in (2, len(body))[not kept:]:
+            for size in (2, len(body))[not kept :]:
                 reader, left = connection.makefile("rb"), size
                 while reader.readline() not in (b"\r\n", b""):
                     pass
@@ -99,17 +127,25 @@ def test_a_large_request_may_take_as_long_to_send_as_an_answer_to_come(kept):
         threading.Thread(target=serve, daemon=True).start()
         if kept:
             assert read(sent(connections, line, url)) == b"ok"
-            line.wait_at_most(0.05)            # as for the end of a stream
+            line.wait_at_most(0.05)  # as for the end of a stream
             line = Connection(allow_private=True)
-        assert read(sent(connections, line, url, body, connect_s=0.1)) == b"ok" and line.fresh is not kept
+        assert (
+            read(sent(connections, line, url, body, connect_s=0.1)) == b"ok"
+            and line.fresh is not kept
+        )
 
 
 @pytest.mark.parametrize("secure", [False, True], ids=["to connect", "to shake hands"])
 def test_who_waits_for_a_peer_that_does_not_answer_hears_that_the_caller_has_left(secure):
-    """The first peer's queue is full, so the kernel takes no further connection; the second takes it and is silent."""
+    """The first peer's queue is full, so the kernel takes no further connection.
+
+    The second takes it and is silent.
+    """
     line, ended, watcher = Connection(allow_private=True), threading.Event(), Watcher()
     with contextlib.ExitStack() as stack:
-        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=8 if secure else 0))
+        listener = stack.enter_context(
+            socket.create_server(("127.0.0.1", 0), backlog=8 if secure else 0)
+        )
         for _ in range(0 if secure else 4):
             waiting = stack.enter_context(socket.socket())
             waiting.setblocking(False)
@@ -136,14 +172,22 @@ def test_the_watcher_rests_while_no_line_is_open_and_wakes_for_the_next(monkeypa
     looks, time_passes, cut = threading.Semaphore(0), threading.Semaphore(0), threading.Event()
 
     def sleep(seconds):
-        if threading.current_thread() is not watcher._thread:      # another test's, which has not come to rest yet
+        if (
+            threading.current_thread() is not watcher._thread
+        ):  # another test's, which has not come to rest yet
             threading.Event().wait(seconds)
         else:
             looks.release()
             assert time_passes.acquire(timeout=LIMIT_S)
 
-    monkeypatch.setattr(relay.upstream.connection, "time", SimpleNamespace(monotonic=time.monotonic, sleep=sleep))
-    watcher, first, second = Watcher(), Connection(allow_private=True), Connection(allow_private=True)
+    monkeypatch.setattr(
+        relay.upstream.connection, "time", SimpleNamespace(monotonic=time.monotonic, sleep=sleep)
+    )
+    watcher, first, second = (
+        Watcher(),
+        Connection(allow_private=True),
+        Connection(allow_private=True),
+    )
     watcher.watch(first, lambda: False)
     for _ in range(3):
         assert looks.acquire(timeout=LIMIT_S)

@@ -1,7 +1,8 @@
-"""The fault matrix: every way in which an upstream fails, at every moment, on every wire, with one upstream or more.
+"""The fault matrix: every way in which an upstream fails, at every moment, on every wire, with one
+upstream or more.
 
-For each: what the caller reads, every attempt on the row, one charge or none, and what is thought of the upstream
-afterwards. Over real sockets; one relay serves the whole matrix.
+For each: what the caller reads, every attempt on the row, one charge or none, and what is thought
+of the upstream afterwards. Over real sockets; one relay serves the whole matrix.
 """
 
 import itertools
@@ -58,10 +59,17 @@ SOON_S = {"before the headers": 0.25, "before the content": 1, "in mid-stream": 
 
 WIRES = {
     "chat": (CHAT, {"messages": [{"role": "user", "content": "Hello?"}]}),
-    "messages": ("/api/v1/messages", {"messages": [{"role": "user", "content": "Hello?"}], "max_tokens": 50}),
+    "messages": (
+        "/api/v1/messages",
+        {"messages": [{"role": "user", "content": "Hello?"}], "max_tokens": 50},
+    ),
     "responses": ("/api/v1/responses", {"input": "Hello?"}),
 }
-ENDINGS = {"chat": b"data: [DONE]", "messages": b"event: message_stop", "responses": b"event: response.completed"}
+ENDINGS = {
+    "chat": b"data: [DONE]",
+    "messages": b"event: message_stop",
+    "responses": b"event: response.completed",
+}
 ANTHROPIC = {502: "api_error", 503: "overloaded_error", 504: "timeout_error"}
 
 
@@ -83,11 +91,22 @@ class Matrix:
     def lose_patience(self, name: str, **patience: float) -> None:
         """With this upstream, until the end of the test."""
         inside = self.relay.app.extensions["relay"]
-        inside.configure(replace(inside.settings, upstreams=tuple(
-            replace(each, **patience) if each.name == name else each for each in inside.settings.upstreams)))
+        inside.configure(
+            replace(
+                inside.settings,
+                upstreams=tuple(
+                    replace(each, **patience) if each.name == name else each
+                    for each in inside.settings.upstreams
+                ),
+            )
+        )
 
     def health(self, name: str) -> dict:
-        return next(each for each in self.relay.app.extensions["relay"].upstream_report() if each["name"] == name)
+        return next(
+            each
+            for each in self.relay.app.extensions["relay"].upstream_report()
+            if each["name"] == name
+        )
 
 
 @pytest.fixture(scope="module")
@@ -96,20 +115,38 @@ def running(tmp_path_factory, people_file):
     with FakeUpstream() as one, FakeUpstream() as two:
         nowhere = [f"http://127.0.0.1:{free_port()}/v1" for _ in range(2)]
         urls = {"one": one.url, "two": two.url, "gone": nowhere[0], "lost": nowhere[1]}
-        routes = {"alone": ["one"], "first": ["one", "two"], "gone alone": ["gone"], "gone first": ["gone", "two"],
-                  "gone all": ["gone", "lost"]}
-        config = configuration(folder, one.url, {
-            "upstreams": [upstream_config(url, name, api_key=f"sk-of-{name}-012345") for name, url in urls.items()],
-            "models": [model_config(name, upstreams=names) for name, names in routes.items()]})
+        routes = {
+            "alone": ["one"],
+            "first": ["one", "two"],
+            "gone alone": ["gone"],
+            "gone first": ["gone", "two"],
+            "gone all": ["gone", "lost"],
+        }
+        config = configuration(
+            folder,
+            one.url,
+            {
+                "upstreams": [
+                    upstream_config(url, name, api_key=f"sk-of-{name}-012345")
+                    for name, url in urls.items()
+                ],
+                "models": [model_config(name, upstreams=names) for name, names in routes.items()],
+            },
+        )
         shutil.copyfile(people_file[0], config["database"]["path"])
         relay = in_thread(write_config(folder, config), folder / "relay.db")
-        yield Matrix(Person("alice", *people_file[1]["alice"], relay).given(wallet="1000"), one, two)
+        yield Matrix(
+            Person("alice", *people_file[1]["alice"], relay).given(wallet="1000"), one, two
+        )
         relay.stop()
 
 
 @pytest.fixture
 def matrix(running, monkeypatch):
-    """The running relay, with nothing remembered of earlier tests. Who rests has not recovered before a test looks."""
+    """The running relay, with nothing remembered of earlier tests.
+
+    Who rests has not recovered before a test looks.
+    """
     monkeypatch.setattr("relay.upstream.health.PAUSE_S", LIMIT_S)
     running.one.requests.clear()
     running.two.requests.clear()
@@ -118,11 +155,14 @@ def matrix(running, monkeypatch):
     settings = running.relay.app.extensions["relay"].settings
     yield running
     running.relay.app.extensions["relay"].configure(settings)
-    wait_until(lambda: running.alice.held().wallet == 0)       # the end of a call that broke off follows its answer
+    wait_until(
+        lambda: running.alice.held().wallet == 0
+    )  # the end of a call that broke off follows its answer
     assert running.relay.ledger_is_right()
 
 
-# The faults. Each: the scripts for a plain call and a stream, what one upstream makes of it, and its state then
+# The faults. Each: the scripts for a plain call and a stream, what one upstream makes of it, and
+# its state then
 
 
 @dataclass(frozen=True)
@@ -131,7 +171,7 @@ class Fault:
     stream: list
     status: int = 502
     code: str = "upstream_error"
-    seen: int | None = None                # the status that the upstream gave
+    seen: int | None = None  # the status that the upstream gave
     state: str = "ok"
     retry_after: str | None = None
 
@@ -149,11 +189,26 @@ BEFORE_HEADERS = {
     "reset": alike([reset]),
     "closed": alike([cut]),
     "500": alike(error("openai 500"), seen=500),
-    "502 of a proxy": alike(answer(b"<html>Bad gateway</html>", 502, content_type="text/html"), seen=502),
+    "502 of a proxy": alike(
+        answer(b"<html>Bad gateway</html>", 502, content_type="text/html"), seen=502
+    ),
     "503": alike(error("openai 503"), 503, "upstream_overloaded", 503, "busy", "1"),
-    "429": alike(answer({"error": {"message": "slow down"}}, 429), 503, "upstream_overloaded", 429, "busy", "1"),
-    "429 with retry-after": alike(answer({"error": {"message": "slow down"}}, 429, retry_after="7"), 503,
-                                  "upstream_overloaded", 429, "busy", "7"),
+    "429": alike(
+        answer({"error": {"message": "slow down"}}, 429),
+        503,
+        "upstream_overloaded",
+        429,
+        "busy",
+        "1",
+    ),
+    "429 with retry-after": alike(
+        answer({"error": {"message": "slow down"}}, 429, retry_after="7"),
+        503,
+        "upstream_overloaded",
+        429,
+        "busy",
+        "7",
+    ),
     "401": alike(error("dashscope key"), 502, "upstream_account", 401, "refused"),
     "402": alike(error("deepseek balance"), 502, "upstream_account", 402, "refused"),
     "403": alike(error("ark arrears"), 502, "upstream_account", 403, "refused"),
@@ -165,13 +220,25 @@ BEFORE_CONTENT = {
     "reset": Fault([*HALF, reset], [*SAID_NOTHING, reset], seen=200),
     "cut": Fault([*HALF, cut], [*SAID_NOTHING, cut], seen=200),
     "silence": Fault([*HALF, silence], [*SAID_NOTHING, silence], 504, "upstream_timeout", 200),
-    "an error": Fault(answer(ERRORS_INSIDE_200["openai"]), [*SAID_NOTHING, event(ERRORS_INSIDE_200["openai"]), end],
-                      seen=200),
-    "an error that says busy": Fault(answer(SAYS_BUSY), [*SAID_NOTHING, event(SAYS_BUSY), end], 503,
-                                     "upstream_overloaded", 200, "busy", "1"),
+    "an error": Fault(
+        answer(ERRORS_INSIDE_200["openai"]),
+        [*SAID_NOTHING, event(ERRORS_INSIDE_200["openai"]), end],
+        seen=200,
+    ),
+    "an error that says busy": Fault(
+        answer(SAYS_BUSY),
+        [*SAID_NOTHING, event(SAYS_BUSY), end],
+        503,
+        "upstream_overloaded",
+        200,
+        "busy",
+        "1",
+    ),
     "an empty answer": Fault(plain(content=""), stream(chunk(), chunk(finish="stop")), seen=200),
     "no event at all": Fault(answer(b""), [EVENTS, end], seen=200),
-    "malformed JSON": Fault(answer(b'{"choices": [{'), [EVENTS, event(b'{"choices": [{'), end], seen=200),
+    "malformed JSON": Fault(
+        answer(b'{"choices": [{'), [EVENTS, event(b'{"choices": [{'), end], seen=200
+    ),
     "a page": alike(answer(b"<html>Welcome</html>", content_type="text/html"), seen=200),
 }
 IN_MIDSTREAM = {
@@ -183,8 +250,13 @@ IN_MIDSTREAM = {
     "an error that says busy": ([event(SAYS_BUSY), end], "upstream_overloaded"),
     "malformed JSON": ([event(b'{"choices": [{'), end], "upstream_error"),
 }
-FAULTS = ([pytest.param("before the headers", name, id=f"before the headers: {name}") for name in BEFORE_HEADERS]
-          + [pytest.param("before the content", name, id=f"before the content: {name}") for name in BEFORE_CONTENT])
+FAULTS = [
+    pytest.param("before the headers", name, id=f"before the headers: {name}")
+    for name in BEFORE_HEADERS
+] + [
+    pytest.param("before the content", name, id=f"before the content: {name}")
+    for name in BEFORE_CONTENT
+]
 each_fault = pytest.mark.parametrize(("moment", "name"), FAULTS)
 each_wire = pytest.mark.parametrize("wire", WIRES)
 each_way = pytest.mark.parametrize("streamed", [False, True], ids=["plain", "stream"])
@@ -202,13 +274,18 @@ def good(request):
 def assert_refused(told, wire: str, fault: Fault) -> None:
     """The error in the caller's dialect, as the whole answer."""
     told.read()
-    assert told.status == fault.status and told.headers["content-type"].startswith("application/json")
+    assert told.status == fault.status and told.headers["content-type"].startswith(
+        "application/json"
+    )
     error = json.loads(told.body)["error"]
     if wire == "messages":
         assert error["type"] == ANTHROPIC[fault.status]
     else:
         assert (error["code"], error["param"]) == (fault.code, None)
-    assert told.headers.get("retry-after") == fault.retry_after and "x-should-retry" not in told.headers
+    assert (
+        told.headers.get("retry-after") == fault.retry_after
+        and "x-should-retry" not in told.headers
+    )
 
 
 def assert_said(told, wire: str, streamed: bool) -> None:
@@ -223,7 +300,10 @@ def assert_said(told, wire: str, streamed: bool) -> None:
 
 
 def attempts(row) -> list[tuple]:
-    return [(each["upstream"], each["status"], each.get("error")) for each in json.loads(row["attempts"])]
+    return [
+        (each["upstream"], each["status"], each.get("error"))
+        for each in json.loads(row["attempts"])
+    ]
 
 
 def assert_charged(matrix, row, outcome: str, cost: int) -> None:
@@ -237,7 +317,9 @@ def assert_charged(matrix, row, outcome: str, cost: int) -> None:
 @each_fault
 @each_wire
 @each_way
-def test_with_one_upstream_the_caller_is_told_and_charged_nothing(matrix, moment, name, wire, streamed):
+def test_with_one_upstream_the_caller_is_told_and_charged_nothing(
+    matrix, moment, name, wire, streamed
+):
     fault = fault_of(moment, name)
     matrix.one.always(fault.stream if streamed else fault.plain)
     if name == "silence":
@@ -320,8 +402,12 @@ def test_in_mid_stream_the_caller_is_told_and_nobody_else_is_asked(matrix, name,
     assert attempts(row) == [("one", 200, None)] and not matrix.two.requests
     assert (row["usage_source"], row["error"]) == ("estimated", code)
     assert 1 <= row["output_tokens"] <= 3
-    assert_charged(matrix, row, "upstream_cut", row["input_tokens"] * 2_000 + row["output_tokens"] * 8_000)
-    health = wait_until(lambda: matrix.health("one") if matrix.health("one")["last_error"] == code else None)
+    assert_charged(
+        matrix, row, "upstream_cut", row["input_tokens"] * 2_000 + row["output_tokens"] * 8_000
+    )
+    health = wait_until(
+        lambda: matrix.health("one") if matrix.health("one")["last_error"] == code else None
+    )
     assert health["state"] == ("busy" if code == "upstream_overloaded" else "ok")
 
 
@@ -354,8 +440,17 @@ def test_an_upstream_whose_answers_keep_breaking_off_rests_and_the_next_is_asked
 # The caller's own mistakes
 
 
-@pytest.mark.parametrize("name", ["moonshot context", "dashscope bad parameter", "deepseek bad parameter",
-                                  "dashscope inspection", "zhipu sensitive", "spark model"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "moonshot context",
+        "dashscope bad parameter",
+        "deepseek bad parameter",
+        "dashscope inspection",
+        "zhipu sensitive",
+        "spark model",
+    ],
+)
 @each_wire
 def test_the_callers_own_mistake_is_passed_on_and_tried_nowhere_else(matrix, name, wire):
     matrix.one.always(error(name))
@@ -368,7 +463,10 @@ def test_the_callers_own_mistake_is_passed_on_and_tried_nowhere_else(matrix, nam
 
 def test_a_hundred_bad_requests_change_no_health(matrix):
     names = ("moonshot context", "deepseek bad parameter", "dashscope inspection", "spark model")
-    odd = (answer({"error": {"message": "too large", "code": f"too large {number}"}}, 413) for number in range(20))
+    odd = (
+        answer({"error": {"message": "too large", "code": f"too large {number}"}}, 413)
+        for number in range(20)
+    )
     matrix.one.next(*(each for one in odd for each in (*map(error, names), one))).always(good)
     before = matrix.health("one")
     for _ in range(100):
@@ -376,8 +474,13 @@ def test_a_hundred_bad_requests_change_no_health(matrix):
     after = matrix.health("one")
     assert b"too large" not in matrix.alice.get("/metrics").body, "a label has few values"
     assert after["calls"] == before["calls"] + 100
-    assert {name: after[name] for name in ("state", "failed", "keys_usable", "last_error", "last_error_at")} == {
-        name: before[name] for name in ("state", "failed", "keys_usable", "last_error", "last_error_at")}
+    assert {
+        name: after[name]
+        for name in ("state", "failed", "keys_usable", "last_error", "last_error_at")
+    } == {
+        name: before[name]
+        for name in ("state", "failed", "keys_usable", "last_error", "last_error_at")
+    }
     assert matrix.alice.chat(model="alone").status == 200
 
 
@@ -391,7 +494,9 @@ def test_a_model_that_one_provider_has_no_more_is_asked_for_at_the_next(matrix, 
     assert matrix.health("one")["state"] == "ok" and len(matrix.one.requests) == 3
     matrix.two.always(error("openai 500"))
     assert_openai_error(matrix.alice.chat(model="first"), 502, "upstream_error")
-    assert matrix.alice.chat(model="alone").status in (400, 404), "as the provider says, if nothing better is known"
+    assert matrix.alice.chat(model="alone").status in (400, 404), (
+        "as the provider says, if nothing better is known"
+    )
 
 
 # Bounds
@@ -405,10 +510,14 @@ def start(start_relay, person, people_file):
 
 def several(fakes, **more) -> dict:
     """Upstreams a, b, c ... and one model with a route to each, all alike."""
-    names = "abcdefgh"[:len(fakes)]
+    names = "abcdefgh"[: len(fakes)]
     routes = [{"upstream": name, "model": "upstream-model"} for name in names]
-    return {"upstreams": [upstream_config(each.url, name, **more) for name, each in zip(names, fakes, strict=True)],
-            "models": [model_config(routes=routes)]}
+    return {
+        "upstreams": [
+            upstream_config(each.url, name, **more) for name, each in zip(names, fakes, strict=True)
+        ],
+        "models": [model_config(routes=routes)],
+    }
 
 
 def test_no_more_targets_are_tried_than_the_settings_say(start, fake):
@@ -420,10 +529,12 @@ def test_no_more_targets_are_tried_than_the_settings_say(start, fake):
 
 
 def test_no_further_target_is_tried_after_so_long(start, fake, monkeypatch):
-    now = itertools.count(step=100)            # the seconds fly
+    now = itertools.count(step=100)  # the seconds fly
     monkeypatch.setattr("relay.upstream.sender.time", SimpleNamespace(monotonic=lambda: next(now)))
     fake.always(error("openai 500"))
-    alice = start(**several(6 * [fake], first_byte_s=3000), failover={"attempts_max": 6, "total_s": 1000})
+    alice = start(
+        **several(6 * [fake], first_byte_s=3000), failover={"attempts_max": 6, "total_s": 1000}
+    )
     assert_openai_error(alice.chat(), 502, "upstream_error")
     assert 1 < len(fake.requests) < 6
 
@@ -444,16 +555,21 @@ def test_an_upstream_that_only_says_that_it_is_alive_is_given_up(start, fake):
 
 def dripping(start: bytes, drop: bytes):
     """Something that begins well and then comes byte by byte, without end."""
+
     def step(line):
         line.raw(start)
         while True:
             line.raw(drop)
             line.wait_for(None, 0.02)
+
     return step
 
 
-@pytest.mark.parametrize("step", [dripping(b"HTTP/1.1 200 ", b"O"), dripping(b"HTTP/1.1 200 OK\r\nserver: ", b"x")],
-                         ids=["status", "header"])
+@pytest.mark.parametrize(
+    "step",
+    [dripping(b"HTTP/1.1 200 ", b"O"), dripping(b"HTTP/1.1 200 OK\r\nserver: ", b"x")],
+    ids=["status", "header"],
+)
 @each_way
 def test_headers_that_only_drip_are_given_up(start, fake, step, streamed):
     fake.always([step])
@@ -491,14 +607,20 @@ def test_an_error_that_only_drips_is_read_as_its_status(start, fake, monkeypatch
 def test_a_caller_who_leaves_while_one_is_silent_is_asked_for_nowhere_else(start, fake, other_fake):
     fake.always([silence])
     other_fake.always(good)
-    alice = start(upstreams=[upstream_config(fake.url, "a"), upstream_config(other_fake.url, "b")],
-                  models=[model_config(upstreams=["a", "b"])])
+    alice = start(
+        upstreams=[upstream_config(fake.url, "a"), upstream_config(other_fake.url, "b")],
+        models=[model_config(upstreams=["a", "b"])],
+    )
     connection = alice.send(CHAT, ask())
     asked = fake.wait_for()
     connection.close()
     assert asked.gone.wait(LIMIT_S)
     row = alice.relay.closed_row()
-    assert row["outcome"] == "client_left" and attempts(row) == [("a", None, "caller_left")] and not other_fake.requests
+    assert (
+        row["outcome"] == "client_left"
+        and attempts(row) == [("a", None, "caller_left")]
+        and not other_fake.requests
+    )
 
 
 def test_a_kept_connection_that_just_closed_is_no_failure(matrix, monkeypatch):
@@ -527,7 +649,9 @@ def test_when_all_rest_callers_are_told_at_once_how_long_to_wait(matrix):
     assert attempts(row) == [] and (row["outcome"], row["cost"]) == ("failed", 0)
 
 
-def test_a_busy_upstream_that_does_not_say_for_how_long_is_asked_again_if_it_is_the_only_one(matrix):
+def test_a_busy_upstream_that_does_not_say_for_how_long_is_asked_again_if_it_is_the_only_one(
+    matrix,
+):
     matrix.one.next(answer({}, 429)).always(good)
     assert [matrix.alice.chat(model="alone").status for _ in range(2)] == [503, 200]
 
@@ -561,7 +685,7 @@ class Mortal(FakeUpstream):
             try:
                 connection.shutdown(socket.SHUT_RDWR)
             except OSError:
-                pass                       # it has just ended by itself
+                pass  # it has just ended by itself
 
     def _listening(self) -> socket.socket:
         return socket.create_server(("127.0.0.1", self._port), backlog=1024)
@@ -593,7 +717,7 @@ def test_two_thousand_calls_see_nothing_of_an_upstream_that_keeps_dying(start, f
             caller.start()
         for life in range(CALLS // LIFE):
             with counted:
-                assert counted.wait_for(lambda: len(statuses) >= (life + 1) * LIFE, LIMIT_S)     # noqa: B023
+                assert counted.wait_for(lambda: len(statuses) >= (life + 1) * LIFE, LIMIT_S)  # noqa: B023
             (mortal.revive if life % 2 else mortal.die)()
         for caller in callers:
             caller.join(LIMIT_S)
@@ -602,9 +726,14 @@ def test_two_thousand_calls_see_nothing_of_an_upstream_that_keeps_dying(start, f
         rows = alice.relay.rows()
         assert len(rows) == len(statuses) >= CALLS and set(statuses) == {200}
         assert {(row["outcome"], row["cost"]) for row in rows} == {("complete", COST)}
-        assert alice.balance().wallet == 10_000_000_000 - len(rows) * COST and alice.held().wallet == 0
+        assert (
+            alice.balance().wallet == 10_000_000_000 - len(rows) * COST and alice.held().wallet == 0
+        )
         assert {row["upstream"] for row in rows} == {"a", "b"}
-        assert any(len(attempts(row)) > 1 for row in rows) and max(len(attempts(row)) for row in rows) == 2
+        assert (
+            any(len(attempts(row)) > 1 for row in rows)
+            and max(len(attempts(row)) for row in rows) == 2
+        )
         assert alice.relay.ledger_is_right()
 
 
@@ -628,9 +757,15 @@ def test_several_keys_are_used_in_turn(start, fake):
     assert sorted(first) == ["k1", "k2", "k3"] and keys_used(fake) == 2 * first
 
 
-@pytest.mark.parametrize("name", ["dashscope key", "zhipu arrears", "moonshot quota", "moonshot busy"])
+@pytest.mark.parametrize(
+    "name", ["dashscope key", "zhipu arrears", "moonshot quota", "moonshot busy"]
+)
 def test_a_key_that_is_refused_or_busy_is_replaced_within_the_call_and_rests(start, fake, name):
-    fake.always(lambda request: error(name) if request.headers["authorization"] == "Bearer k1" else good(request))
+    fake.always(
+        lambda request: (
+            error(name) if request.headers["authorization"] == "Bearer k1" else good(request)
+        )
+    )
     alice = start(**keyed(fake, "k1", "k2", "k3"))
     told = [alice.chat() for _ in range(6)]
     assert [each.status for each in told] == 6 * [200]
@@ -671,13 +806,20 @@ def test_calls_of_one_conversation_go_to_one_place_and_others_are_spread(start, 
     conversations = [
         *({"body": {"prompt_cache_key": f"conversation {number}"}} for number in range(4)),
         *({"body": {"user": f"user {number}"}} for number in range(4)),
-        *({"headers": {name: "1234"}} for name in ("session_id", "x_session_id", "x_claude_code_session_id"))]
+        *(
+            {"headers": {name: "1234"}}
+            for name in ("session_id", "x_session_id", "x_claude_code_session_id")
+        ),
+    ]
     seen = set()
     for each in conversations:
         for one in fakes.values():
             one.requests.clear()
         for _ in range(4):
-            assert alice.post(CHAT, ask(**each.get("body", {})), **each.get("headers", {})).status == 200
+            assert (
+                alice.post(CHAT, ask(**each.get("body", {})), **each.get("headers", {})).status
+                == 200
+            )
         assert len(places()) == 1
         seen |= places()
     assert len(seen) > 2, "conversations are spread"
@@ -687,7 +829,11 @@ def test_a_conversation_moves_when_its_place_fails_and_comes_back(start, fake, o
     fake.always(good)
     other_fake.always(good)
     alice = start(**several([fake, other_fake]))
-    home, other = (fake, other_fake) if alice.chat(prompt_cache_key="x") and fake.requests else (other_fake, fake)
+    home, other = (
+        (fake, other_fake)
+        if alice.chat(prompt_cache_key="x") and fake.requests
+        else (other_fake, fake)
+    )
     home.next(error("openai 500"))
     assert alice.chat(prompt_cache_key="x").status == 200 and len(other.requests) == 1
     assert alice.chat(prompt_cache_key="x").status == 200 and len(home.requests) == 3
@@ -696,20 +842,34 @@ def test_a_conversation_moves_when_its_place_fails_and_comes_back(start, fake, o
 def test_calls_are_shared_by_weight(start, fake, other_fake):
     fake.always(good)
     other_fake.always(good)
-    routes = [{"upstream": "a", "model": "m", "weight": 4}, {"upstream": "b", "model": "m", "weight": 1}]
-    alice = start(upstreams=[upstream_config(fake.url, "a"), upstream_config(other_fake.url, "b")],
-                  models=[model_config(routes=routes)])
+    routes = [
+        {"upstream": "a", "model": "m", "weight": 4},
+        {"upstream": "b", "model": "m", "weight": 1},
+    ]
+    alice = start(
+        upstreams=[upstream_config(fake.url, "a"), upstream_config(other_fake.url, "b")],
+        models=[model_config(routes=routes)],
+    )
     for _ in range(100):
         alice.chat()
-    assert 8 <= len(other_fake.requests) <= 35 and len(fake.requests) + len(other_fake.requests) == 100
+    assert (
+        8 <= len(other_fake.requests) <= 35 and len(fake.requests) + len(other_fake.requests) == 100
+    )
 
 
-def test_an_upstream_has_no_more_calls_at_once_than_it_takes_and_the_rest_goes_elsewhere(start, fake, other_fake):
+def test_an_upstream_has_no_more_calls_at_once_than_it_takes_and_the_rest_goes_elsewhere(
+    start, fake, other_fake
+):
     gate = Gate()
     fake.always(stream(*words(), gate, chunk(finish="stop"), usage_chunk(COUNTS)))
     other_fake.always(good)
-    alice = start(upstreams=[upstream_config(fake.url, "a", calls_at_once=2), upstream_config(other_fake.url, "b")],
-                  models=[model_config(upstreams=["a", "b"]), model_config("only-a", upstreams=["a"])])
+    alice = start(
+        upstreams=[
+            upstream_config(fake.url, "a", calls_at_once=2),
+            upstream_config(other_fake.url, "b"),
+        ],
+        models=[model_config(upstreams=["a", "b"]), model_config("only-a", upstreams=["a"])],
+    )
     streams = [alice.chat_stream(), alice.chat_stream()]
     for each in streams:
         each.next_event()
@@ -724,7 +884,9 @@ def test_an_upstream_has_no_more_calls_at_once_than_it_takes_and_the_rest_goes_e
     assert wait_until(lambda: alice.chat(model="only-a").status == 200)
 
 
-def test_when_all_places_are_taken_the_surplus_is_told_at_once_and_everything_else_answers(start, fake):
+def test_when_all_places_are_taken_the_surplus_is_told_at_once_and_everything_else_answers(
+    start, fake
+):
     gate = Gate()
     fake.always(stream(*words(), gate, chunk(finish="stop"), usage_chunk(COUNTS)))
     alice = start(server={"threads": 8})
@@ -736,11 +898,20 @@ def test_when_all_places_are_taken_the_surplus_is_told_at_once_and_everything_el
         surplus = alice.post(path, body | {"model": "test-model", "stream": True})
         assert surplus.status == 503 and int(surplus.headers["retry-after"]) >= 1
         kind = surplus.json["error"]
-        assert kind["type"] == "overloaded_error" if wire == "messages" else kind["code"] == "relay_overloaded"
+        assert (
+            kind["type"] == "overloaded_error"
+            if wire == "messages"
+            else kind["code"] == "relay_overloaded"
+        )
     stranger = alice.relay.client("sk-" + "x" * 43)
     for client, path, status in 5 * (
-            (stranger, "/healthz", 200), (alice, "/api/v1/models", 200), (alice, "/v1/usage", 200),
-            (stranger, "/api/v1/models", 401), (stranger, "/", 200), (alice, "/readyz", 200)):
+        (stranger, "/healthz", 200),
+        (alice, "/api/v1/models", 200),
+        (alice, "/v1/usage", 200),
+        (stranger, "/api/v1/models", 401),
+        (stranger, "/", 200),
+        (alice, "/readyz", 200),
+    ):
         assert client.get(path).status == status
     gate.open()
     for each in streams:
@@ -759,7 +930,10 @@ def test_the_state_of_upstreams_stands_in_readyz_and_metrics(matrix):
     ready = matrix.alice.get("/readyz")
     assert ready.json["upstreams"] == {"one": "refused", "two": "ok", "gone": "ok", "lost": "ok"}
     text = matrix.alice.get("/metrics").body.decode()
-    assert 'relay_upstream_up{upstream="one"} 0.0' in text and 'relay_upstream_up{upstream="two"} 1.0' in text
+    assert (
+        'relay_upstream_up{upstream="one"} 0.0' in text
+        and 'relay_upstream_up{upstream="two"} 1.0' in text
+    )
     assert 'relay_upstream_attempts_total{result="upstream_account",upstream="one"}' in text
     assert "sk-of" not in text + ready.body.decode() and TEXT[0] not in text
 
@@ -767,6 +941,9 @@ def test_the_state_of_upstreams_stands_in_readyz_and_metrics(matrix):
 def test_an_upstream_without_a_key_gives_no_alarm(start_relay, fake):
     keyless = upstream_config("https://api.example.com", "keyless", api_key="", allow_private=False)
     relay = start_relay(upstreams=[upstream_config(fake.url), keyless])
-    seen = [line for line in relay.client().get("/metrics").body.decode().splitlines()
-            if line.startswith("relay_upstream_up{")]
+    seen = [
+        line
+        for line in relay.client().get("/metrics").body.decode().splitlines()
+        if line.startswith("relay_upstream_up{")
+    ]
     assert seen == ['relay_upstream_up{upstream="fake"} 1.0']

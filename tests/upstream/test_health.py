@@ -53,13 +53,15 @@ def rests_s(health, each=None):
     return health.report([each or upstream()])[0]["rests_s"]
 
 
-def test_a_key_that_is_refused_rests_until_it_is_probed_and_administrators_hear_of_it(health, clock, notices):
+def test_a_key_that_is_refused_rests_until_it_is_probed_and_administrators_hear_of_it(
+    health, clock, notices
+):
     assert attempt(health, upstream(), errors.UpstreamAccount()) == "k1"
     assert attempt(health, upstream()) is None
     assert len(notices) == 1 and "k1" not in notices[0]
     clock.now += REFUSED_S
-    assert health.begin(upstream(), 0, set()) == "k1"              # the probe
-    assert health.begin(upstream(), 0, set()) is None              # and no other call beside it
+    assert health.begin(upstream(), 0, set()) == "k1"  # the probe
+    assert health.begin(upstream(), 0, set()) is None  # and no other call beside it
     health.learn("a", "k1", None, 10)
     assert attempt(health, upstream()) == "k1"
 
@@ -102,9 +104,9 @@ def test_an_upstream_that_fails_again_and_again_rests_with_growing_pauses(health
     told = health.exhausted([upstream()])
     assert (told.status, told.code) == (503, "upstream_unavailable") and told.retry_after >= 1
     clock.now += 1
-    assert attempt(health, upstream(), errors.UpstreamError())     # the probe fails
+    assert attempt(health, upstream(), errors.UpstreamError())  # the probe fails
     clock.now += 1
-    assert attempt(health, upstream()) is None                     # the second pause is longer
+    assert attempt(health, upstream()) is None  # the second pause is longer
     assert len(notices) == 1
     clock.now += 1
     assert attempt(health, upstream())
@@ -168,7 +170,9 @@ def test_a_busy_key_without_a_time_is_passed_over_while_another_can_be_asked(hea
     assert health.begin(two, 0, set()) == "k1"
 
 
-def test_a_time_that_the_provider_gave_is_kept_even_when_pressed_and_when_an_earlier_call_answers(health, clock):
+def test_a_time_that_the_provider_gave_is_kept_even_when_pressed_and_when_an_earlier_call_answers(
+    health, clock
+):
     health.begin(upstream(), 0, set())
     attempt(health, upstream(), errors.UpstreamOverloaded(retry_after=60))
     finish(health, "a", "k1")
@@ -179,7 +183,7 @@ def test_a_time_that_the_provider_gave_is_kept_even_when_pressed_and_when_an_ear
 def test_answers_that_break_off_again_and_again_put_an_upstream_to_rest(health, clock):
     for _ in range(FAILURES_TO_REST):
         assert (key := health.begin(upstream(), 0, set()))
-        health.learn("a", key, None, 10)                           # its content began
+        health.learn("a", key, None, 10)  # its content began
         health.end("a")
         health.learn_end("a", key, errors.UpstreamError())
     assert health.begin(upstream(), 0, set()) is None

@@ -1,4 +1,7 @@
-"""One HTTP/1.1 exchange: what an upstream may send, in whatever pieces, and which connections serve again."""
+"""One HTTP/1.1 exchange.
+
+What an upstream may send, in whatever pieces, and which connections serve again.
+"""
 
 import socket
 import threading
@@ -54,16 +57,40 @@ def test_the_request_arrives_as_it_was_given(upstream, post):
     post(b'{"a": 1}')
     [request] = upstream.requests
     assert (request.method, request.path, request.json) == ("POST", "/v1/chat", {"a": 1})
-    assert request.headers == {"host": f"127.0.0.1:{upstream.port}", "content-type": "application/json",
-                               "content-length": "8"}
+    assert request.headers == {
+        "host": f"127.0.0.1:{upstream.port}",
+        "content-type": "application/json",
+        "content-length": "8",
+    }
 
 
-@pytest.mark.parametrize("url, secure, host, port, start", [
-    ("http://a.example/v1/chat", False, "a.example", 80, b"POST /v1/chat HTTP/1.1\r\nHost: a.example\r\n"),
-    ("https://a.example:8443", True, "a.example", 8443, b"POST / HTTP/1.1\r\nHost: a.example:8443\r\n"),
-    ("http://[::1]:81/v1", False, "::1", 81, b"POST /v1 HTTP/1.1\r\nHost: [::1]:81\r\n"),
-    ("https://a.example/模型/a%20b", True, "a.example", 443,
-     b"POST /%E6%A8%A1%E5%9E%8B/a%20b HTTP/1.1\r\nHost: a.example\r\n")])
+@pytest.mark.parametrize(
+    "url, secure, host, port, start",
+    [
+        (
+            "http://a.example/v1/chat",
+            False,
+            "a.example",
+            80,
+            b"POST /v1/chat HTTP/1.1\r\nHost: a.example\r\n",
+        ),
+        (
+            "https://a.example:8443",
+            True,
+            "a.example",
+            8443,
+            b"POST / HTTP/1.1\r\nHost: a.example:8443\r\n",
+        ),
+        ("http://[::1]:81/v1", False, "::1", 81, b"POST /v1 HTTP/1.1\r\nHost: [::1]:81\r\n"),
+        (
+            "https://a.example/模型/a%20b",
+            True,
+            "a.example",
+            443,
+            b"POST /%E6%A8%A1%E5%9E%8B/a%20b HTTP/1.1\r\nHost: a.example\r\n",
+        ),
+    ],
+)
 def test_an_address_leads_to_a_place(url, secure, host, port, start):
     place = place_of(url)
     assert (place.secure, place.host, place.port, place.start) == (secure, host, port, start)
@@ -72,9 +99,9 @@ def test_an_address_leads_to_a_place(url, secure, host, port, start):
 WHOLE = {
     "length": b"HTTP/1.1 200 OK\r\nContent-Length: 11\r\nX-Y:  z \r\n\r\nhello world",
     "chunked": b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
-               b"6;ext=1\r\nhello \r\n5\r\nworld\r\n0\r\nTrailer: a\r\n\r\n",
+    b"6;ext=1\r\nhello \r\n5\r\nworld\r\n0\r\nTrailer: a\r\n\r\n",
     "early hints": b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
-                   b"HTTP/1.1 200 OK\r\ncontent-length: 11\r\n\r\nhello world",
+    b"HTTP/1.1 200 OK\r\ncontent-length: 11\r\n\r\nhello world",
 }
 
 
@@ -94,7 +121,9 @@ def test_an_answer_is_the_same_however_it_is_cut(name, cuts):
         writer = threading.Thread(target=lambda: [theirs.sendall(piece) for piece in pieces])
         writer.start()
         found.await_head(time.monotonic() + 10)
-        assert found.status == 200 and "link" not in found.headers and "trailer" not in found.headers
+        assert (
+            found.status == 200 and "link" not in found.headers and "trailer" not in found.headers
+        )
         assert body_of(found) == b"hello world" and found.at_end(0)
         writer.join()
         found.close()
@@ -110,9 +139,16 @@ def test_an_end_by_closing_is_an_end_where_no_length_was_told(upstream, post):
     assert upstream.connections == 2
 
 
-@pytest.mark.parametrize("script", [
-    [head(200, 10), b"hello", cut], [head(), b"hello", cut], [head(), b"hello", reset],
-    [head(), raw(b"xyz\r\nhello\r\n"), silence]], ids=["length", "chunks", "reset", "no chunk"])
+@pytest.mark.parametrize(
+    "script",
+    [
+        [head(200, 10), b"hello", cut],
+        [head(), b"hello", cut],
+        [head(), b"hello", reset],
+        [head(), raw(b"xyz\r\nhello\r\n"), silence],
+    ],
+    ids=["length", "chunks", "reset", "no chunk"],
+)
 def test_an_answer_that_breaks_off_is_an_error(upstream, post, script):
     upstream.always(script)
     with pytest.raises(OSError):
@@ -122,11 +158,19 @@ def test_an_answer_that_breaks_off_is_an_error(upstream, post, script):
     assert body_of(post()[0]) == b"{}" and upstream.connections == 2
 
 
-@pytest.mark.parametrize("data", [
-    b"SSH-2.0-x\r\n", b"HTTP/1.1 abc\r\n\r\n", b"HTTP/1.1 200 OK\nContent-Length: 0\n\n",
-    b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-    b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n", b"HTTP/1.1 200 OK\r\nBad header\r\n\r\n",
-    b"HTTP/1.1 101 Switching\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n", b"HTTP/1.1 200 OK\r\nX: " + b"y" * 200_000])
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"SSH-2.0-x\r\n",
+        b"HTTP/1.1 abc\r\n\r\n",
+        b"HTTP/1.1 200 OK\nContent-Length: 0\n\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nBad header\r\n\r\n",
+        b"HTTP/1.1 101 Switching\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nX: " + b"y" * 200_000,
+    ],
+)
 def test_what_is_no_http_answer_is_refused(upstream, post, data):
     upstream.always([raw(data), cut])
     with pytest.raises(OSError):
@@ -152,8 +196,14 @@ def test_a_connection_serves_again_after_a_whole_answer(upstream, post):
     assert upstream.connections == 1 and not line.fresh
 
 
-@pytest.mark.parametrize("script", [[head(200, 2, connection="close"), b"{}"], [head(200, 2), b"{}HTTP/1.1 200 OK\r\n"],
-                                    [raw(b"HTTP/1.0 200 OK\r\ncontent-length: 2\r\n\r\n{}")]])
+@pytest.mark.parametrize(
+    "script",
+    [
+        [head(200, 2, connection="close"), b"{}"],
+        [head(200, 2), b"{}HTTP/1.1 200 OK\r\n"],
+        [raw(b"HTTP/1.0 200 OK\r\ncontent-length: 2\r\n\r\n{}")],
+    ],
+)
 def test_a_connection_that_is_over_or_has_said_too_much_does_not(upstream, post, script):
     upstream.always(script)
     for _ in range(2):
@@ -219,7 +269,9 @@ def test_who_answers_before_having_read_everything_is_heard(upstream, post):
         connection, _ = listener.accept()
         with connection:
             connection.recv(1000)
-            connection.sendall(b"HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}")
+            connection.sendall(
+                b"HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}"
+            )
             connection.shutdown(socket.SHUT_WR)
             while connection.recv(1 << 20):
                 pass
@@ -227,8 +279,14 @@ def test_who_answers_before_having_read_everything_is_heard(upstream, post):
     thread = threading.Thread(target=refuse)
     thread.start()
     body = b"x" * (8 << 20)
-    found = ConnectionPool(1).post(Connection(allow_private=True), f"http://127.0.0.1:{listener.getsockname()[1]}/",
-                                HEADERS | {"Content-Length": str(len(body))}, body, 10, 10)
+    found = ConnectionPool(1).post(
+        Connection(allow_private=True),
+        f"http://127.0.0.1:{listener.getsockname()[1]}/",
+        HEADERS | {"Content-Length": str(len(body))},
+        body,
+        10,
+        10,
+    )
     assert found.status == 413 and body_of(found) == b"{}"
     found.close()
     thread.join(10)
@@ -256,7 +314,9 @@ def test_no_more_connections_are_kept_than_agreed(upstream, post):
     assert not any(request.gone.is_set() for request in upstream.requests[2:])
 
 
-def test_a_connection_that_waited_too_long_is_closed_when_another_comes_back(upstream, post, monkeypatch):
+def test_a_connection_that_waited_too_long_is_closed_when_another_comes_back(
+    upstream, post, monkeypatch
+):
     upstream.always(answer({}))
     both = [post()[0] for _ in range(2)]
     finish(both[:1])

@@ -7,7 +7,9 @@ from relay.upstream.order import order
 
 
 def target(name, priority=0, weight=1):
-    return SimpleNamespace(upstream=SimpleNamespace(name=name), model="m", priority=priority, weight=weight)
+    return SimpleNamespace(
+        upstream=SimpleNamespace(name=name), model="m", priority=priority, weight=weight
+    )
 
 
 def first(targets, stick=None):

@@ -7,78 +7,150 @@ from relay.upstream import quirks
 CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
 
 
-@pytest.mark.parametrize("name, body, changes", [
-    ("developer_as_system", {"messages": [{"role": "developer", "content": "a"}, {"role": "user", "content": "b"}]},
-     {"messages": [{"role": "system", "content": "a"}, {"role": "user", "content": "b"}]}),
-    ("developer_as_system", {"messages": [{"role": "user", "content": "b"}]}, {}),
-    ("reasoning_content_required", {"messages": [{"role": "assistant", "tool_calls": [CALL]}]},
-     {"messages": [{"role": "assistant", "tool_calls": [CALL], "reasoning_content": " "}]}),
-    ("reasoning_content_required",
-     {"messages": [{"role": "assistant", "tool_calls": [CALL], "reasoning_content": "so"}]}, {}),
-    ("reasoning_content_required", {"messages": [{"role": "assistant", "content": "hi"}]}, {}),
-    ("tool_choice_auto", {"tool_choice": "required"}, {"tool_choice": "auto"}),
-    ("tool_choice_auto", {"tool_choice": {"type": "function", "function": {"name": "f"}}}, {"tool_choice": "auto"}),
-    ("tool_choice_auto", {"tool_choice": "none"}, {}),
-    ("tool_choice_auto", {}, {}),
-    ("temperature_one", {"temperature": 0.2, "top_p": 0.5}, {"temperature": None, "top_p": None}),
-    ("temperature_one", {}, {}),
-    ("temperature_above_zero", {"temperature": 0}, {"temperature": 0.01}),
-    ("temperature_above_zero", {"temperature": 0.0}, {"temperature": 0.01}),
-    ("temperature_above_zero", {"temperature": 0.5}, {}),
-    ("temperature_above_zero", {"temperature": "0"}, {}),
-    ("top_p_below_one", {"top_p": 1}, {"top_p": 0.99}),
-    ("top_p_below_one", {"top_p": 0.5}, {}),
-    ("top_p_below_one", {"top_p": "1"}, {}),
-    ("text_content_only", {"messages": [{"role": "user", "content": [{"type": "text", "text": "a"},
-                                                                    {"type": "text", "text": "b"}]}]},
-     {"messages": [{"role": "user", "content": "a\nb"}]}),
-    ("text_content_only", {"messages": [{"role": "assistant", "content": None, "tool_calls": [CALL]}]},
-     {"messages": [{"role": "assistant", "content": "", "tool_calls": [CALL]}]}),
-    ("text_content_only", {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, {}),
-    ("plain_without_thinking", {"stream": False}, {"enable_thinking": False}),
-    ("plain_without_thinking", {"stream": True}, {}),
-    ("plain_without_thinking", {"enable_thinking": True}, {}),
-    ("enable_thinking", {"thinking": {"type": "disabled"}}, {"thinking": None, "enable_thinking": False}),
-    ("enable_thinking", {"thinking": {"type": "enabled"}}, {"thinking": None}),
-    ("enable_thinking", {"thinking": {"type": "disabled"}, "enable_thinking": True}, {"thinking": None}),
-    ("enable_thinking", {"enable_thinking": True}, {}),
-    ("effort_up_to_high", {"reasoning_effort": "xhigh"}, {"reasoning_effort": "high"}),
-    ("effort_up_to_high", {"reasoning_effort": "max"}, {"reasoning_effort": "high"}),
-    ("effort_up_to_high", {"reasoning_effort": "low"}, {}),
-    ("effort_high_or_max", {"reasoning_effort": "minimal"}, {"reasoning_effort": "high"}),
-    ("effort_high_or_max", {"reasoning_effort": "xhigh"}, {"reasoning_effort": "max"}),
-    ("effort_high_or_max", {"reasoning_effort": "max"}, {}),
-    ("effort_high_or_max", {"reasoning_effort": "none"}, {"reasoning_effort": None, "thinking": {"type": "disabled"}}),
-    ("effort_high_or_max", {}, {}),
-    ("no_stream_options", {"stream_options": {"include_usage": True}}, {"stream_options": None}),
-    ("no_stream_options", {}, {}),
-    ("spark_chunks", {"tools": [{}]}, {"tool_calls_switch": True}),
-    ("spark_chunks", {}, {}),
-])
+@pytest.mark.parametrize(
+    "name, body, changes",
+    [
+        (
+            "developer_as_system",
+            {"messages": [{"role": "developer", "content": "a"}, {"role": "user", "content": "b"}]},
+            {"messages": [{"role": "system", "content": "a"}, {"role": "user", "content": "b"}]},
+        ),
+        ("developer_as_system", {"messages": [{"role": "user", "content": "b"}]}, {}),
+        (
+            "reasoning_content_required",
+            {"messages": [{"role": "assistant", "tool_calls": [CALL]}]},
+            {"messages": [{"role": "assistant", "tool_calls": [CALL], "reasoning_content": " "}]},
+        ),
+        (
+            "reasoning_content_required",
+            {"messages": [{"role": "assistant", "tool_calls": [CALL], "reasoning_content": "so"}]},
+            {},
+        ),
+        ("reasoning_content_required", {"messages": [{"role": "assistant", "content": "hi"}]}, {}),
+        ("tool_choice_auto", {"tool_choice": "required"}, {"tool_choice": "auto"}),
+        (
+            "tool_choice_auto",
+            {"tool_choice": {"type": "function", "function": {"name": "f"}}},
+            {"tool_choice": "auto"},
+        ),
+        ("tool_choice_auto", {"tool_choice": "none"}, {}),
+        ("tool_choice_auto", {}, {}),
+        (
+            "temperature_one",
+            {"temperature": 0.2, "top_p": 0.5},
+            {"temperature": None, "top_p": None},
+        ),
+        ("temperature_one", {}, {}),
+        ("temperature_above_zero", {"temperature": 0}, {"temperature": 0.01}),
+        ("temperature_above_zero", {"temperature": 0.0}, {"temperature": 0.01}),
+        ("temperature_above_zero", {"temperature": 0.5}, {}),
+        ("temperature_above_zero", {"temperature": "0"}, {}),
+        ("top_p_below_one", {"top_p": 1}, {"top_p": 0.99}),
+        ("top_p_below_one", {"top_p": 0.5}, {}),
+        ("top_p_below_one", {"top_p": "1"}, {}),
+        (
+            "text_content_only",
+            {
+                "messages": [
+                    {
+                        "role": "user",
+                        "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}],
+                    }
+                ]
+            },
+            {"messages": [{"role": "user", "content": "a\nb"}]},
+        ),
+        (
+            "text_content_only",
+            {"messages": [{"role": "assistant", "content": None, "tool_calls": [CALL]}]},
+            {"messages": [{"role": "assistant", "content": "", "tool_calls": [CALL]}]},
+        ),
+        (
+            "text_content_only",
+            {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
+            {},
+        ),
+        ("plain_without_thinking", {"stream": False}, {"enable_thinking": False}),
+        ("plain_without_thinking", {"stream": True}, {}),
+        ("plain_without_thinking", {"enable_thinking": True}, {}),
+        (
+            "enable_thinking",
+            {"thinking": {"type": "disabled"}},
+            {"thinking": None, "enable_thinking": False},
+        ),
+        ("enable_thinking", {"thinking": {"type": "enabled"}}, {"thinking": None}),
+        (
+            "enable_thinking",
+            {"thinking": {"type": "disabled"}, "enable_thinking": True},
+            {"thinking": None},
+        ),
+        ("enable_thinking", {"enable_thinking": True}, {}),
+        ("effort_up_to_high", {"reasoning_effort": "xhigh"}, {"reasoning_effort": "high"}),
+        ("effort_up_to_high", {"reasoning_effort": "max"}, {"reasoning_effort": "high"}),
+        ("effort_up_to_high", {"reasoning_effort": "low"}, {}),
+        ("effort_high_or_max", {"reasoning_effort": "minimal"}, {"reasoning_effort": "high"}),
+        ("effort_high_or_max", {"reasoning_effort": "xhigh"}, {"reasoning_effort": "max"}),
+        ("effort_high_or_max", {"reasoning_effort": "max"}, {}),
+        (
+            "effort_high_or_max",
+            {"reasoning_effort": "none"},
+            {"reasoning_effort": None, "thinking": {"type": "disabled"}},
+        ),
+        ("effort_high_or_max", {}, {}),
+        (
+            "no_stream_options",
+            {"stream_options": {"include_usage": True}},
+            {"stream_options": None},
+        ),
+        ("no_stream_options", {}, {}),
+        ("spark_chunks", {"tools": [{}]}, {"tool_calls_switch": True}),
+        ("spark_chunks", {}, {}),
+    ],
+)
 def test_a_quirk_changes_what_it_says(name, body, changes):
     assert quirks.apply((name,), body) == changes
 
 
 def test_a_quirk_of_messages_changes_no_chat_request_and_the_other_way_round():
-    body = {"tools": [{"type": "custom", "name": "a", "input_schema": {}}, {"type": "bash_20250124"}, None],
-            "temperature": 0}
+    body = {
+        "tools": [
+            {"type": "custom", "name": "a", "input_schema": {}},
+            {"type": "bash_20250124"},
+            None,
+        ],
+        "temperature": 0,
+    }
     both = ("untyped_tools", "temperature_above_zero")
     assert quirks.apply(both, body, "messages") == {
-        "tools": [{"name": "a", "input_schema": {}}, {"type": "bash_20250124"}, None]}
+        "tools": [{"name": "a", "input_schema": {}}, {"type": "bash_20250124"}, None]
+    }
     assert quirks.apply(both, body) == {"temperature": 0.01}
     assert quirks.apply(both, {"tools": [{"name": "a"}]}, "messages") == {}
 
 
 def test_several_quirks_build_on_each_other():
-    body = {"messages": [{"role": "developer", "content": [{"type": "text", "text": "a"}]}], "top_p": 1}
+    body = {
+        "messages": [{"role": "developer", "content": [{"type": "text", "text": "a"}]}],
+        "top_p": 1,
+    }
     assert quirks.apply(("developer_as_system", "text_content_only", "top_p_below_one"), body) == {
-        "messages": [{"role": "system", "content": "a"}], "top_p": 0.99}
+        "messages": [{"role": "system", "content": "a"}],
+        "top_p": 0.99,
+    }
 
 
 @pytest.mark.parametrize("name", quirks.FILTERS)
-@pytest.mark.parametrize("body", [{}, {"messages": None}, {"messages": [None, 1, {}]}, {"messages": "x"},
-                                  {"messages": [{"role": None, "content": [None, {"type": "text"}]}]},
-                                  {"top_p": None, "temperature": None, "tool_choice": None, "tools": None}])
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"messages": None},
+        {"messages": [None, 1, {}]},
+        {"messages": "x"},
+        {"messages": [{"role": None, "content": [None, {"type": "text"}]}]},
+        {"top_p": None, "temperature": None, "tool_choice": None, "tools": None},
+    ],
+)
 def test_no_quirk_stumbles_over_odd_requests(name, body):
     for wire in ("chat", "messages"):
         quirks.apply((name,), body, wire)

@@ -10,19 +10,62 @@ from collections.abc import Iterator
 
 from hypothesis import strategies as st
 
-WORDS = ["", " ", "auto", "none", "required", "any", "user", "assistant", "system", "tool", "text", "type", "function",
-         "custom", "input_text", "tool_use", "tool_result", "reasoning", "message", "test-model", "stop", "length",
-         "tool_calls", "data:image/png;base64,AAAA", "data:,", "{}", '{"a":', "\x00", "\ud7ff\ue000", "é" * 70, "😀"]
+WORDS = [
+    "",
+    " ",
+    "auto",
+    "none",
+    "required",
+    "any",
+    "user",
+    "assistant",
+    "system",
+    "tool",
+    "text",
+    "type",
+    "function",
+    "custom",
+    "input_text",
+    "tool_use",
+    "tool_result",
+    "reasoning",
+    "message",
+    "test-model",
+    "stop",
+    "length",
+    "tool_calls",
+    "data:image/png;base64,AAAA",
+    "data:,",
+    "{}",
+    '{"a":',
+    "\x00",
+    "\ud7ff\ue000",
+    "é" * 70,
+    "😀",
+]
 NUMBERS = [0, 1, -1, 2, 17, 2**31, 2**63, 2**64, -(2**63), 1.5, -0.0, 1e300, 5e-324]
-scalars = st.sampled_from([None, True, False, *NUMBERS, *WORDS]) | st.text(max_size=8) | st.integers()
-junk = st.recursive(scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(
-    st.sampled_from(WORDS) | st.text(max_size=5), inner, max_size=3), max_leaves=6)
+scalars = (
+    st.sampled_from([None, True, False, *NUMBERS, *WORDS]) | st.text(max_size=8) | st.integers()
+)
+junk = st.recursive(
+    scalars,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(WORDS) | st.text(max_size=5), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
 
 
 def places(document, path: tuple = ()) -> Iterator[tuple]:
     """The path of every part of a document, its own excepted."""
-    parts = document.items() if isinstance(document, dict) else enumerate(document) if isinstance(
-        document, list) else ()
+    parts = (
+        document.items()
+        if isinstance(document, dict)
+        else enumerate(document)
+        if isinstance(document, list)
+        else ()
+    )
     for name, part in parts:
         yield (*path, name)
         yield from places(part, (*path, name))
@@ -36,7 +79,8 @@ def part_at(document, path: tuple):
 
 @st.composite
 def bent(draw, documents: list, most: int = 3):
-    """One of these documents with up to `most` of its parts replaced, taken away, repeated or exchanged."""
+    """One of these documents with up to `most` of its parts replaced, taken away, repeated or
+    exchanged."""
     document = copy.deepcopy(draw(st.sampled_from(documents)))
     for _ in range(draw(st.integers(1, most))):
         known = list(places(document))

@@ -1,6 +1,8 @@
-"""What the tests of the Responses wire have in common: golden files, and a reader of streams that trusts nothing.
+"""What the tests of the Responses wire have in common: golden files, and a reader of streams that
+trusts nothing.
 
-`GOLDEN=write pytest tests/test_responses.py` writes what the code does now into the golden files; read the diff.
+`GOLDEN=write pytest tests/test_responses.py` writes what the code does now into the golden files;
+read the diff.
 """
 
 from __future__ import annotations
@@ -49,7 +51,10 @@ def valid_response(doc: dict) -> Response:
 
 
 def read_stream(frames: list[bytes]) -> list[dict]:
-    """The events of a stream, comments left out; the event line and the type are the same, numbers go up by one."""
+    """The events of a stream, comments left out.
+
+    The event line and the type are the same, numbers go up by one.
+    """
     events = []
     for frame in frames:
         if frame == b": keep-alive\n\n":
@@ -67,12 +72,17 @@ def read_stream(frames: list[bytes]) -> list[dict]:
 def final(events: list[dict]) -> dict:
     """The Response at the end of a stream that keeps the rules.
 
-    It opens with created and in_progress and has exactly one end. One item is open at a time; its deltas add up to
-    what its closing events say; the closed items are the output of the end, to the letter.
+    It opens with created and in_progress and has exactly one end. One item is open at a time; its
+    deltas add up to what its closing events say; the closed items are the output of the end, to the
+    letter.
     """
     kinds = [event["type"] for event in events]
     assert kinds[:2] == ["response.created", "response.in_progress"]
-    ends = [kind for kind in kinds if kind in ("response.completed", "response.incomplete", "response.failed")]
+    ends = [
+        kind
+        for kind in kinds
+        if kind in ("response.completed", "response.incomplete", "response.failed")
+    ]
     assert ends == kinds[-1:]
     output, opened, deltas = [], None, ""
     for event in events[2:-1]:
@@ -90,7 +100,9 @@ def final(events: list[dict]) -> dict:
             output.append(event["item"])
             opened = None
         elif kind.endswith(("text.done", "refusal.done", "arguments.done", "input.done")):
-            told = [event[name] for name in ("text", "refusal", "arguments", "input") if name in event]
+            told = [
+                event[name] for name in ("text", "refusal", "arguments", "input") if name in event
+            ]
             assert told == [deltas]
     end = events[-1]["response"]
     assert opened is None or ends == ["response.failed"]
@@ -101,22 +113,36 @@ def final(events: list[dict]) -> dict:
 
 
 def unsealed(value):
-    """The same with the text in place of its seal: how zlib deflates differs between its versions."""
+    """The same with the text in place of its seal.
+
+    How zlib deflates differs between its versions.
+    """
     if isinstance(value, list):
         return [unsealed(each) for each in value]
     if not isinstance(value, dict):
         return value
-    return {name: sealed.unseal(each, KEY) if name == "encrypted_content" else unsealed(each)
-            for name, each in value.items()}
+    return {
+        name: sealed.unseal(each, KEY) if name == "encrypted_content" else unsealed(each)
+        for name, each in value.items()
+    }
 
 
 def short(events: list[dict]) -> list[str]:
     """Events as lines that people can read; of a Response only what can differ."""
     lines = []
     for event in events:
-        fields = {name: value for name, value in unsealed(event).items() if name not in ("type", "sequence_number")}
+        fields = {
+            name: value
+            for name, value in unsealed(event).items()
+            if name not in ("type", "sequence_number")
+        }
         if "response" in fields:
-            fields = {name: fields["response"][name] for name in ("status", "error", "incomplete_details", "usage")
-                      if fields["response"][name] is not None}
-        lines.append(f"{event['type'].removeprefix('response.')} {json.dumps(fields, ensure_ascii=False)}")
+            fields = {
+                name: fields["response"][name]
+                for name in ("status", "error", "incomplete_details", "usage")
+                if fields["response"][name] is not None
+            }
+        lines.append(
+            f"{event['type'].removeprefix('response.')} {json.dumps(fields, ensure_ascii=False)}"
+        )
     return lines

@@ -1,7 +1,8 @@
-"""A model behind the fake upstream that says what a test tells it to, whole or streamed as it is asked.
+"""A model behind the fake upstream that says what a test tells it to, whole or streamed as it is
+asked.
 
-It owns what a chat answer with text, reasoning and tool calls looks like on the wire. It reads nothing of the
-question but whether a stream and its usage are wanted.
+It owns what a chat answer with text, reasoning and tool calls looks like on the wire. It reads
+nothing of the question but whether a stream and its usage are wanted.
 """
 
 from __future__ import annotations
@@ -18,7 +19,10 @@ CALLS = (("call_1", TOOL, '{"city": "Paris"}'), ("call_2", TOOL, '{"city": "Rome
 
 @dataclass(frozen=True)
 class Says:
-    """One answer: reasoning, then text, then tool calls of (id, name, arguments); a script for the fake upstream."""
+    """One answer: reasoning, then text, then tool calls of (id, name, arguments).
+
+    A script for the fake upstream.
+    """
 
     text: str = ""
     reasoning: str = ""
@@ -29,7 +33,11 @@ class Says:
         asked = request.json
         if not asked.get("stream"):
             return answer(self.whole())
-        counts = [usage_chunk(self.counts)] if asked.get("stream_options", {}).get("include_usage") else []
+        counts = (
+            [usage_chunk(self.counts)]
+            if asked.get("stream_options", {}).get("include_usage")
+            else []
+        )
         return stream(*self.pieces(), chunk(finish=self.finish), *counts)
 
     @property
@@ -50,12 +58,24 @@ class Says:
         return chunk(usage=self.counts) | {"object": "chat.completion", "choices": [choice]}
 
     def pieces(self) -> list[dict]:
-        """The answer as chunks, a few characters each; the calls take turns, as some providers send them."""
+        """The answer as chunks, a few characters each.
+
+        The calls take turns, as some providers send them.
+        """
         told = [{"role": "assistant", "content": ""}]
         told += [{"reasoning_content": piece} for piece in cut(self.reasoning)]
         told += [{"content": piece} for piece in cut(self.text)]
         told += [
-            {"tool_calls": [{"index": at, "id": id, "type": "function", "function": {"name": name, "arguments": ""}}]}
+            {
+                "tool_calls": [
+                    {
+                        "index": at,
+                        "id": id,
+                        "type": "function",
+                        "function": {"name": name, "arguments": ""},
+                    }
+                ]
+            }
             for at, (id, name, _) in enumerate(self.calls)
         ]
         parts = [cut(arguments) for _, _, arguments in self.calls]
@@ -65,7 +85,10 @@ class Says:
                 for at, part in enumerate(parts)
                 if number < len(part)
             ]
-        return [chunk() | {"choices": [{"index": 0, "delta": delta, "finish_reason": None}]} for delta in told]
+        return [
+            chunk() | {"choices": [{"index": 0, "delta": delta, "finish_reason": None}]}
+            for delta in told
+        ]
 
 
 def cut(text: str, size: int = 5) -> list[str]:

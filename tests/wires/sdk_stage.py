@@ -1,4 +1,5 @@
-"""The official SDKs pointed at a relay, with every HTTP answer that they got, and no waiting between retries."""
+"""The official SDKs pointed at a relay, with every HTTP answer that they got, and no waiting
+between retries."""
 
 from __future__ import annotations
 
@@ -12,7 +13,9 @@ import pytest
 
 from tests.stage import wait_until
 
-COST = 20 * 2000 + 10 * 8000       # nano-yuan, of providers.usage() at the prices of stage.model_config()
+COST = (
+    20 * 2000 + 10 * 8000
+)  # nano-yuan, of providers.usage() at the prices of stage.model_config()
 PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 
 
@@ -37,7 +40,9 @@ def openai_sdk(person, token: str | None = None, **options) -> Sdk:
 
 
 def anthropic_sdk(person, token: str | None = None, **options) -> Sdk:
-    return _sdk(anthropic, anthropic.Anthropic, person.relay.url + "/api", token or person.token, options)
+    return _sdk(
+        anthropic, anthropic.Anthropic, person.relay.url + "/api", token or person.token, options
+    )
 
 
 def _sdk(package, make, base_url: str, token: str, options: dict) -> Sdk:
@@ -55,7 +60,10 @@ def mint(person, **limits) -> str:
 
 
 def charged(person) -> int:
-    """What the calls of a person with 10 yuan have cost, in nano-yuan: all are closed, and the ledger holds."""
+    """What the calls of a person with 10 yuan have cost, in nano-yuan.
+
+    All are closed, and the ledger holds.
+    """
     wait_until(lambda: all(row["closed_at"] for row in person.relay.rows()))
     assert person.relay.ledger_is_right()
     return 10_000_000_000 - person.balance().wallet
@@ -65,7 +73,9 @@ def charged(person) -> int:
 def waits(monkeypatch) -> list[float]:
     """The pauses, in seconds, that the SDKs wanted to make between retries; none is made."""
     wanted = []
-    clock = SimpleNamespace(**vars(time) | {"sleep": wanted.append})       # theirs alone: the relay sleeps on
+    clock = SimpleNamespace(
+        **vars(time) | {"sleep": wanted.append}
+    )  # theirs alone: the relay sleeps on
     for package in (openai, anthropic):
         monkeypatch.setattr(package._base_client, "time", clock)
     return wanted

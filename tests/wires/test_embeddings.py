@@ -25,8 +25,13 @@ def read(**members):
 
 
 def answer(vector, **members) -> dict:
-    return {"object": "list", "data": [{"object": "embedding", "index": 0, "embedding": vector}], "model": "up",
-            "usage": {"prompt_tokens": 4, "total_tokens": 4}, **members}
+    return {
+        "object": "list",
+        "data": [{"object": "embedding", "index": 0, "embedding": vector}],
+        "model": "up",
+        "usage": {"prompt_tokens": 4, "total_tokens": 4},
+        **members,
+    }
 
 
 def test_a_call_has_input_tokens_and_no_output():
@@ -37,22 +42,25 @@ def test_a_call_has_input_tokens_and_no_output():
     assert read(input=[[1, 2], [3]]).input_tokens == 3
 
 
-@pytest.mark.parametrize(("members", "param"), [
-    ({"model": None}, "model"),
-    ({"input": None}, "input"),
-    ({"input": ""}, "input"),
-    ({"input": []}, "input"),
-    ({"input": {}}, "input"),
-    ({"input": ["x", ""]}, "input[1]"),
-    ({"input": ["x", 5]}, "input[1]"),
-    ({"input": [[1], ["x"]]}, "input[1]"),
-    ({"input": [True]}, "input[0]"),
-    ({"input": ["x"] * 5000}, "input"),
-    ({"encoding_format": "int8"}, "encoding_format"),
-    ({"encoding_format": []}, "encoding_format"),
-    ({"dimensions": 0}, "dimensions"),
-    ({"dimensions": "many"}, "dimensions"),
-])
+@pytest.mark.parametrize(
+    ("members", "param"),
+    [
+        ({"model": None}, "model"),
+        ({"input": None}, "input"),
+        ({"input": ""}, "input"),
+        ({"input": []}, "input"),
+        ({"input": {}}, "input"),
+        ({"input": ["x", ""]}, "input[1]"),
+        ({"input": ["x", 5]}, "input[1]"),
+        ({"input": [[1], ["x"]]}, "input[1]"),
+        ({"input": [True]}, "input[0]"),
+        ({"input": ["x"] * 5000}, "input"),
+        ({"encoding_format": "int8"}, "encoding_format"),
+        ({"encoding_format": []}, "encoding_format"),
+        ({"dimensions": 0}, "dimensions"),
+        ({"dimensions": "many"}, "dimensions"),
+    ],
+)
 def test_it_names_the_place_of_a_mistake(members, param):
     with pytest.raises(errors.BadRequest) as caught:
         read(**members)
@@ -70,8 +78,10 @@ def test_upstreams_are_asked_for_floats_and_the_caller_gets_what_it_asked_for():
 
 
 def test_what_a_provider_leaves_out_is_completed():
-    told = embeddings.complete({"data": [{"embedding": [1]}, {"embedding": [2.5]}], "usage": {"total_tokens": 7}},
-                               {"model": "m"})
+    told = embeddings.complete(
+        {"data": [{"embedding": [1]}, {"embedding": [2.5]}], "usage": {"total_tokens": 7}},
+        {"model": "m"},
+    )
     TypeAdapter(CreateEmbeddingResponse).validate_python(told)
     assert [each["index"] for each in told["data"]] == [0, 1]
     assert told["model"] == "m" and told["usage"] == {"prompt_tokens": 7, "total_tokens": 7}
@@ -91,15 +101,30 @@ def test_the_spine_sees_content_and_errors():
     assert embeddings.signs_of({"error": {"message": "no"}}).error == {"message": "no"}
 
 
-odd = st.recursive(st.one_of(st.none(), st.booleans(), st.floats(), st.integers(), st.text(max_size=5)),
-                   lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(
-                       st.sampled_from(["data", "embedding", "usage", "prompt_tokens", "index", "error"]), inner)),
-                   max_leaves=8)
+odd = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.floats(), st.integers(), st.text(max_size=5)),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3),
+        st.dictionaries(
+            st.sampled_from(["data", "embedding", "usage", "prompt_tokens", "index", "error"]),
+            inner,
+        ),
+    ),
+    max_leaves=8,
+)
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.fixed_dictionaries({}, optional={"data": st.one_of(odd, st.lists(st.fixed_dictionaries({"embedding": odd}))),
-                                           "usage": odd}), st.sampled_from(["base64", "float", None]))
+@given(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "data": st.one_of(odd, st.lists(st.fixed_dictionaries({"embedding": odd}))),
+            "usage": odd,
+        },
+    ),
+    st.sampled_from(["base64", "float", None]),
+)
 def test_no_answer_breaks_it(doc, encoding):
     embeddings.complete(doc, {"encoding_format": encoding})
     embeddings.signs_of(doc)
@@ -109,7 +134,9 @@ def test_no_answer_breaks_it(doc, encoding):
 @given(odd)
 def test_no_input_breaks_it(value):
     try:
-        ask = embeddings.read(body.Body([("model", "m"), ("input", value), ("dimensions", 3)], "", {}))
+        ask = embeddings.read(
+            body.Body([("model", "m"), ("input", value), ("dimensions", 3)], "", {})
+        )
     except errors.BadRequest as err:
         assert err.param.startswith("input")
     else:

@@ -34,13 +34,18 @@ def ask(**members) -> dict:
 
 def refused(**members) -> errors.BadRequest:
     with pytest.raises(errors.BadRequest) as caught:
-        responses.to_chat({name: value for name, value in ask(**members).items() if value is not ...})
+        responses.to_chat(
+            {name: value for name, value in ask(**members).items() if value is not ...}
+        )
     return caught.value
 
 
 def stream(chunks, asked=None, key=KEY) -> list[bytes]:
-    return list(responses.stream_from_chat(chunks, asked or ask(stream=True), id=ID, created_at=CREATED, key=key,
-                                           input_tokens=20))
+    return list(
+        responses.stream_from_chat(
+            chunks, asked or ask(stream=True), id=ID, created_at=CREATED, key=key, input_tokens=20
+        )
+    )
 
 
 def chunk(delta: dict | None = None, finish: str | None = None) -> dict:
@@ -66,64 +71,120 @@ def test_a_request_is_read_without_a_change_to_its_bytes(name):
     assert chat.read(body.parse(json.dumps(told.chat).encode())).model == "m"
 
 
-@pytest.mark.parametrize(("members", "param"), [
-    ({"previous_response_id": "resp_1"}, "previous_response_id"),
-    ({"background": True}, "background"),
-    ({"conversation": "conv_1"}, "conversation"),
-    ({"prompt": {"id": "pmpt_1"}}, "prompt"),
-    ({"input": [{"type": "item_reference", "id": "msg_1"}]}, "input[0]"),
-    ({"input": [{"id": "msg_1"}]}, "input[0]"),
-])
+@pytest.mark.parametrize(
+    ("members", "param"),
+    [
+        ({"previous_response_id": "resp_1"}, "previous_response_id"),
+        ({"background": True}, "background"),
+        ({"conversation": "conv_1"}, "conversation"),
+        ({"prompt": {"id": "pmpt_1"}}, "prompt"),
+        ({"input": [{"type": "item_reference", "id": "msg_1"}]}, "input[0]"),
+        ({"input": [{"id": "msg_1"}]}, "input[0]"),
+    ],
+)
 def test_it_refuses_what_would_need_a_memory(members, param):
     err = refused(**members)
     assert (err.status, err.param, err.code) == (400, param, "unsupported_parameter")
 
 
-@pytest.mark.parametrize(("members", "param"), [
-    ({"model": 5}, "model"),
-    ({"input": ...}, "input"),
-    ({"input": []}, "input"),
-    ({"input": {}}, "input"),
-    ({"input": ["x"]}, "input[0]"),
-    ({"input": [{"type": "web_search_call"}]}, "input"),
-    ({"input": [{"role": "user"}]}, "input[0].content"),
-    ({"input": [{"role": "user", "content": 5}]}, "input[0].content"),
-    ({"input": [{"role": "king", "content": "x"}]}, "input[0].role"),
-    ({"input": [{"type": 5}]}, "input[0].type"),
-    ({"input": [{"role": "user", "content": ["x"]}]}, "input[0].content[0]"),
-    ({"input": [{"role": "user", "content": [{"type": "smell"}]}]}, "input[0].content[0].type"),
-    ({"input": [{"role": "user", "content": [{"type": "input_text"}]}]}, "input[0].content[0].text"),
-    ({"input": [{"role": "user", "content": [{"type": "input_image", "file_id": "f"}]}]},
-     "input[0].content[0].image_url"),
-    ({"input": [{"role": "user", "content": [{"type": "input_file", "file_data": "data:application/pdf;base64,AA"}]}]},
-     "input[0].content[0].file_data"),
-    ({"input": [{"role": "assistant", "content": [{"type": "input_image", "image_url": "x"}]}]},
-     "input[0].content[0].type"),
-    ({"input": [{"type": "function_call", "call_id": "c", "arguments": "{}"}]}, "input[0].name"),
-    ({"input": [{"type": "function_call", "name": "f", "arguments": "{}"}]}, "input[0].call_id"),
-    ({"input": [{"type": "function_call", "call_id": "c", "name": "f", "arguments": {}}]}, "input[0].arguments"),
-    ({"input": [{"type": "local_shell_call", "call_id": "c", "action": "ls"}]}, "input[0].action"),
-    ({"input": [{"type": "function_call_output", "call_id": "c", "output": 5}]}, "input[0].output"),
-    ({"input": [{"type": "reasoning", "summary": "x"}]}, "input[0].summary"),
-    ({"instructions": ["x"]}, "instructions"),
-    ({"max_output_tokens": 0}, "max_output_tokens"),
-    ({"stream": "yes"}, "stream"),
-    ({"temperature": "hot"}, "temperature"),
-    ({"reasoning": "high"}, "reasoning"),
-    ({"text": {"format": {"type": "yaml"}}}, "text.format.type"),
-    ({"text": {"format": {"type": "json_schema", "name": "x"}}}, "text.format.schema"),
-    ({"tools": {}}, "tools"),
-    ({"tools": ["x"]}, "tools[0]"),
-    ({"tools": [{"type": "function"}]}, "tools[0].name"),
-    ({"tools": [{"type": "function", "name": "f", "parameters": []}]}, "tools[0].parameters"),
-    ({"tools": [{"type": "namespace", "name": "n", "tools": [{"type": "custom"}]}]}, "tools[0].tools[0].name"),
-    ({"tools": [{"type": "function", "name": "n__f"},
-                {"type": "namespace", "name": "n", "tools": [{"type": "function", "name": "f"}]}]},
-     "tools[1].tools[0].name"),
-    ({"tool_choice": "maybe"}, "tool_choice"),
-    ({"tool_choice": {"type": "function", "name": "f"}}, "tool_choice"),
-    ({"tool_choice": {"type": "allowed_tools", "tools": 5}}, "tool_choice.tools"),
-])
+@pytest.mark.parametrize(
+    ("members", "param"),
+    [
+        ({"model": 5}, "model"),
+        ({"input": ...}, "input"),
+        ({"input": []}, "input"),
+        ({"input": {}}, "input"),
+        ({"input": ["x"]}, "input[0]"),
+        ({"input": [{"type": "web_search_call"}]}, "input"),
+        ({"input": [{"role": "user"}]}, "input[0].content"),
+        ({"input": [{"role": "user", "content": 5}]}, "input[0].content"),
+        ({"input": [{"role": "king", "content": "x"}]}, "input[0].role"),
+        ({"input": [{"type": 5}]}, "input[0].type"),
+        ({"input": [{"role": "user", "content": ["x"]}]}, "input[0].content[0]"),
+        ({"input": [{"role": "user", "content": [{"type": "smell"}]}]}, "input[0].content[0].type"),
+        (
+            {"input": [{"role": "user", "content": [{"type": "input_text"}]}]},
+            "input[0].content[0].text",
+        ),
+        (
+            {"input": [{"role": "user", "content": [{"type": "input_image", "file_id": "f"}]}]},
+            "input[0].content[0].image_url",
+        ),
+        (
+            {
+                "input": [
+                    {
+                        "role": "user",
+                        "content": [
+                            {"type": "input_file", "file_data": "data:application/pdf;base64,AA"}
+                        ],
+                    }
+                ]
+            },
+            "input[0].content[0].file_data",
+        ),
+        (
+            {
+                "input": [
+                    {"role": "assistant", "content": [{"type": "input_image", "image_url": "x"}]}
+                ]
+            },
+            "input[0].content[0].type",
+        ),
+        (
+            {"input": [{"type": "function_call", "call_id": "c", "arguments": "{}"}]},
+            "input[0].name",
+        ),
+        (
+            {"input": [{"type": "function_call", "name": "f", "arguments": "{}"}]},
+            "input[0].call_id",
+        ),
+        (
+            {"input": [{"type": "function_call", "call_id": "c", "name": "f", "arguments": {}}]},
+            "input[0].arguments",
+        ),
+        (
+            {"input": [{"type": "local_shell_call", "call_id": "c", "action": "ls"}]},
+            "input[0].action",
+        ),
+        (
+            {"input": [{"type": "function_call_output", "call_id": "c", "output": 5}]},
+            "input[0].output",
+        ),
+        ({"input": [{"type": "reasoning", "summary": "x"}]}, "input[0].summary"),
+        ({"instructions": ["x"]}, "instructions"),
+        ({"max_output_tokens": 0}, "max_output_tokens"),
+        ({"stream": "yes"}, "stream"),
+        ({"temperature": "hot"}, "temperature"),
+        ({"reasoning": "high"}, "reasoning"),
+        ({"text": {"format": {"type": "yaml"}}}, "text.format.type"),
+        ({"text": {"format": {"type": "json_schema", "name": "x"}}}, "text.format.schema"),
+        ({"tools": {}}, "tools"),
+        ({"tools": ["x"]}, "tools[0]"),
+        ({"tools": [{"type": "function"}]}, "tools[0].name"),
+        ({"tools": [{"type": "function", "name": "f", "parameters": []}]}, "tools[0].parameters"),
+        (
+            {"tools": [{"type": "namespace", "name": "n", "tools": [{"type": "custom"}]}]},
+            "tools[0].tools[0].name",
+        ),
+        (
+            {
+                "tools": [
+                    {"type": "function", "name": "n__f"},
+                    {
+                        "type": "namespace",
+                        "name": "n",
+                        "tools": [{"type": "function", "name": "f"}],
+                    },
+                ]
+            },
+            "tools[1].tools[0].name",
+        ),
+        ({"tool_choice": "maybe"}, "tool_choice"),
+        ({"tool_choice": {"type": "function", "name": "f"}}, "tool_choice"),
+        ({"tool_choice": {"type": "allowed_tools", "tools": 5}}, "tool_choice.tools"),
+    ],
+)
 def test_it_names_the_place_of_a_mistake(members, param):
     err = refused(**members)
     assert err.param == param
@@ -137,7 +198,12 @@ def test_reasoning_comes_back_only_with_our_own_seal():
     item, message = done["output"]
 
     def remembered(key=KEY, **changes) -> str:
-        history = [{"role": "user", "content": "a"}, item | changes, message, {"role": "user", "content": "b"}]
+        history = [
+            {"role": "user", "content": "a"},
+            item | changes,
+            message,
+            {"role": "user", "content": "b"},
+        ]
         return responses.to_chat(ask(input=history), key)["messages"][1].get("reasoning_content")
 
     seal = item["encrypted_content"]
@@ -145,40 +211,78 @@ def test_reasoning_comes_back_only_with_our_own_seal():
     assert remembered(**bare) == "the truth"
     assert remembered(key=b"another key", **bare) is None
     assert remembered(key=b"", **bare) is None
-    for forged in (seal[:-4] + "AAAA", seal.swapcase(), "rs1.AAAA", "rs1.é", seal[:-1], 5, "", None):
+    for forged in (
+        seal[:-4] + "AAAA",
+        seal.swapcase(),
+        "rs1.AAAA",
+        "rs1.é",
+        seal[:-1],
+        5,
+        "",
+        None,
+    ):
         assert remembered(**bare, encrypted_content=forged) is None
-        assert remembered(encrypted_content=forged) == "the truth", "the summary stands in for a broken seal"
+        assert remembered(encrypted_content=forged) == "the truth", (
+            "the summary stands in for a broken seal"
+        )
 
 
 def compacting(**members) -> dict:
     """A conversation that its caller, as Codex does, wants to have summed up."""
-    history = [{"role": "user", "content": "Fix it."}, {"type": "function_call", "call_id": "c", "name": "f",
-                                                        "arguments": "{}"},
-               {"type": "function_call_output", "call_id": "c", "output": "done"}, {"type": "compaction_trigger"}]
-    return ask(input=history, tools=[{"type": "function", "name": "f"}], tool_choice="required",
-               text={"format": {"type": "json_object"}}, **members)
+    history = [
+        {"role": "user", "content": "Fix it."},
+        {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"},
+        {"type": "function_call_output", "call_id": "c", "output": "done"},
+        {"type": "compaction_trigger"},
+    ]
+    return ask(
+        input=history,
+        tools=[{"type": "function", "name": "f"}],
+        tool_choice="required",
+        text={"format": {"type": "json_object"}},
+        **members,
+    )
 
 
 def test_a_conversation_that_is_too_long_is_summed_up_without_tools():
     asked = responses.to_chat(compacting())
-    assert [message["role"] for message in asked["messages"]] == ["user", "assistant", "tool", "user"]
+    assert [message["role"] for message in asked["messages"]] == [
+        "user",
+        "assistant",
+        "tool",
+        "user",
+    ]
     assert "summary" in asked["messages"][-1]["content"]
     assert not {"tools", "tool_choice", "response_format"} & set(asked)
 
 
 def test_a_summary_is_one_sealed_item_that_stands_for_the_conversation_later():
-    chunks = [chunk({"reasoning_content": "Hm."}), chunk({"content": "All is "}), chunk({"reasoning": "Hm."}),
-              chunk({"content": "done."}), chunk({"content": ""}, "stop")]
+    chunks = [
+        chunk({"reasoning_content": "Hm."}),
+        chunk({"content": "All is "}),
+        chunk({"reasoning": "Hm."}),
+        chunk({"content": "done."}),
+        chunk({"content": ""}, "stop"),
+    ]
     end = final(read_stream(stream(chunks, compacting(stream=True))))
     message = {"role": "assistant", "reasoning_content": "Hm.", "content": "All is done."}
-    plain = responses.from_chat({"choices": [{"message": message, "finish_reason": "stop"}]}, compacting(), id=ID,
-                                created_at=CREATED, key=KEY)
+    plain = responses.from_chat(
+        {"choices": [{"message": message, "finish_reason": "stop"}]},
+        compacting(),
+        id=ID,
+        created_at=CREATED,
+        key=KEY,
+    )
     assert unsealed(end["output"]) == unsealed(plain["output"])
     (item,) = end["output"]
     assert item["type"] == "compaction" and unsealed(item)["encrypted_content"] == "All is done."
 
     def remembered(key) -> str:
-        history = [{"role": "user", "content": "Fix it."}, item, {"role": "user", "content": "And now?"}]
+        history = [
+            {"role": "user", "content": "Fix it."},
+            item,
+            {"role": "user", "content": "And now?"},
+        ]
         fix, before, now = responses.to_chat(ask(input=history), key)["messages"]
         assert (fix["content"], now["content"]) == ("Fix it.", "And now?")
         return before["content"]
@@ -188,9 +292,16 @@ def test_a_summary_is_one_sealed_item_that_stands_for_the_conversation_later():
 
 
 def test_a_summary_that_was_cut_is_no_success():
-    end = final(read_stream(stream([chunk({"content": "All is"}, "length")], compacting(stream=True))))
+    end = final(
+        read_stream(stream([chunk({"content": "All is"}, "length")], compacting(stream=True)))
+    )
     assert end["status"] == "incomplete"
-    assert final(read_stream(stream([chunk({"content": "All is"})], compacting(stream=True))))["status"] == "failed"
+    assert (
+        final(read_stream(stream([chunk({"content": "All is"})], compacting(stream=True))))[
+            "status"
+        ]
+        == "failed"
+    )
 
 
 def test_without_a_key_nothing_is_sealed():
@@ -213,13 +324,24 @@ def test_cursors_bodies_are_recognised():
 def test_a_chat_answer_becomes_this_response(name):
     case = load("answers", name)
     responses.to_chat(case["ask"])
-    told = responses.from_chat(case["doc"], case["ask"], id=ID, created_at=CREATED, key=KEY, input_tokens=20)
+    told = responses.from_chat(
+        case["doc"], case["ask"], id=ID, created_at=CREATED, key=KEY, input_tokens=20
+    )
     assert_golden("answers", name, case, "response", unsealed(told))
     valid_response(told)
 
 
-@pytest.mark.parametrize("doc", [{}, {"choices": []}, {"choices": [5]}, {"choices": [{"message": None}]},
-                                 {"error": {"message": "secret"}}, {"choices": None, "usage": {"prompt_tokens": "x"}}])
+@pytest.mark.parametrize(
+    "doc",
+    [
+        {},
+        {"choices": []},
+        {"choices": [5]},
+        {"choices": [{"message": None}]},
+        {"error": {"message": "secret"}},
+        {"choices": None, "usage": {"prompt_tokens": "x"}},
+    ],
+)
 def test_an_answer_that_is_none_has_failed(doc):
     told = responses.from_chat(doc, ask())
     assert told["status"] == "failed" and told["error"]["code"] == "server_error"
@@ -231,8 +353,10 @@ def test_an_answer_that_is_none_has_failed(doc):
 
 
 def chunks_of(case: dict) -> list:
-    return [ERRORS[each["error"]] if each and each.get("error") in ("UpstreamError", *ERRORS) else each
-            for each in case["chunks"]]
+    return [
+        ERRORS[each["error"]] if each and each.get("error") in ("UpstreamError", *ERRORS) else each
+        for each in case["chunks"]
+    ]
 
 
 @pytest.mark.parametrize("name", golden("streams"))
@@ -253,7 +377,9 @@ def test_the_sdk_puts_the_stream_together_again(name):
 
 
 def test_silence_is_a_comment_and_so_is_what_tells_the_caller_nothing_yet():
-    frames = stream([None, chunk({"role": "assistant"}), chunk({"content": "x"}), None, chunk({}, "stop")])
+    frames = stream(
+        [None, chunk({"role": "assistant"}), chunk({"content": "x"}), None, chunk({}, "stop")]
+    )
     assert frames.count(b": keep-alive\n\n") == 4
 
 
@@ -263,38 +389,69 @@ def test_it_reads_nothing_after_the_upstream_died():
         raise AssertionError("read on")
 
     assert final(read_stream(stream(chunks())))["error"] == {
-        "code": "server_error", "message": errors.UpstreamTimeout.sentence}
+        "code": "server_error",
+        "message": errors.UpstreamTimeout.sentence,
+    }
 
 
 def test_a_call_whose_id_is_taken_gets_another():
-    """Some servers count each answer's calls from 0. Agents take an id that they know for the call that they ran."""
-    asked = ask(stream=True, tools=[{"type": "function", "name": "f"}], input=[
-        {"role": "user", "content": "Hi"},
-        {"type": "function_call", "call_id": "call_0", "name": "f", "arguments": "{}"},
-        {"type": "function_call_output", "call_id": "call_0", "output": "1"},
-        {"role": "assistant", "content": "", "tool_calls": [
-            {"id": "call_1", "function": {"name": "f", "arguments": "{}"}}]},
-        {"role": "user", "content": "Again"}])
-    calls = [{"index": at, "id": id, "type": "function", "function": {"name": "f", "arguments": "{}"}}
-             for at, id in enumerate(("call_0", "call_1", "call_2", "call_2"))]
-    made = [f"call_{ID.removeprefix('resp_')}_{at}" for at in (0, 1)] + ["call_2", f"call_{ID.removeprefix('resp_')}_3"]
-    whole = responses.from_chat({"choices": [{"message": {"tool_calls": calls}, "finish_reason": "tool_calls"}]},
-                                asked, id=ID, created_at=CREATED)
+    """Some servers count each answer's calls from 0.
+
+    Agents take an id that they know for the call that they ran.
+    """
+    asked = ask(
+        stream=True,
+        tools=[{"type": "function", "name": "f"}],
+        input=[
+            {"role": "user", "content": "Hi"},
+            {"type": "function_call", "call_id": "call_0", "name": "f", "arguments": "{}"},
+            {"type": "function_call_output", "call_id": "call_0", "output": "1"},
+            {
+                "role": "assistant",
+                "content": "",
+                "tool_calls": [{"id": "call_1", "function": {"name": "f", "arguments": "{}"}}],
+            },
+            {"role": "user", "content": "Again"},
+        ],
+    )
+    calls = [
+        {"index": at, "id": id, "type": "function", "function": {"name": "f", "arguments": "{}"}}
+        for at, id in enumerate(("call_0", "call_1", "call_2", "call_2"))
+    ]
+    made = [f"call_{ID.removeprefix('resp_')}_{at}" for at in (0, 1)] + [
+        "call_2",
+        f"call_{ID.removeprefix('resp_')}_3",
+    ]
+    whole = responses.from_chat(
+        {"choices": [{"message": {"tool_calls": calls}, "finish_reason": "tool_calls"}]},
+        asked,
+        id=ID,
+        created_at=CREATED,
+    )
     assert [item["call_id"] for item in whole["output"]] == made
-    pieces = [call | {"function": {"name": "f", "arguments": part}} for call in calls for part in ("{", "}")]
-    told = stream([*(chunk({"tool_calls": [piece]}) for piece in pieces), chunk({}, "tool_calls")], asked)
+    pieces = [
+        call | {"function": {"name": "f", "arguments": part}}
+        for call in calls
+        for part in ("{", "}")
+    ]
+    told = stream(
+        [*(chunk({"tool_calls": [piece]}) for piece in pieces), chunk({}, "tool_calls")], asked
+    )
     assert [item["call_id"] for item in final(read_stream(told))["output"]] == made
 
 
 def test_ids_are_its_own_where_none_are_given():
     def made() -> dict:
-        return final(read_stream(list(responses.stream_from_chat([chunk({"content": "x"}, "stop")], ask()))))
+        return final(
+            read_stream(list(responses.stream_from_chat([chunk({"content": "x"}, "stop")], ask())))
+        )
 
     assert made()["id"] != made()["id"] and made()["created_at"] > 1700000000
 
 
 def test_the_codes_of_failures_are_those_that_codex_knows():
     from relay.wires.responses.answer import code
+
     assert code(errors.ContextTooLong()) == "context_length_exceeded"
     assert code(errors.UpstreamRefused(400, "x")) == "invalid_prompt"
     assert code(errors.UpstreamOverloaded()) == code(errors.RateLimited()) == "rate_limit_exceeded"
@@ -311,13 +468,20 @@ def native_stream() -> list[dict]:
 
 def test_usage_is_read_from_a_response_and_from_the_event_at_its_end():
     usage = {"input_tokens": 20, "input_tokens_details": {"cached_tokens": 8}, "output_tokens": 10}
-    for doc in ({"usage": usage}, *({"type": f"response.{end}", "response": {"usage": usage}}
-                                    for end in ("completed", "incomplete", "failed"))):
+    for doc in (
+        {"usage": usage},
+        *(
+            {"type": f"response.{end}", "response": {"usage": usage}}
+            for end in ("completed", "incomplete", "failed")
+        ),
+    ):
         used = responses.usage(doc)
         assert (used.input_tokens, used.cached_tokens, used.output_tokens) == (20, 8, 10)
     assert responses.usage({"response": {"usage": None}}) is None
     assert responses.usage({}) is None
-    odd = responses.usage({"usage": {"input_tokens": -5, "output_tokens": "9", "input_tokens_details": []}})
+    odd = responses.usage(
+        {"usage": {"input_tokens": -5, "output_tokens": "9", "input_tokens_details": []}}
+    )
     assert (odd.input_tokens, odd.cached_tokens, odd.output_tokens) == (-1, 0, -1)
 
 
@@ -326,16 +490,25 @@ def test_the_spine_sees_content_usage_end_and_errors_in_native_events():
     assert [each.content for each in signs[:4]] == [False, False, False, True]
     assert signs[-1].done and signs[-1].finish == "stop" and signs[-1].usage.output_tokens == 10
     assert not any(each.done or each.error for each in signs[:-1])
-    failed = responses.signs(b'{"type":"response.failed","response":{"status":"failed","error":{"code":"x"}}}')
+    failed = responses.signs(
+        b'{"type":"response.failed","response":{"status":"failed","error":{"code":"x"}}}'
+    )
     assert failed.error == {"code": "x"} and not failed.done
-    assert responses.signs(b'{"type":"error","code":"c","message":"m"}').error == {"code": "c", "message": "m"}
+    assert responses.signs(b'{"type":"error","code":"c","message":"m"}').error == {
+        "code": "c",
+        "message": "m",
+    }
     assert responses.signs(b'{"error":"m"}').error["message"] == "m"
     for noise in (b"[DONE]", b"{", b"[]", b"5", b'{"type":5}'):
         assert not responses.signs(noise).error and not responses.signs(noise).done
 
 
 def test_native_events_pass_unseen_unless_they_matter():
-    frames = [frame for frame in stream(load("streams", "one_call")["chunks"]) if frame != b": keep-alive\n\n"]
+    frames = [
+        frame
+        for frame in stream(load("streams", "one_call")["chunks"])
+        if frame != b": keep-alive\n\n"
+    ]
     assert [responses.plain(frame) for frame in frames[2:]] == [True] * (len(frames) - 3) + [False]
     assert [responses.clean(frame) for frame in frames] == frames
     assert responses.clean(b'data: {"type":"x"}\r\n\r\n') == b'event: x\ndata: {"type":"x"}\n\n'
@@ -346,8 +519,17 @@ def test_native_events_pass_unseen_unless_they_matter():
 def test_a_whole_native_answer_can_be_told_as_a_stream():
     doc = native_stream()[-1]["response"]
     assert responses.signs_of(doc).content
-    assert final([{"type": "response.in_progress", **event} if event["type"] == "response.in_progress" else event
-                  for event in _with_progress(read_stream(responses.as_events(doc)))]) == doc
+    assert (
+        final(
+            [
+                {"type": "response.in_progress", **event}
+                if event["type"] == "response.in_progress"
+                else event
+                for event in _with_progress(read_stream(responses.as_events(doc)))
+            ]
+        )
+        == doc
+    )
 
 
 def _with_progress(events: list[dict]) -> list[dict]:
@@ -355,7 +537,7 @@ def _with_progress(events: list[dict]) -> list[dict]:
 
 
 def test_an_untouched_stream_that_is_cut_ends_in_a_failure():
-    event, = read_stream([responses.error_event(errors.UpstreamError(), "req_77")])
+    (event,) = read_stream([responses.error_event(errors.UpstreamError(), "req_77")])
     assert event["type"] == "response.failed" and event["response"]["id"] == "resp_77"
     assert event["response"]["error"]["message"] == errors.UpstreamError.sentence
     valid_response(event["response"])

@@ -1,1 +1,4 @@
-"""The demo provider: it stands in the process, and answers so that every tool can be tried without a key."""
+"""The demo provider.
+
+It stands in the process, and answers so that every tool can be tried without a key.
+"""

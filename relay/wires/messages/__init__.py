@@ -1,8 +1,8 @@
 """The wire `messages`: Anthropic's Messages API around the chat hub.
 
-Owns what the spine asks of a wire. The parts: `request` turns a request into chat, `answer` turns chat's answer back,
-`names` has what both call differently, `native` reads upstreams that speak Messages themselves. None of them knows of
-upstreams, members or money.
+Owns what the spine asks of a wire. The parts: `request` turns a request into chat, `answer` turns
+chat's answer back, `names` has what both call differently, `native` reads upstreams that speak
+Messages themselves. None of them knows of upstreams, members or money.
 """
 
 from collections.abc import Iterable, Mapping
@@ -16,18 +16,42 @@ from relay.wires.messages.native import as_events, plain, signs, signs_of, usage
 from relay.wires.messages.request import to_chat
 from relay.wires.named import clean
 
-__all__ = ["DONE", "HEADERS", "NAME", "PASSED", "PATH", "TEXTS", "WANTS", "as_events", "clean", "count_tokens", "error",
-           "error_event", "from_chat", "model", "models", "plain", "read", "signs", "signs_of", "stream_from_chat",
-           "to_chat", "usage"]
+__all__ = [
+    "DONE",
+    "HEADERS",
+    "NAME",
+    "PASSED",
+    "PATH",
+    "TEXTS",
+    "WANTS",
+    "as_events",
+    "clean",
+    "count_tokens",
+    "error",
+    "error_event",
+    "from_chat",
+    "model",
+    "models",
+    "plain",
+    "read",
+    "signs",
+    "signs_of",
+    "stream_from_chat",
+    "to_chat",
+    "usage",
+]
 
 NAME = "messages"
 PATH = "/messages"
-HEADERS = {"anthropic-version": "2023-06-01"}          # what upstreams that speak Messages want to see
-PASSED = ("anthropic-version", "anthropic-beta")       # of the caller's own: without its beta a member may be refused
-WANTS = ("input_tokens", "request_id")                 # beside an answer, for its events
+HEADERS = {"anthropic-version": "2023-06-01"}  # what upstreams that speak Messages want to see
+PASSED = (
+    "anthropic-version",
+    "anthropic-beta",
+)  # of the caller's own: without its beta a member may be refused
+WANTS = ("input_tokens", "request_id")  # beside an answer, for its events
 TEXTS = ("text", "thinking", "partial_json")
 DONE = frame({"type": "message_stop"})
-PAGE_MAX = 1000                                        # models
+PAGE_MAX = 1000  # models
 
 
 def read(body: Body) -> Ask:
@@ -36,31 +60,51 @@ def read(body: Body) -> Ask:
     if limit is None:
         raise BadRequest("'max_tokens' is required.", param="max_tokens")
     request = to_chat(body)
-    return Ask(model=name, body=body, stream=chat.flag(body, "stream"), output_tokens_max=limit,
-               input_tokens=estimate.chat(request), chat=request)
+    return Ask(
+        model=name,
+        body=body,
+        stream=chat.flag(body, "stream"),
+        output_tokens_max=limit,
+        input_tokens=estimate.chat(request),
+        chat=request,
+    )
 
 
 def count_tokens(body: dict) -> int:
-    """The estimated input tokens of a request, which needs no max_tokens here. Raises BadRequest."""
+    """The estimated input tokens of a request, which needs no max_tokens here.
+
+    Raises BadRequest.
+    """
     return estimate.chat(to_chat(body))
 
 
 def models(listed: Iterable, asked: Mapping[str, str] = {}) -> dict:
-    """Models in Anthropic's shape. Each has an `id`; `title`, `context` and `output_max` are told if it has them.
+    """Models in Anthropic's shape. Each has an `id`; `title`, `context` and `output_max` are told
+    if it has them.
 
-    `asked`: the query's `limit`, `after_id` and `before_id`; without a limit all come. Raises BadRequest.
+    `asked`: the query's `limit`, `after_id` and `before_id`; without a limit all come. Raises
+    BadRequest.
     """
     data, more = _page([model(each) for each in listed], asked)
-    return {"data": data, "has_more": more, "first_id": data[0]["id"] if data else None,
-            "last_id": data[-1]["id"] if data else None}
+    return {
+        "data": data,
+        "has_more": more,
+        "first_id": data[0]["id"] if data else None,
+        "last_id": data[-1]["id"] if data else None,
+    }
 
 
 def model(each) -> dict:
     """One of them."""
-    return {"type": "model", "id": each.id, "display_name": getattr(each, "title", None) or each.id,
-            "created_at": "1970-01-01T00:00:00Z",      # Anthropic's own word for a date that is not known
-            "lifecycle": "active", "max_input_tokens": getattr(each, "context", None),
-            "max_tokens": getattr(each, "output_max", None)}
+    return {
+        "type": "model",
+        "id": each.id,
+        "display_name": getattr(each, "title", None) or each.id,
+        "created_at": "1970-01-01T00:00:00Z",  # Anthropic's own word for a date that is not known
+        "lifecycle": "active",
+        "max_input_tokens": getattr(each, "context", None),
+        "max_tokens": getattr(each, "output_max", None),
+    }
 
 
 def _page(data: list[dict], asked: Mapping[str, str]) -> tuple[list[dict], bool]:
@@ -73,7 +117,7 @@ def _page(data: list[dict], asked: Mapping[str, str]) -> tuple[list[dict], bool]
     if not (limit.isascii() and limit.isdigit() and 1 <= int(limit) <= PAGE_MAX):
         raise BadRequest(f"'limit' must be a whole number from 1 to {PAGE_MAX}.", param="limit")
     if "before_id" in asked:
-        left = data[:ids.index(asked["before_id"])]
-        return left[-int(limit):], len(left) > int(limit)
-    left = data[ids.index(asked["after_id"]) + 1:] if "after_id" in asked else data
-    return left[:int(limit)], len(left) > int(limit)
+        left = data[: ids.index(asked["before_id"])]
+        return left[-int(limit) :], len(left) > int(limit)
+    left = data[ids.index(asked["after_id"]) + 1 :] if "after_id" in asked else data
+    return left[: int(limit)], len(left) > int(limit)

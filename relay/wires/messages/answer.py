@@ -1,9 +1,10 @@
 """A chat answer as an Anthropic message, whole or as a stream of events.
 
-Owns the order of things: Anthropic's blocks come strictly one after the other, chat's pieces as they please. An
-answer passes three generators whose state is local variables: `_pieces` flattens chunks into (kind, value) pairs,
-`calls.in_order` puts tool calls one after the other, `_events` opens a block when the kind changes and closes it when
-it changes again. A whole answer is folded from the same events, so both forms agree.
+Owns the order of things: Anthropic's blocks come strictly one after the other, chat's pieces as
+they please. An answer passes three generators whose state is local variables: `_pieces` flattens
+chunks into (kind, value) pairs, `calls.in_order` puts tool calls one after the other, `_events`
+opens a block when the kind changes and closes it when it changes again. A whole answer is folded
+from the same events, so both forms agree.
 """
 
 import json
@@ -22,18 +23,30 @@ from relay.wires.messages.calls import in_order
 from relay.wires.messages.names import own_names
 from relay.wires.messages.request import NO_THREADS, call_ids, thinks
 
-STOP_REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use", "function_call": "tool_use",
-                "content_filter": "refusal", "sensitive": "refusal",
-                "model_context_window_exceeded": "model_context_window_exceeded"}
-FAILURES = {"insufficient_system_resource": UpstreamOverloaded, "network_error": UpstreamError,
-            "error": UpstreamError}
-SIGNATURE = "cmVsYXllZA=="             # clients want one, and give it back unread
-HIDDEN_PER_PING = 64                   # deltas of thinking that nobody asked to see
+STOP_REASONS = {
+    "stop": "end_turn",
+    "length": "max_tokens",
+    "tool_calls": "tool_use",
+    "function_call": "tool_use",
+    "content_filter": "refusal",
+    "sensitive": "refusal",
+    "model_context_window_exceeded": "model_context_window_exceeded",
+}
+FAILURES = {
+    "insufficient_system_resource": UpstreamOverloaded,
+    "network_error": UpstreamError,
+    "error": UpstreamError,
+}
+SIGNATURE = "cmVsYXllZA=="  # clients want one, and give it back unread
+HIDDEN_PER_PING = 64  # deltas of thinking that nobody asked to see
 
-TOO_LONG = "prompt is too long"        # Claude Code shortens its history when it reads these words
+TOO_LONG = "prompt is too long"  # Claude Code shortens its history when it reads these words
 
-_too_long = re.compile(r"context.{0,10}(?:length|window)|token limit|too long|input length|max message tokens"
-                       r"|超长|过长", re.IGNORECASE).search
+_too_long = re.compile(
+    r"context.{0,10}(?:length|window)|token limit|too long|input length|max message tokens"
+    r"|超长|过长",
+    re.IGNORECASE,
+).search
 _encode = msgspec.json.Encoder().encode
 
 
@@ -42,15 +55,15 @@ class End:
     """How the upstream's answer ended."""
 
     finish: str
-    stop: object = None                # the stop sequence that was met, from servers that tell
-    used: dict | None = None           # the usage as it came
+    stop: object = None  # the stop sequence that was met, from servers that tell
+    used: dict | None = None  # the usage as it came
 
 
 def from_chat(doc: dict, ask_body: dict, *, id: str | None = None, input_tokens: int = 0) -> dict:
     """The Message of a chat answer to `ask_body`, a request that `to_chat` has taken.
 
-    `id` of the message ("msg_..."); `input_tokens` is our estimate, for answers without usage. Raises UpstreamError
-    if the answer is an error in disguise.
+    `id` of the message ("msg_..."); `input_tokens` is our estimate, for answers without usage.
+    Raises UpstreamError if the answer is an error in disguise.
     """
     message, id = {}, id or new_id()
     for event in _events(_pairs(_as_chunks(doc), ask_body, id), ask_body, id, input_tokens):
@@ -70,13 +83,20 @@ def from_chat(doc: dict, ask_body: dict, *, id: str | None = None, input_tokens:
     return message
 
 
-def stream_from_chat(chunks: Iterable[dict | RelayError | None], ask_body: dict, *, id: str | None = None,
-                     input_tokens: int = 0, request_id: str = "") -> Iterator[bytes]:
+def stream_from_chat(
+    chunks: Iterable[dict | RelayError | None],
+    ask_body: dict,
+    *,
+    id: str | None = None,
+    input_tokens: int = 0,
+    request_id: str = "",
+) -> Iterator[bytes]:
     """The events of a streamed chat answer to `ask_body`, each framed.
 
-    A chunk is parsed JSON; None stands for silence and becomes a ping; an error is sent on and ends the stream. The
-    stream ends with `message_stop`, or with `error` if the upstream failed or broke off before its finish_reason:
-    nobody may take half an answer for a whole one. `id` ("msg_...") and `input_tokens` as in `from_chat`.
+    A chunk is parsed JSON; None stands for silence and becomes a ping; an error is sent on and ends
+    the stream. The stream ends with `message_stop`, or with `error` if the upstream failed or broke
+    off before its finish_reason: nobody may take half an answer for a whole one. `id` ("msg_...")
+    and `input_tokens` as in `from_chat`.
     """
     id = id or new_id()
     try:
@@ -87,7 +107,10 @@ def stream_from_chat(chunks: Iterable[dict | RelayError | None], ask_body: dict,
 
 
 def error(err: RelayError, request_id: str) -> dict:
-    """The error in Anthropic's shape. A provider's ways to say that the input is too long become Anthropic's."""
+    """The error in Anthropic's shape.
+
+    A provider's ways to say that the input is too long become Anthropic's.
+    """
     message = err.message
     if isinstance(err, UpstreamRefused) and _too_long(message) and TOO_LONG not in message.lower():
         message = f"{TOO_LONG}: {message}"
@@ -113,7 +136,8 @@ def new_id() -> str:
 
 
 def usage_of(used: object, guess: Usage) -> dict:
-    """A chat answer's usage in Anthropic's buckets, which do not overlap: their sum is chat's prompt_tokens.
+    """A chat answer's usage in Anthropic's buckets, which do not overlap: their sum is chat's
+    prompt_tokens.
 
     What the upstream did not say is our `guess`.
     """
@@ -122,25 +146,34 @@ def usage_of(used: object, guess: Usage) -> dict:
     total = told.input_tokens if told.input_tokens >= 0 else guess.input_tokens
     cached = min(told.cached_tokens, total)
     details = used.get("prompt_tokens_details")
-    places = [holder.get(name) for holder in (used, details if isinstance(details, dict) else {})
-              for name in ("cache_creation_input_tokens", "cache_write_tokens")]
+    places = [
+        holder.get(name)
+        for holder in (used, details if isinstance(details, dict) else {})
+        for name in ("cache_creation_input_tokens", "cache_write_tokens")
+    ]
     written = min(max(0, *map(chat.natural, places)), total - cached)
-    counts = {"input_tokens": total - cached - written, "cache_creation_input_tokens": written,
-              "cache_read_input_tokens": cached,
-              "output_tokens": told.output_tokens if told.output_tokens >= 0 else guess.output_tokens}
+    counts = {
+        "input_tokens": total - cached - written,
+        "cache_creation_input_tokens": written,
+        "cache_read_input_tokens": cached,
+        "output_tokens": told.output_tokens if told.output_tokens >= 0 else guess.output_tokens,
+    }
     details = used.get("completion_tokens_details")
     thought = chat.natural(details.get("reasoning_tokens")) if isinstance(details, dict) else 0
     return counts | ({"output_tokens_details": {"thinking_tokens": thought}} if thought > 0 else {})
 
 
 def arguments(text: str) -> dict:
-    """A tool call's input. What is no JSON object stays readable as `_raw`: the tool can then say what it misses."""
+    """A tool call's input.
+
+    What is no JSON object stays readable as `_raw`: the tool can then say what it misses.
+    """
     try:
         value = json.loads(text, strict=False) if text.strip() else {}
-        if isinstance(value, str):             # some models quote the object once more
+        if isinstance(value, str):  # some models quote the object once more
             value = json.loads(value, strict=False)
         if isinstance(value, dict):
-            _encode(value)                     # a lone surrogate cannot be sent
+            _encode(value)  # a lone surrogate cannot be sent
             return value
     except (ValueError, RecursionError):
         pass
@@ -151,21 +184,31 @@ def arguments(text: str) -> dict:
 
 
 def _as_chunks(doc: dict) -> list[dict]:
-    """A whole answer as the one chunk of a stream. Spark's has no finish_reason: it is whole all the same."""
+    """A whole answer as the one chunk of a stream.
+
+    Spark's has no finish_reason: it is whole all the same.
+    """
     choice = _choice(doc)
     message = dict(choice["message"]) if isinstance(choice.get("message"), dict) else {}
-    message["tool_calls"] = [{"index": number} | call for number, call in enumerate(_calls(message))]
+    message["tool_calls"] = [
+        {"index": number} | call for number, call in enumerate(_calls(message))
+    ]
     finish = choice.get("finish_reason")
     return [{**doc, "choices": [{**choice, "delta": message, "finish_reason": finish or "stop"}]}]
 
 
-def _pairs(chunks: Iterable[dict | RelayError | None], ask_body: dict, id: str) -> Iterator[tuple[str, object]]:
+def _pairs(
+    chunks: Iterable[dict | RelayError | None], ask_body: dict, id: str
+) -> Iterator[tuple[str, object]]:
     stem = f"toolu_{id.removeprefix('msg_')}"
     return in_order(_pieces(chunks, ask_body), own_names(ask_body), stem, call_ids(ask_body))
 
 
-def _pieces(chunks: Iterable[dict | RelayError | None], ask_body: dict) -> Iterator[tuple[str, object]]:
-    """Chunks as pairs: start; thinking, text, hidden (thinking that nobody asked for), call, ping; and at last end.
+def _pieces(
+    chunks: Iterable[dict | RelayError | None], ask_body: dict
+) -> Iterator[tuple[str, object]]:
+    """Chunks as pairs: start; thinking, text, hidden (thinking that nobody asked for), call, ping;
+    and at last end.
 
     Raises RelayError when the upstream failed or its answer broke off.
     """
@@ -222,13 +265,14 @@ def _used(chunk: dict, choice: dict) -> dict | None:
 
 
 def _text(value: object) -> str:
-    if isinstance(value, list):                # parts, as a few gateways send them
+    if isinstance(value, list):  # parts, as a few gateways send them
         return "".join(_text(part.get("text")) for part in value if isinstance(part, dict))
     return value if isinstance(value, str) else ""
 
 
 def _calls(delta: dict) -> list[dict]:
-    """The tool calls, also where Spark sends an object for the list, and the legacy `function_call`."""
+    """The tool calls, also where Spark sends an object for the list, and the legacy
+    `function_call`."""
     calls = delta.get("tool_calls")
     if isinstance(calls, dict):
         calls = [calls]
@@ -240,15 +284,29 @@ def _calls(delta: dict) -> list[dict]:
 # Events
 
 
-def _events(pieces: Iterable[tuple[str, object]], ask_body: dict, id: str, input_tokens: int) -> Iterator[dict]:
-    """Pairs as events: a block is open as long as the kind does not change, and a tool call is a block of its own."""
+def _events(
+    pieces: Iterable[tuple[str, object]], ask_body: dict, id: str, input_tokens: int
+) -> Iterator[dict]:
+    """Pairs as events.
+
+    A block is open as long as the kind does not change, and a tool call is a block of its own.
+    """
     index, opened, called, said, end = -1, None, False, [], None
     hidden = 0
     for kind, value in pieces:
         if kind == "start":
-            yield {"type": "message_start", "message": _message(id, ask_body) | {
-                "content": [], "stop_reason": None, "stop_sequence": None,
-                "usage": usage_of({"prompt_tokens": input_tokens, "completion_tokens": 1}, Usage(0, 0, 0))}}
+            yield {
+                "type": "message_start",
+                "message": _message(id, ask_body)
+                | {
+                    "content": [],
+                    "stop_reason": None,
+                    "stop_sequence": None,
+                    "usage": usage_of(
+                        {"prompt_tokens": input_tokens, "completion_tokens": 1}, Usage(0, 0, 0)
+                    ),
+                },
+            }
         elif kind == "ping":
             yield {"type": "ping"}
         elif kind == "end":
@@ -262,7 +320,11 @@ def _events(pieces: Iterable[tuple[str, object]], ask_body: dict, id: str, input
             if kind == "tool_use" or kind not in (opened, "json"):
                 yield from _closed(opened, index)
                 index, opened, called = index + 1, kind, called or kind == "tool_use"
-                yield {"type": "content_block_start", "index": index, "content_block": _block(kind, value)}
+                yield {
+                    "type": "content_block_start",
+                    "index": index,
+                    "content_block": _block(kind, value),
+                }
             if kind != "tool_use":
                 said.append(value)
                 yield _delta(index, kind, value)
@@ -270,21 +332,31 @@ def _events(pieces: Iterable[tuple[str, object]], ask_body: dict, id: str, input
         index, opened = 0, "text"
         yield {"type": "content_block_start", "index": 0, "content_block": _block("text")}
     yield from _closed(opened, index)
-    yield {"type": "message_delta", "delta": _stop(end, called, ask_body),
-           "usage": usage_of(end.used, Usage(input_tokens, 0, estimate.text("".join(said))))}
+    yield {
+        "type": "message_delta",
+        "delta": _stop(end, called, ask_body),
+        "usage": usage_of(end.used, Usage(input_tokens, 0, estimate.text("".join(said)))),
+    }
     yield {"type": "message_stop"}
 
 
 def _delta(index: int, kind: str, value: str) -> dict:
     name = "partial_json" if kind == "json" else kind
     form = "input_json" if kind == "json" else kind
-    return {"type": "content_block_delta", "index": index, "delta": {"type": f"{form}_delta", name: value}}
+    return {
+        "type": "content_block_delta",
+        "index": index,
+        "delta": {"type": f"{form}_delta", name: value},
+    }
 
 
 def _closed(opened: str | None, index: int) -> Iterator[dict]:
     if opened == "thinking":
-        yield {"type": "content_block_delta", "index": index,
-               "delta": {"type": "signature_delta", "signature": SIGNATURE}}
+        yield {
+            "type": "content_block_delta",
+            "index": index,
+            "delta": {"type": "signature_delta", "signature": SIGNATURE},
+        }
     if opened is not None:
         yield {"type": "content_block_stop", "index": index}
 
@@ -303,13 +375,18 @@ def _message(id: str, ask_body: dict) -> dict:
 def _stop(end: End, called: bool, ask_body: dict) -> dict:
     """Why the answer ended. A tool call decides, even where the provider says `stop`.
 
-    Raises UpstreamError if the provider says `tool_calls` and there are none: an agent would wait for nothing.
+    Raises UpstreamError if the provider says `tool_calls` and there are none: an agent would wait
+    for nothing.
     """
     reason, sequence = STOP_REASONS.get(end.finish, "end_turn"), None
     if reason == "tool_use" and not called:
         raise UpstreamError("The model announced a tool call and made none.")
     if called and reason == "end_turn":
         reason = "tool_use"
-    elif reason == "end_turn" and isinstance(end.stop, str) and end.stop in (ask_body.get("stop_sequences") or ()):
+    elif (
+        reason == "end_turn"
+        and isinstance(end.stop, str)
+        and end.stop in (ask_body.get("stop_sequences") or ())
+    ):
         reason, sequence = "stop_sequence", end.stop
     return {"stop_reason": reason, "stop_sequence": sequence}

@@ -1,6 +1,7 @@
 """Tool calls of a chat answer, one after the other.
 
-Owns what makes a call of the pieces that providers send: mixed, without index, without id, with everything repeated.
+Owns what makes a call of the pieces that providers send: mixed, without index, without id, with
+everything repeated.
 """
 
 import json
@@ -11,7 +12,7 @@ from itertools import count
 from relay.errors import UpstreamError
 from relay.wires.messages.names import own_id
 
-BLANKS_MAX = 4096                      # whitespace on end in tool arguments: some models never stop
+BLANKS_MAX = 4096  # whitespace on end in tool arguments: some models never stop
 
 
 @dataclass(slots=True)
@@ -22,9 +23,11 @@ class OpenCall:
     id: str = ""
     name: str = ""
     arguments: str = ""
-    sent: int = 0                      # characters of the arguments that went out
-    blanks: int = 0                    # characters of whitespace that came last
-    own: tuple[str, str] | None = None     # the id and name that the caller knows it by, once it has begun
+    sent: int = 0  # characters of the arguments that went out
+    blanks: int = 0  # characters of whitespace that came last
+    own: tuple[str, str] | None = (
+        None  # the id and name that the caller knows it by, once it has begun
+    )
 
     def take(self, index: object, id: str, name: str, arguments: str) -> None:
         """Add a piece. Names and ids come whole, and from some gateways with every piece."""
@@ -37,20 +40,25 @@ class OpenCall:
 
     def rest(self) -> str:
         """The arguments that have not gone out, which now they do."""
-        rest = self.arguments[self.sent:]
+        rest = self.arguments[self.sent :]
         self.sent = len(self.arguments)
         return rest
 
 
-def in_order(pieces: Iterable[tuple[str, object]], names: dict[str, str], stem: str,
-             known: Iterable[str] = ()) -> Iterator[tuple[str, object]]:
-    """The pieces with each tool call in one go: ("tool_use", (id, name)), then ("json", part of its arguments)...
+def in_order(
+    pieces: Iterable[tuple[str, object]],
+    names: dict[str, str],
+    stem: str,
+    known: Iterable[str] = (),
+) -> Iterator[tuple[str, object]]:
+    """The pieces with each tool call in one go: ("tool_use", (id, name)), then ("json", part of its
+    arguments)...
 
-    The first open call streams; those beside it wait until something else comes, for only then are they known to be
-    complete. `names` are the caller's own for those that chat knows otherwise; ids that are missing, stand twice or
-    are `known` from the conversation are made from `stem`: some servers count each answer's calls from 0, and Claude
-    Code drops a call that it has seen. A call without a name cannot be run: the answer has failed (UpstreamError),
-    unless its length was cut.
+    The first open call streams; those beside it wait until something else comes, for only then are
+    they known to be complete. `names` are the caller's own for those that chat knows otherwise; ids
+    that are missing, stand twice or are `known` from the conversation are made from `stem`: some
+    servers count each answer's calls from 0, and Claude Code drops a call that it has seen. A call
+    without a name cannot be run: the answer has failed (UpstreamError), unless its length was cut.
     """
     open_calls: list[OpenCall] = []
     seen, numbers = set(known), count()
@@ -83,9 +91,13 @@ def in_order(pieces: Iterable[tuple[str, object]], names: dict[str, str], stem: 
 def _take(calls: list[OpenCall], piece: dict) -> None:
     """Add a piece to the call that it belongs to, or begin another with it."""
     function = piece.get("function") if isinstance(piece.get("function"), dict) else {}
-    id, name = (value if isinstance(value, str) else "" for value in (piece.get("id"), function.get("name")))
+    id, name = (
+        value if isinstance(value, str) else "" for value in (piece.get("id"), function.get("name"))
+    )
     given = function.get("arguments")
-    given = given if isinstance(given, str) else json.dumps(given, ensure_ascii=False) if given else ""
+    given = (
+        given if isinstance(given, str) else json.dumps(given, ensure_ascii=False) if given else ""
+    )
     if not (id or name or given):
         return
     call = _belonging(calls, piece.get("index"), id, name)
@@ -98,7 +110,8 @@ def _take(calls: list[OpenCall], piece: dict) -> None:
 def _belonging(calls: list[OpenCall], index: object, id: str, name: str) -> OpenCall | None:
     """The call that a piece continues, None if it begins one.
 
-    Some gateways send no index, some no id, some the same index for all calls, some the id with every piece.
+    Some gateways send no index, some no id, some the same index for all calls, some the id with
+    every piece.
     """
     if index is None:
         if id:

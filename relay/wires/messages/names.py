@@ -1,15 +1,16 @@
-"""What Anthropic and chat call differently, and the way back: names of tools, and ids of their calls.
+"""What Anthropic and chat call differently, and the way back: names of tools, and ids of their
+calls.
 
-Owns the two translations of a request that must be undone in its answer: tool names that chat does not allow, and ids
-that Anthropic does not.
+Owns the two translations of a request that must be undone in its answer: tool names that chat does
+not allow, and ids that Anthropic does not.
 """
 
 import base64
 import hashlib
 import re
 
-NAME_MAX = 64                          # characters of a chat function's name
-ODD_ID = "toolu_as_"                   # before ids that Anthropic's alphabet cannot spell
+NAME_MAX = 64  # characters of a chat function's name
+ODD_ID = "toolu_as_"  # before ids that Anthropic's alphabet cannot spell
 
 _allowed_id = re.compile(r"[a-zA-Z0-9_-]+").fullmatch
 _odd_character = re.compile(r"[^a-zA-Z0-9_-]")
@@ -20,7 +21,7 @@ def chat_name(name: str) -> str:
     if len(name) <= NAME_MAX and _allowed_id(name):
         return name
     digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:8]
-    return f"{_odd_character.sub('_', name)[:NAME_MAX - 9]}_{digest}"
+    return f"{_odd_character.sub('_', name)[: NAME_MAX - 9]}_{digest}"
 
 
 def own_names(body: dict) -> dict[str, str]:
@@ -30,8 +31,8 @@ def own_names(body: dict) -> dict[str, str]:
 
 
 def own_id(call_id: str) -> str:
-    """A chat tool call's id in Anthropic's alphabet. Kimi's `functions.get_weather:0` must come back to it as it was,
-    so the id is spelled otherwise rather than cleaned; `chat_id` undoes it.
+    """A chat tool call's id in Anthropic's alphabet. Kimi's `functions.get_weather:0` must come
+    back to it as it was, so the id is spelled otherwise rather than cleaned; `chat_id` undoes it.
     """
     if _allowed_id(call_id) and not call_id.startswith(ODD_ID):
         return call_id

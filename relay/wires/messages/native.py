@@ -1,6 +1,7 @@
 """Answers of an upstream that speaks Anthropic Messages itself.
 
-Owns what the spine must see in bytes that otherwise pass untouched: content, usage, errors, the end.
+Owns what the spine must see in bytes that otherwise pass untouched: content, usage, errors, the
+end.
 """
 
 import msgspec
@@ -10,7 +11,9 @@ from relay.wires.chat import EventInfo, natural
 from relay.wires.messages.answer import STOP_REASONS, frame
 from relay.wires.named import passing
 
-FINISHES = {reason: finish for finish, reason in reversed(STOP_REASONS.items())}      # back to chat's word
+FINISHES = {
+    reason: finish for finish, reason in reversed(STOP_REASONS.items())
+}  # back to chat's word
 
 plain = passing(r"message_stop")
 
@@ -20,8 +23,9 @@ _decode = msgspec.json.Decoder().decode
 def usage(doc: dict) -> Usage | None:
     """What a message, or a stream's event, says was used; None if it says nothing.
 
-    Anthropic's input excludes what was read from or written to a cache, ours includes it. A stream tells its input at
-    the start, at the end, or at both; a count that is not given is -1 and leaves standing what was said before.
+    Anthropic's input excludes what was read from or written to a cache, ours includes it. A stream
+    tells its input at the start, at the end, or at both; a count that is not given is -1 and leaves
+    standing what was said before.
     """
     used = doc.get("usage")
     if not isinstance(used, dict):
@@ -29,8 +33,10 @@ def usage(doc: dict) -> Usage | None:
         used = message.get("usage") if isinstance(message, dict) else None
     if not isinstance(used, dict):
         return None
-    fresh, cached, written = (natural(used.get(name)) for name in (
-        "input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens"))
+    fresh, cached, written = (
+        natural(used.get(name))
+        for name in ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
+    )
     total = max(0, fresh) + max(0, cached) + max(0, written)
     # No call has no input: a zero is what some providers write before they have counted.
     return Usage(total or -1, max(0, cached), natural(used.get("output_tokens")))
@@ -69,8 +75,14 @@ def signs_of(doc: dict) -> EventInfo:
 def as_events(doc: dict) -> list[bytes]:
     """A whole message as the events of a stream, for a caller who asked for one."""
     given = doc.get("content")
-    content = [block for block in given if isinstance(block, dict)] if isinstance(given, list) else []
-    used = doc.get("usage") if isinstance(doc.get("usage"), dict) else {"input_tokens": 0, "output_tokens": 0}
+    content = (
+        [block for block in given if isinstance(block, dict)] if isinstance(given, list) else []
+    )
+    used = (
+        doc.get("usage")
+        if isinstance(doc.get("usage"), dict)
+        else {"input_tokens": 0, "output_tokens": 0}
+    )
     start = doc | {"content": [], "stop_reason": None, "stop_sequence": None, "usage": used}
     events = [{"type": "message_start", "message": start}]
     for index, block in enumerate(content):
@@ -94,9 +106,11 @@ def _block_events(index: int, block: dict) -> list[dict]:
     if kind == "thinking":
         empty = empty | {"signature": ""}
         deltas.append({"type": "signature_delta", "signature": block.get("signature") or ""})
-    return [{"type": "content_block_start", "index": index, "content_block": empty},
-            *({"type": "content_block_delta", "index": index, "delta": delta} for delta in deltas),
-            {"type": "content_block_stop", "index": index}]
+    return [
+        {"type": "content_block_start", "index": index, "content_block": empty},
+        *({"type": "content_block_delta", "index": index, "delta": delta} for delta in deltas),
+        {"type": "content_block_stop", "index": index},
+    ]
 
 
 def _filled(block: object) -> bool:

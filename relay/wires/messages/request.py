@@ -2,9 +2,10 @@
 
 Owns `to_chat`. It knows no upstream: what a provider cannot take is its quirks' business.
 
-Chat is stricter about turns than Messages is. A turn here is a run of messages of one side; each becomes one chat
-message, and an assistant's tool calls are followed at once by exactly one tool message each. Members and blocks that
-are not known are left out without a word, because betas come and go; wrong types are refused with their path.
+Chat is stricter about turns than Messages is. A turn here is a run of messages of one side; each
+becomes one chat message, and an assistant's tool calls are followed at once by exactly one tool
+message each. Members and blocks that are not known are left out without a word, because betas come
+and go; wrong types are refused with their path.
 """
 
 import hashlib
@@ -17,12 +18,20 @@ from relay.errors import BadRequest
 from relay.wires.chat import count, flag
 from relay.wires.messages.names import chat_id, chat_name
 
-Block = tuple[str, dict]               # a content block, behind its path in the request
+Block = tuple[str, dict]  # a content block, behind its path in the request
 EFFORTS = ("minimal", "low", "medium", "high", "xhigh", "max")
-NO_THREADS = "thread_unsupported_request"      # where Anthropic's SDK reads it, it sends all again by itself
+NO_THREADS = (
+    "thread_unsupported_request"  # where Anthropic's SDK reads it, it sends all again by itself
+)
 
-_KINDS = {dict: "an object", list: "a list", str: "a string", bool: "true or false", int: "a number",
-          (int, float): "a number"}
+_KINDS = {
+    dict: "an object",
+    list: "a list",
+    str: "a string",
+    bool: "true or false",
+    int: "a number",
+    (int, float): "a number",
+}
 _billing_line = re.compile(r"\s*x-anthropic-billing-header:[^\n]*\n?").match
 
 
@@ -31,8 +40,11 @@ def to_chat(body: dict) -> dict:
     `messages.0.content`, and nothing else. `max_tokens` may be missing here: counting needs none.
     """
     if body.get("thread") is not None:
-        raise BadRequest("Threads are not stored here; send all messages, and no 'thread'.", param="thread",
-                         code=NO_THREADS)
+        raise BadRequest(
+            "Threads are not stored here; send all messages, and no 'thread'.",
+            param="thread",
+            code=NO_THREADS,
+        )
     tools = _tools(body)
     stream = flag(body, "stream")
     request = {
@@ -62,9 +74,16 @@ def thinks(body: dict) -> bool:
 
 def call_ids(body: dict) -> set[str]:
     """The ids of the tool calls in the conversation so far, of a request that `to_chat` has taken."""
-    contents = (message["content"] for message in body["messages"] if message["role"] == "assistant")
-    return {block["id"] for content in contents if isinstance(content, list) for block in content
-            if block["type"] == "tool_use"}
+    contents = (
+        message["content"] for message in body["messages"] if message["role"] == "assistant"
+    )
+    return {
+        block["id"]
+        for content in contents
+        if isinstance(content, list)
+        for block in content
+        if block["type"] == "tool_use"
+    }
 
 
 # The conversation
@@ -74,19 +93,34 @@ def _messages(body: dict) -> list[dict]:
     messages = _want(body.get("messages"), list, "messages")
     roles = [_role(message, f"messages.{index}") for index, message in enumerate(messages)]
     leading = next((index for index, role in enumerate(roles) if role != "system"), len(roles))
-    system = [*_system(body.get("system"), "system"),
-              *chain(*(_system(messages[index].get("content"), f"messages.{index}.content")
-                       for index in range(leading)))]
+    system = [
+        *_system(body.get("system"), "system"),
+        *chain(
+            *(
+                _system(messages[index].get("content"), f"messages.{index}.content")
+                for index in range(leading)
+            )
+        ),
+    ]
     turns: list[dict] = []
     calls: list[str] = []
-    for assistant, run in groupby(range(leading, len(messages)), key=lambda index: roles[index] == "assistant"):
-        blocks = [list(_blocks(messages[index], roles[index], f"messages.{index}.content")) for index in run]
+    for assistant, run in groupby(
+        range(leading, len(messages)), key=lambda index: roles[index] == "assistant"
+    ):
+        blocks = [
+            list(_blocks(messages[index], roles[index], f"messages.{index}.content"))
+            for index in run
+        ]
         turn = [_assistant(blocks)] if assistant else _user([*chain(*blocks)], calls)
         turns += [message for message in turn if message is not None]
-        calls = [call["id"] for call in turns[-1].get("tool_calls", ())] if assistant and turns else []
+        calls = (
+            [call["id"] for call in turns[-1].get("tool_calls", ())] if assistant and turns else []
+        )
     turns += _results({}, calls)[0]
     if not turns:
-        raise BadRequest("'messages' must hold at least one message with content.", param="messages")
+        raise BadRequest(
+            "'messages' must hold at least one message with content.", param="messages"
+        )
     return ([{"role": "system", "content": "\n\n".join(system)}] if system else []) + turns
 
 
@@ -98,21 +132,21 @@ def _role(message: object, path: str) -> str:
 
 
 def _system(content: object, path: str) -> list[str]:
-    """System texts without Claude Code's billing line: its value changes with every call and would spoil the
-    provider's cache.
+    """System texts without Claude Code's billing line: its value changes with every call and would
+    spoil the provider's cache.
     """
     texts = []
     for where, block in _listed(content, path):
         if block["type"] == "text":
             text = _string(block, "text", where)
             line = _billing_line(text)
-            texts.append(text[line.end():] if line else text)
+            texts.append(text[line.end() :] if line else text)
     return [text for text in texts if text.strip()]
 
 
 def _blocks(message: dict, role: str, path: str) -> Iterator[Block]:
-    """A message's content blocks. A system message in mid-conversation becomes a reminder in the user's turn: strict
-    upstreams take a system message at the beginning only.
+    """A message's content blocks. A system message in mid-conversation becomes a reminder in the
+    user's turn: strict upstreams take a system message at the beginning only.
     """
     content = message.get("content")
     if role != "system":
@@ -122,7 +156,11 @@ def _blocks(message: dict, role: str, path: str) -> Iterator[Block]:
         return
     text = "\n\n".join(_system(content, path))
     if text:
-        reminder = text if text.startswith("<system-reminder>") else f"<system-reminder>\n{text}\n</system-reminder>"
+        reminder = (
+            text
+            if text.startswith("<system-reminder>")
+            else f"<system-reminder>\n{text}\n</system-reminder>"
+        )
         yield path, {"type": "text", "text": reminder}
 
 
@@ -141,7 +179,10 @@ def _listed(content: object, path: str) -> Iterator[Block]:
 
 
 def _assistant(turn: list[list[Block]]) -> dict | None:
-    """An assistant's messages as one. Texts of one message belong together as they are: providers cut them anywhere."""
+    """An assistant's messages as one.
+
+    Texts of one message belong together as they are: providers cut them anywhere.
+    """
     texts, thoughts, calls = [], [], []
     for blocks in turn:
         said = {"text": "", "thinking": ""}
@@ -163,13 +204,22 @@ def _assistant(turn: list[list[Block]]) -> dict | None:
 
 def _call(block: dict, path: str) -> dict:
     given = _want({} if block.get("input") is None else block["input"], dict, f"{path}.input")
-    function = {"name": chat_name(_string(block, "name", path, least=1)),
-                "arguments": json.dumps(given, ensure_ascii=False)}
-    return {"id": chat_id(_string(block, "id", path, least=1)), "type": "function", "function": function}
+    function = {
+        "name": chat_name(_string(block, "name", path, least=1)),
+        "arguments": json.dumps(given, ensure_ascii=False),
+    }
+    return {
+        "id": chat_id(_string(block, "id", path, least=1)),
+        "type": "function",
+        "function": function,
+    }
 
 
 def _user(blocks: list[Block], calls: list[str]) -> list[dict]:
-    """A user's turn: a tool message for each of `calls`, then all else that was said in one message."""
+    """A user's turn.
+
+    A tool message for each of `calls`, then all else that was said in one message.
+    """
     given: dict[str, list] = {}
     parts = []
     for path, block in blocks:
@@ -184,8 +234,9 @@ def _user(blocks: list[Block], calls: list[str]) -> list[dict]:
 
 
 def _results(given: dict[str, list], calls: list[str]) -> tuple[list[dict], list[dict]]:
-    """One tool message for each call, in the order of the calls, and the images that tools gave: tool messages hold
-    text only. A result that is missing is said to be missing; results of no call are dropped.
+    """One tool message for each call, in the order of the calls, and the images that tools gave:
+    tool messages hold text only. A result that is missing is said to be missing; results of no call
+    are dropped.
     """
     messages, images = [], []
     for call in calls:
@@ -197,12 +248,17 @@ def _results(given: dict[str, list], calls: list[str]) -> tuple[list[dict], list
 
 def _result(block: dict, path: str) -> tuple[str, list[dict]]:
     """A tool result's text and its images."""
-    parts = [part for where, inner in _listed(block.get("content"), f"{path}.content")
-             for part in _parts(inner, where, of_tool=True)]
+    parts = [
+        part
+        for where, inner in _listed(block.get("content"), f"{path}.content")
+        for part in _parts(inner, where, of_tool=True)
+    ]
     text = "\n".join(part["text"] for part in parts if part["type"] == "text")
     images = [part for part in parts if part["type"] != "text"]
     text = text or ("(the image follows)" if images else "(no output)")
-    failed = block.get("is_error") is not None and _want(block["is_error"], bool, f"{path}.is_error")
+    failed = block.get("is_error") is not None and _want(
+        block["is_error"], bool, f"{path}.is_error"
+    )
     return f"Error: {text}" if failed else text, images
 
 
@@ -217,11 +273,16 @@ def _parts(block: dict, path: str, of_tool: bool = False) -> list[dict]:
         return _document(block, path, of_tool)
     if kind == "search_result":
         head = [block[name] for name in ("title", "source") if isinstance(block.get(name), str)]
-        inner = [part for where, each in _listed(block.get("content"), f"{path}.content")
-                 for part in _parts(each, where, of_tool)]
+        inner = [
+            part
+            for where, each in _listed(block.get("content"), f"{path}.content")
+            for part in _parts(each, where, of_tool)
+        ]
         return [*_text_part("\n".join(head)), *inner]
     if kind == "tool_reference":
-        return _text_part(f"The tool {chat_name(_string(block, 'tool_name', path))} is now available.")
+        return _text_part(
+            f"The tool {chat_name(_string(block, 'tool_name', path))} is now available."
+        )
     return []
 
 
@@ -231,14 +292,20 @@ def _document(block: dict, path: str, of_tool: bool) -> list[dict]:
     if source.get("type") == "text":
         return _text_part("\n".join([*head, _string(source, "data", f"{path}.source")]))
     if source.get("type") == "content":
-        inner = [part for where, each in _listed(source.get("content"), f"{path}.source.content")
-                 for part in _parts(each, where, of_tool)]
+        inner = [
+            part
+            for where, each in _listed(source.get("content"), f"{path}.source.content")
+            for part in _parts(each, where, of_tool)
+        ]
         return [*_text_part("\n".join(head)), *inner]
     if of_tool:
-        # A refusal would stop an agent for good: the file stays in its history. The model can help itself.
+        # A refusal would stop an agent for good: the file stays in its history. The model can help
+        # itself.
         return _text_part("(a document that this model cannot read)")
-    raise BadRequest(f"'{path}.source': this model reads documents as plain text only, not as PDF or file.",
-                     param=f"{path}.source")
+    raise BadRequest(
+        f"'{path}.source': this model reads documents as plain text only, not as PDF or file.",
+        param=f"{path}.source",
+    )
 
 
 def _image(block: dict, path: str) -> dict:
@@ -269,17 +336,26 @@ def _joined(parts: list[dict]) -> str | list[dict]:
 
 
 def _tools(body: dict) -> list[dict]:
-    """The caller's own tools. Those that Anthropic runs itself, or whose schema only Claude knows, are left out."""
+    """The caller's own tools.
+
+    Those that Anthropic runs itself, or whose schema only Claude knows, are left out.
+    """
     tools = []
     for index, tool in enumerate(_optional(body, "tools", list) or ()):
         path = f"tools.{index}"
         if _want(tool, dict, path).get("type") not in (None, "custom"):
             continue
-        function = {"name": chat_name(_string(tool, "name", path, least=1)),
-                    "description": _optional(tool, "description", str, path),
-                    "parameters": _schema(_optional(tool, "input_schema", dict, path) or {})}
-        tools.append({"type": "function", "function": {name: value for name, value in function.items()
-                                                       if value is not None}})
+        function = {
+            "name": chat_name(_string(tool, "name", path, least=1)),
+            "description": _optional(tool, "description", str, path),
+            "parameters": _schema(_optional(tool, "input_schema", dict, path) or {}),
+        }
+        tools.append(
+            {
+                "type": "function",
+                "function": {name: value for name, value in function.items() if value is not None},
+            }
+        )
     return tools
 
 
@@ -297,7 +373,9 @@ def _tool_choice(body: dict, tools: list[dict]) -> dict:
         return {}
     kind = choice.get("type")
     if kind not in ("auto", "any", "tool", "none"):
-        raise BadRequest("'tool_choice.type' must be auto, any, tool or none.", param="tool_choice.type")
+        raise BadRequest(
+            "'tool_choice.type' must be auto, any, tool or none.", param="tool_choice.type"
+        )
     chosen = {"auto": "auto", "any": "required", "none": "none"}.get(kind, "auto")
     if kind == "tool":
         name = chat_name(_string(choice, "name", "tool_choice"))
@@ -331,7 +409,10 @@ def _response_format(body: dict) -> dict | None:
     if wanted.get("type") != "json_schema":
         return None
     schema = _want(wanted.get("schema"), dict, f"{path}.schema")
-    return {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema, "strict": True}}
+    return {
+        "type": "json_schema",
+        "json_schema": {"name": "answer", "schema": schema, "strict": True},
+    }
 
 
 def _stop(body: dict) -> list[str]:
@@ -340,9 +421,16 @@ def _stop(body: dict) -> list[str]:
 
 
 def _user_id(body: dict) -> str | None:
-    """The caller's user id, hashed: what Claude Code packs into it, device and session, is no provider's concern."""
+    """The caller's user id, hashed.
+
+    What Claude Code packs into it, device and session, is no provider's concern.
+    """
     user_id = _optional(_optional(body, "metadata", dict) or {}, "user_id", str, "metadata")
-    return hashlib.sha256(user_id.encode("utf-8", "surrogatepass")).hexdigest()[:32] if user_id else None
+    return (
+        hashlib.sha256(user_id.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+        if user_id
+        else None
+    )
 
 
 def _optional(holder: dict, name: str, kind: type | tuple, path: str = ""):

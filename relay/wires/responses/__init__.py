@@ -1,9 +1,10 @@
 """The wire `responses`: OpenAI's Responses API around the chat hub.
 
-Owns what the spine asks of a wire. The parts: `request` and `conversation` turn a request into chat, `tools` names
-tools both ways, `items`, `answer` and `stream` turn a chat answer back, `sealed` lets callers carry reasoning and
-`compaction` a summary of what went before, `native` reads upstreams that speak Responses themselves. None of them
-knows of upstreams, members or money. Answers are not stored: what would need that gets a clear 400.
+Owns what the spine asks of a wire. The parts: `request` and `conversation` turn a request into
+chat, `tools` names tools both ways, `items`, `answer` and `stream` turn a chat answer back,
+`sealed` lets callers carry reasoning and `compaction` a summary of what went before, `native` reads
+upstreams that speak Responses themselves. None of them knows of upstreams, members or money.
+Answers are not stored: what would need that gets a clear 400.
 """
 
 import msgspec
@@ -19,28 +20,62 @@ from relay.wires.responses.native import as_events, plain, signs, signs_of, usag
 from relay.wires.responses.request import to_chat
 from relay.wires.responses.stream import stream_from_chat
 
-__all__ = ["NAME", "PATH", "TEXTS", "WANTS", "DONE", "as_events", "clean", "count_tokens", "error", "error_event",
-           "from_chat", "looks_like_responses", "plain", "read", "signs", "signs_of", "stream_from_chat", "to_chat",
-           "usage"]
+__all__ = [
+    "NAME",
+    "PATH",
+    "TEXTS",
+    "WANTS",
+    "DONE",
+    "as_events",
+    "clean",
+    "count_tokens",
+    "error",
+    "error_event",
+    "from_chat",
+    "looks_like_responses",
+    "plain",
+    "read",
+    "signs",
+    "signs_of",
+    "stream_from_chat",
+    "to_chat",
+    "usage",
+]
 
 NAME = "responses"
 PATH = "/responses"
-WANTS = ("key", "created_at", "input_tokens")      # what the spine tells the functions below beside the request
-TEXTS = ("delta",)                         # `text` and `arguments` of the closing events say it all again
-DONE = b""                                 # the event with the whole Response is the end
+WANTS = (
+    "key",
+    "created_at",
+    "input_tokens",
+)  # what the spine tells the functions below beside the request
+TEXTS = ("delta",)  # `text` and `arguments` of the closing events say it all again
+DONE = b""  # the event with the whole Response is the end
 
 error = chat.error
 
 
 def read(body: Body, key: bytes | str = b"") -> Ask:
-    """A Responses request. `key` opens sealed reasoning. Raises BadRequest, which names the place."""
+    """A Responses request. `key` opens sealed reasoning.
+
+    Raises BadRequest, which names the place.
+    """
     as_chat = to_chat(body, key)
-    return Ask(model=as_chat["model"], body=body, stream=chat.flag(body, "stream"),
-               output_tokens_max=as_chat.get("max_tokens"), input_tokens=estimate.chat(as_chat), chat=as_chat)
+    return Ask(
+        model=as_chat["model"],
+        body=body,
+        stream=chat.flag(body, "stream"),
+        output_tokens_max=as_chat.get("max_tokens"),
+        input_tokens=estimate.chat(as_chat),
+        chat=as_chat,
+    )
 
 
 def count_tokens(body: dict, key: bytes | str = b"") -> dict:
-    """The estimated input tokens of a request, as OpenAI's /responses/input_tokens tells them. Raises BadRequest."""
+    """The estimated input tokens of a request, as OpenAI's /responses/input_tokens tells them.
+
+    Raises BadRequest.
+    """
     return {"object": "response.input_tokens", "input_tokens": estimate.chat(to_chat(body, key))}
 
 
@@ -48,10 +83,13 @@ def error_event(err: RelayError, request_id: str) -> bytes:
     """The end of a stream that passed untouched until its upstream died."""
     id, created_at = answer.named(f"resp_{request_id.removeprefix('req_')}", None)
     failed = answer.response({"model": ""}, tools.Toolbox(), id, created_at, "failed", failure=err)
-    return sse.frame(msgspec.json.encode({"type": "response.failed", "sequence_number": 0, "response": failed}),
-                     "response.failed")
+    return sse.frame(
+        msgspec.json.encode({"type": "response.failed", "sequence_number": 0, "response": failed}),
+        "response.failed",
+    )
 
 
 def looks_like_responses(body: dict) -> bool:
-    """True for a Responses request that was posted to /chat/completions, as Cursor's agent mode does."""
+    """True for a Responses request that was posted to /chat/completions, as Cursor's agent mode
+    does."""
     return "input" in body and not body.get("messages")

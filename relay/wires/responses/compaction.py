@@ -1,18 +1,21 @@
-"""Compaction: a conversation that has grown too long is exchanged for a summary, which the caller carries for us.
+"""Compaction: a conversation that has grown too long is exchanged for a summary, which the caller
+carries for us.
 
-Owns what the model is asked and told of it. A request whose input ends with a `compaction_trigger` gets one item
-`compaction` for an answer; its `encrypted_content` is the summary, sealed like reasoning. Codex's own provider does
-this, and gives up on its session where no such item comes.
+Owns what the model is asked and told of it. A request whose input ends with a `compaction_trigger`
+gets one item `compaction` for an answer; its `encrypted_content` is the summary, sealed like
+reasoning. Codex's own provider does this, and gives up on its session where no such item comes.
 """
 
 from relay.wires.responses import sealed
 
 TRIGGER, KINDS = "compaction_trigger", ("compaction", "compaction_summary", "context_compaction")
 
-REQUEST = ("The conversation has become too long and will go on without what stands above. Write down everything that "
-           "whoever continues it has to know: what was asked for and what of it is still open, what was decided and "
-           "why, what was done and found out, the files, commands and names that matter, and the next steps. Answer "
-           "with this summary only, and call no tool.")
+REQUEST = (
+    "The conversation has become too long and will go on without what stands above. Write down everything that "
+    "whoever continues it has to know: what was asked for and what of it is still open, what was decided and "
+    "why, what was done and found out, the files, commands and names that matter, and the next steps. Answer "
+    "with this summary only, and call no tool."
+)
 BEFORE = "What stood here is summed up:\n\n"
 LOST = "What stood here was summed up, but the summary is lost: it cannot be read here."
 
@@ -20,7 +23,9 @@ LOST = "What stood here was summed up, but the summary is lost: it cannot be rea
 def asked(body: dict) -> bool:
     """Whether a request wants its conversation summed up."""
     items = body.get("input")
-    return isinstance(items, list) and any(isinstance(item, dict) and item.get("type") == TRIGGER for item in items)
+    return isinstance(items, list) and any(
+        isinstance(item, dict) and item.get("type") == TRIGGER for item in items
+    )
 
 
 def told(item: dict, key: bytes | str) -> str | None:

@@ -1,8 +1,9 @@
 """The `input` of a Responses request as chat messages.
 
-Owns how items become messages. Three rules carry the rest: all that the assistant did between two other items
-(reasoning, text, calls) is ONE message; the outputs of its calls follow it at once, in the order of the calls; whatever
-the developer says, wherever it stands, goes into one leading system message. Providers refuse anything else.
+Owns how items become messages. Three rules carry the rest: all that the assistant did between two
+other items (reasoning, text, calls) is ONE message; the outputs of its calls follow it at once, in
+the order of the calls; whatever the developer says, wherever it stands, goes into one leading
+system message. Providers refuse anything else.
 """
 
 import base64
@@ -16,10 +17,19 @@ from relay.errors import BadRequest
 from relay.wires.responses import compaction, sealed, tools
 
 TEXTS = ("input_text", "output_text", "text", "summary_text", "reasoning_text")
-CALLS = {"function_call": "arguments", "custom_tool_call": "input", "local_shell_call": "action",
-         "shell_call": "action", "apply_patch_call": "operation"}
+CALLS = {
+    "function_call": "arguments",
+    "custom_tool_call": "input",
+    "local_shell_call": "action",
+    "shell_call": "action",
+    "apply_patch_call": "operation",
+}
 OUTPUTS = tuple(f"{kind}_output" for kind in CALLS)
-NAMES = {"local_shell_call": "local_shell", "shell_call": "shell", "apply_patch_call": "apply_patch"}
+NAMES = {
+    "local_shell_call": "local_shell",
+    "shell_call": "shell",
+    "apply_patch_call": "apply_patch",
+}
 
 
 @dataclass(slots=True)
@@ -31,7 +41,10 @@ class AssistantTurn:
     calls: list[dict] = field(default_factory=list)
 
     def messages(self, outputs: dict[str, deque]) -> list[dict]:
-        """The turn's message and the outputs of its calls. Thoughts that led to nothing are left out."""
+        """The turn's message and the outputs of its calls.
+
+        Thoughts that led to nothing are left out.
+        """
         if not self.texts and not self.calls:
             return []
         said = {"role": "assistant", "content": "\n\n".join(self.texts)}
@@ -51,7 +64,10 @@ class AssistantTurn:
 
 
 def messages(body: dict, key: bytes | str) -> list[dict]:
-    """Chat's messages. `key` is what sealed reasoning is believed by. Raises BadRequest, which names the place."""
+    """Chat's messages. `key` is what sealed reasoning is believed by.
+
+    Raises BadRequest, which names the place.
+    """
     items = _items(body, key)
     outputs = _outputs(items)
     system, talk, turn = [_instructions(body)], [], AssistantTurn()
@@ -62,7 +78,9 @@ def messages(body: dict, key: bytes | str) -> list[dict]:
             turn.calls.append(_call(item, kind, at))
         elif kind == "assistant says":
             turn.texts.append(_text(item, at))
-            turn.thoughts.append(item["reasoning_content"] if isinstance(item.get("reasoning_content"), str) else "")
+            turn.thoughts.append(
+                item["reasoning_content"] if isinstance(item.get("reasoning_content"), str) else ""
+            )
             turn.calls += _chat_calls(item, at)
         elif kind == "system says":
             system.append(_text(item, at))
@@ -70,7 +88,12 @@ def messages(body: dict, key: bytes | str) -> list[dict]:
             talk += _kept(turn).messages(outputs)
             turn = AssistantTurn()
             if kind == "user says":
-                talk.append({"role": "user", "content": _collapsed(_parts(item.get("content"), f"{at}.content"))})
+                talk.append(
+                    {
+                        "role": "user",
+                        "content": _collapsed(_parts(item.get("content"), f"{at}.content")),
+                    }
+                )
     talk += _kept(turn).messages(outputs)
     head = "\n\n".join(text for text in system if text)
     told = ([{"role": "system", "content": head}] if head else []) + talk
@@ -80,7 +103,9 @@ def messages(body: dict, key: bytes | str) -> list[dict]:
 
 
 def _kept(turn: AssistantTurn) -> AssistantTurn:
-    return AssistantTurn([text for text in turn.thoughts if text], [text for text in turn.texts if text], turn.calls)
+    return AssistantTurn(
+        [text for text in turn.thoughts if text], [text for text in turn.texts if text], turn.calls
+    )
 
 
 def _instructions(body: dict) -> str:
@@ -91,19 +116,28 @@ def _instructions(body: dict) -> str:
 
 
 def _items(body: dict, key: bytes | str = b"") -> list[tuple[str, str, dict]]:
-    """(place, kind, item) of each item; a message's kind is who says it. Kinds that are not known are dropped later."""
+    """(place, kind, item) of each item; a message's kind is who says it.
+
+    Kinds that are not known are dropped later.
+    """
     given = body.get("input")
     if isinstance(given, str):
         return [("input", "user says", {"content": given})]
     if not isinstance(given, list) or not given:
-        raise BadRequest("'input' must be a string or a list with at least one item.", param="input")
+        raise BadRequest(
+            "'input' must be a string or a list with at least one item.", param="input"
+        )
     items = []
     for index, item in enumerate(given):
         at = f"input[{index}]"
         if not isinstance(item, dict):
             raise BadRequest("An input item must be an object.", param=at)
         summary = compaction.told(item, key)
-        items.append((at, _kind(item, at), item) if summary is None else (at, "user says", {"content": summary}))
+        items.append(
+            (at, _kind(item, at), item)
+            if summary is None
+            else (at, "user says", {"content": summary})
+        )
     return items
 
 
@@ -112,17 +146,28 @@ def _kind(item: dict, at: str) -> str:
     if kind is None and "role" in item:
         kind = "message"
     if kind == "item_reference" or (kind is None and "id" in item):
-        raise BadRequest("Answers are not stored here, so an item cannot be referred to. Send the item itself: "
-                         "clients do so when they are told 'store': false.", param=at, code="unsupported_parameter")
+        raise BadRequest(
+            "Answers are not stored here, so an item cannot be referred to. Send the item itself: "
+            "clients do so when they are told 'store': false.",
+            param=at,
+            code="unsupported_parameter",
+        )
     if not isinstance(kind, str):
         raise BadRequest("An input item needs a type.", param=f"{at}.type")
     if kind != "message":
         return kind
-    roles = {"user": "user says", "assistant": "assistant says", "system": "system says", "developer": "system says",
-             "tool": "function_call_output"}
+    roles = {
+        "user": "user says",
+        "assistant": "assistant says",
+        "system": "system says",
+        "developer": "system says",
+        "tool": "function_call_output",
+    }
     role = item.get("role")
     if not isinstance(role, str) or role not in roles:
-        raise BadRequest("The role must be user, assistant, system or developer.", param=f"{at}.role")
+        raise BadRequest(
+            "The role must be user, assistant, system or developer.", param=f"{at}.role"
+        )
     return roles[role]
 
 
@@ -141,14 +186,21 @@ def _thought(item: dict, at: str, key: bytes | str) -> str:
         parts = item.get(name)
         if parts is not None and not isinstance(parts, list):
             raise BadRequest(f"'{name}' must be a list.", param=f"{at}.{name}")
-        texts = [_part(part, f"{at}.{name}[{index}]").get("text") for index, part in enumerate(parts or ())]
+        texts = [
+            _part(part, f"{at}.{name}[{index}]").get("text")
+            for index, part in enumerate(parts or ())
+        ]
         if any(texts):
             return "\n\n".join(text for text in texts if text)
     return ""
 
 
 def _call(item: dict, kind: str, at: str) -> dict:
-    given, name, space = item.get(CALLS[kind]), NAMES.get(kind) or item.get("name"), item.get("namespace")
+    given, name, space = (
+        item.get(CALLS[kind]),
+        NAMES.get(kind) or item.get("name"),
+        item.get("namespace"),
+    )
     if not isinstance(name, str) or not name:
         raise BadRequest("A call needs the name of a tool.", param=f"{at}.name")
     if space is not None and not isinstance(space, str):
@@ -166,9 +218,14 @@ def _call(item: dict, kind: str, at: str) -> dict:
 
 
 def chat_call(call_id: str, name: str, arguments: str) -> dict:
-    """Arguments that are no JSON object would wedge the session: strict providers refuse them in every later call."""
+    """Arguments that are no JSON object would wedge the session.
+
+    Strict providers refuse them in every later call.
+    """
     if not isinstance(tools.value(arguments), dict):
-        arguments = json.dumps({"input": arguments}, ensure_ascii=False) if arguments.strip() else "{}"
+        arguments = (
+            json.dumps({"input": arguments}, ensure_ascii=False) if arguments.strip() else "{}"
+        )
     return {"id": call_id, "type": "function", "function": {"name": name, "arguments": arguments}}
 
 
@@ -196,15 +253,22 @@ def _call_id(item: dict, at: str) -> str:
 def call_ids(body: dict) -> set[str]:
     """The ids of all calls in the conversation so far, of a request that `to_chat` has taken."""
     items = _items(body)
-    return ({_call_id(item, at) for at, kind, item in items if kind in CALLS}
-            | {call["id"] for at, kind, item in items if kind == "assistant says" for call in _chat_calls(item, at)})
+    return {_call_id(item, at) for at, kind, item in items if kind in CALLS} | {
+        call["id"]
+        for at, kind, item in items
+        if kind == "assistant says"
+        for call in _chat_calls(item, at)
+    }
 
 
 # What came back
 
 
 def _outputs(items: list[tuple[str, str, dict]]) -> dict[str, deque]:
-    """(text, images) of each output, by call id. Ids may come again in a later turn, so they stand in line."""
+    """(text, images) of each output, by call id.
+
+    Ids may come again in a later turn, so they stand in line.
+    """
     outputs: dict[str, deque] = defaultdict(deque)
     for at, kind, item in items:
         if kind in OUTPUTS:
@@ -240,7 +304,11 @@ def _text(item: dict, at: str) -> str:
 
 def _collapsed(parts: list[dict]) -> str | list[dict]:
     """A string where there is only text: many providers take nothing else."""
-    return parts if any(part["type"] != "text" for part in parts) else "\n".join(part["text"] for part in parts)
+    return (
+        parts
+        if any(part["type"] != "text" for part in parts)
+        else "\n".join(part["text"] for part in parts)
+    )
 
 
 def _parts(content: object, at: str) -> list[dict]:
@@ -266,8 +334,10 @@ def _part(part: object, at: str) -> dict:
         return _file(part, at)
     if kind == "input_audio" and isinstance(part.get("input_audio"), dict):
         return {"type": "input_audio", "input_audio": part["input_audio"]}
-    raise BadRequest("A part must be input_text, output_text, refusal, input_image, input_audio or input_file.",
-                     param=f"{at}.type")
+    raise BadRequest(
+        "A part must be input_text, output_text, refusal, input_image, input_audio or input_file.",
+        param=f"{at}.type",
+    )
 
 
 def _string(part: dict, name: str, at: str) -> str:
@@ -280,7 +350,9 @@ def _image(part: dict, at: str) -> dict:
     given = part.get("image_url")
     inner = given if isinstance(given, dict) else {"url": given, "detail": part.get("detail")}
     if not isinstance(inner.get("url"), str) or not inner["url"]:
-        raise BadRequest("An image needs an image_url; files are not stored here.", param=f"{at}.image_url")
+        raise BadRequest(
+            "An image needs an image_url; files are not stored here.", param=f"{at}.image_url"
+        )
     detail = {"detail": inner["detail"]} if inner.get("detail") in ("low", "high", "auto") else {}
     return {"type": "image_url", "image_url": {"url": inner["url"], **detail}}
 
@@ -290,9 +362,14 @@ def _file(part: dict, at: str) -> dict:
     data = part.get("file_data")
     head, comma, rest = data.partition(",") if isinstance(data, str) else ("", "", "")
     if not comma or not head.startswith(("data:text/", "data:application/json")):
-        raise BadRequest("Only text files can be read here, as a data: URL in file_data.", param=f"{at}.file_data")
+        raise BadRequest(
+            "Only text files can be read here, as a data: URL in file_data.",
+            param=f"{at}.file_data",
+        )
     try:
-        text = (base64.b64decode(rest) if head.endswith(";base64") else unquote_to_bytes(rest)).decode()
+        text = (
+            base64.b64decode(rest) if head.endswith(";base64") else unquote_to_bytes(rest)
+        ).decode()
     except (binascii.Error, ValueError):
         raise BadRequest("The file is not valid UTF-8 text.", param=f"{at}.file_data") from None
     name = part.get("filename")

@@ -1,7 +1,8 @@
 """The items of an answer: reasoning, messages, tool calls.
 
-Owns how the pieces of a chat answer are told apart, and the shape of each item, plain and as events. Whether the
-answer comes at once or in a stream, an item is made here and has the same id in both.
+Owns how the pieces of a chat answer are told apart, and the shape of each item, plain and as
+events. Whether the answer comes at once or in a stream, an item is made here and has the same id in
+both.
 """
 
 from collections.abc import Iterator
@@ -11,10 +12,21 @@ import msgspec
 
 from relay.wires.responses import sealed, tools
 
-PREFIXES = {"reasoning": "rs", "text": "msg", "refusal": "msg", "compaction": "cmp",
-            "function": "fc", "custom": "ctc", "local_shell": "lsh"}
-CALLS = {"function": "function_call", "custom": "custom_tool_call", "local_shell": "local_shell_call"}
-EVENTS = {                                 # whose deltas are what, whose part is what, and where in the item
+PREFIXES = {
+    "reasoning": "rs",
+    "text": "msg",
+    "refusal": "msg",
+    "compaction": "cmp",
+    "function": "fc",
+    "custom": "ctc",
+    "local_shell": "lsh",
+}
+CALLS = {
+    "function": "function_call",
+    "custom": "custom_tool_call",
+    "local_shell": "local_shell_call",
+}
+EVENTS = {  # whose deltas are what, whose part is what, and where in the item
     "reasoning": ("reasoning_summary_text", "reasoning_summary_part", {"summary_index": 0}),
     "text": ("output_text", "content_part", {"content_index": 0}),
     "refusal": ("refusal", "content_part", {"content_index": 0}),
@@ -33,9 +45,9 @@ Event = tuple[str, dict]
 class Piece:
     """A bit of an answer. Of a call, any of slot, id and name may be missing."""
 
-    kind: str                              # "reasoning", "text", "refusal", "call" or "compaction"
+    kind: str  # "reasoning", "text", "refusal", "call" or "compaction"
     text: str
-    slot: int | None = None                # chat's `index` of the call
+    slot: int | None = None  # chat's `index` of the call
     id: str = ""
     name: str = ""
 
@@ -44,11 +56,11 @@ class Piece:
 class Making:
     """What the items of one answer have in common."""
 
-    stem: str                              # what their ids are made of
+    stem: str  # what their ids are made of
     box: tools.Toolbox
-    key: bytes | str                       # seals reasoning; empty: reasoning is not sealed
-    taken: set[str] = field(default_factory=set)   # ids of calls that the caller knows
-    compacts: bool = False                 # the answer is a summary that the caller carries
+    key: bytes | str  # seals reasoning; empty: reasoning is not sealed
+    taken: set[str] = field(default_factory=set)  # ids of calls that the caller knows
+    compacts: bool = False  # the answer is a summary that the caller carries
 
 
 @dataclass(slots=True, eq=False)
@@ -57,11 +69,11 @@ class Item:
 
     kind: str
     slot: int | None = None
-    call_id: str = ""                      # the provider's
-    own_call_id: str = ""                  # the caller's
+    call_id: str = ""  # the provider's
+    own_call_id: str = ""  # the caller's
     name: str = ""
-    blanks: int = 0                        # white space at the end of the arguments so far
-    index: int = -1                        # output_index
+    blanks: int = 0  # white space at the end of the arguments so far
+    index: int = -1  # output_index
     id: str = ""
     tool: tools.Tool | None = None
     key: bytes | str = b""
@@ -73,12 +85,18 @@ class Item:
 
     @property
     def raw(self) -> bool:
-        """True if it cannot be handed over piece by piece: what is inside the JSON is wanted, not the JSON."""
+        """True if it cannot be handed over piece by piece.
+
+        What is inside the JSON is wanted, not the JSON.
+        """
         return self.kind == "compaction" or self.tool is not None and self.tool.kind != "function"
 
     @property
     def whole(self) -> bool:
-        """True if nothing can follow any more: a call whose arguments are complete JSON; a text, for all we know."""
+        """True if nothing can follow any more: a call whose arguments are complete JSON.
+
+        A text, for all we know.
+        """
         if self.kind != "call":
             return True
         last = self._pieces[-1].rstrip() if self._pieces else ""
@@ -97,7 +115,10 @@ class Item:
             self.tool = making.box.tool(self.name)
 
     def open(self, index: int, making: Making) -> "Item":
-        """A call whose id is missing or taken gets another: some servers count the calls of each answer from 0."""
+        """A call whose id is missing or taken gets another.
+
+        Some servers count the calls of each answer from 0.
+        """
         self.know(making)
         self.index, self.key = index, making.key
         self.id = f"{PREFIXES[self.shape]}_{making.stem}_{index}"
@@ -118,12 +139,26 @@ class Item:
         if self.kind == "call":
             return self._call(text, status)
         if self.kind == "compaction":
-            return {"id": self.id, "type": self.kind, "encrypted_content": sealed.seal(text, self.key) if text else ""}
+            return {
+                "id": self.id,
+                "type": self.kind,
+                "encrypted_content": sealed.seal(text, self.key) if text else "",
+            }
         if self.kind == "reasoning":
-            return {"id": self.id, "type": "reasoning", "summary": [self.part(text)] if text else [],
-                    "encrypted_content": sealed.seal(text, self.key) if text and self.key else None}
+            return {
+                "id": self.id,
+                "type": "reasoning",
+                "summary": [self.part(text)] if text else [],
+                "encrypted_content": sealed.seal(text, self.key) if text and self.key else None,
+            }
         content = [] if status == "in_progress" else [self.part(text)]
-        return {"id": self.id, "type": "message", "status": status, "role": "assistant", "content": content}
+        return {
+            "id": self.id,
+            "type": "message",
+            "status": status,
+            "role": "assistant",
+            "content": content,
+        }
 
     def part(self, text: str) -> dict:
         if self.kind == "reasoning":
@@ -148,7 +183,10 @@ class Item:
     # Events
 
     def opening(self) -> Iterator[Event]:
-        yield "response.output_item.added", {"output_index": self.index, "item": self.form("in_progress")}
+        yield (
+            "response.output_item.added",
+            {"output_index": self.index, "item": self.form("in_progress")},
+        )
         part = EVENTS[self.shape][1]
         if part:
             yield f"response.{part}.added", self._at(part=self.part(""))
@@ -184,7 +222,8 @@ class Item:
 
 
 def pieces(told: object, compacts: bool = False) -> Iterator[Piece]:
-    """The pieces of a chat message or of a chunk's delta, in the order in which a caller should see them.
+    """The pieces of a chat message or of a chunk's delta, in the order in which a caller should see
+    them.
 
     Where the conversation is summed up (`compacts`) only the summary counts.
     """
@@ -194,8 +233,11 @@ def pieces(told: object, compacts: bool = False) -> Iterator[Piece]:
         yield from [Piece("compaction", text)] if (text := _text(told.get("content"))) else []
         return
     thought = _text(told.get("reasoning_content")) or _text(told.get("reasoning"))
-    for kind, text in (("reasoning", thought), ("text", _text(told.get("content"))),
-                       ("refusal", _text(told.get("refusal")))):
+    for kind, text in (
+        ("reasoning", thought),
+        ("text", _text(told.get("content"))),
+        ("refusal", _text(told.get("refusal"))),
+    ):
         if text:
             yield Piece(kind, text)
     calls = told.get("tool_calls")
@@ -211,15 +253,23 @@ def _call_piece(call: dict) -> Piece:
     arguments, slot = function.get("arguments"), call.get("index")
     if isinstance(arguments, dict):
         arguments = _encode(arguments).decode()
-    return Piece("call", _text(arguments), slot if isinstance(slot, int) else None,
-                 _text(call.get("id")), _text(function.get("name")))
+    return Piece(
+        "call",
+        _text(arguments),
+        slot if isinstance(slot, int) else None,
+        _text(call.get("id")),
+        _text(function.get("name")),
+    )
 
 
 def _text(value: object) -> str:
     """A text, or the texts of a list of parts; anything else is nothing."""
     if isinstance(value, list):
-        return "".join(part["text"] for part in value
-                       if isinstance(part, dict) and isinstance(part.get("text"), str))
+        return "".join(
+            part["text"]
+            for part in value
+            if isinstance(part, dict) and isinstance(part.get("text"), str)
+        )
     return value if isinstance(value, str) else ""
 
 

@@ -1,6 +1,7 @@
 """Answers of an upstream that speaks Responses itself.
 
-Owns what the spine must see in bytes that otherwise pass untouched: content, usage, errors, the end.
+Owns what the spine must see in bytes that otherwise pass untouched: content, usage, errors, the
+end.
 """
 
 import msgspec
@@ -19,14 +20,21 @@ _encode = msgspec.json.Encoder().encode
 
 
 def usage(doc: dict) -> Usage | None:
-    """What a Response, or the event that carries one, says was used; input includes what was cached."""
+    """What a Response, or the event that carries one, says was used.
+
+    Input includes what was cached.
+    """
     inner = doc.get("response") if isinstance(doc.get("response"), dict) else doc
     used = inner.get("usage")
     if not isinstance(used, dict):
         return None
     details = used.get("input_tokens_details")
     cached = details.get("cached_tokens") if isinstance(details, dict) else None
-    return Usage(natural(used.get("input_tokens")), max(0, natural(cached)), natural(used.get("output_tokens")))
+    return Usage(
+        natural(used.get("input_tokens")),
+        max(0, natural(cached)),
+        natural(used.get("output_tokens")),
+    )
 
 
 def signs(data: bytes) -> EventInfo:
@@ -46,9 +54,14 @@ def signs(data: bytes) -> EventInfo:
         return told
     if kind == "error" or "type" not in doc and doc.get("error"):
         inner = doc.get("error")
-        return EventInfo(error=inner if isinstance(inner, dict) else {
-            "code": doc.get("code"), "message": doc.get("message") or inner})
-    return EventInfo(content=kind == "response.output_item.done" or bool(doc.get("delta")), usage=usage(doc))
+        return EventInfo(
+            error=inner
+            if isinstance(inner, dict)
+            else {"code": doc.get("code"), "message": doc.get("message") or inner}
+        )
+    return EventInfo(
+        content=kind == "response.output_item.done" or bool(doc.get("delta")), usage=usage(doc)
+    )
 
 
 def signs_of(doc: dict) -> EventInfo:
@@ -65,31 +78,53 @@ def signs_of(doc: dict) -> EventInfo:
 def as_events(doc: dict) -> list[bytes]:
     """A whole Response as the events of a stream, for a caller who asked for one."""
     output = doc.get("output") if isinstance(doc.get("output"), list) else []
-    events = [("response.created", {"response": doc | {"status": "in_progress", "output": [], "usage": None}})]
+    events = [
+        (
+            "response.created",
+            {"response": doc | {"status": "in_progress", "output": [], "usage": None}},
+        )
+    ]
     for index, item in enumerate(output):
         if isinstance(item, dict):
             events += _item_events(index, item)
     status = doc.get("status") if doc.get("status") in ("incomplete", "failed") else "completed"
     events.append((f"response.{status}", {"response": doc}))
-    return [sse.frame(_encode({"type": kind, "sequence_number": number, **fields}), kind)
-            for number, (kind, fields) in enumerate(events)]
+    return [
+        sse.frame(_encode({"type": kind, "sequence_number": number, **fields}), kind)
+        for number, (kind, fields) in enumerate(events)
+    ]
 
 
 def _item_events(index: int, item: dict) -> list[tuple[str, dict]]:
     """An item as a start that holds nothing, the deltas that fill it, and an end."""
     at = {"item_id": item.get("id"), "output_index": index}
-    content = item.get("content") if item.get("type") == "message" and isinstance(item.get("content"), list) else []
+    content = (
+        item.get("content")
+        if item.get("type") == "message" and isinstance(item.get("content"), list)
+        else []
+    )
     arguments = item.get("arguments") if item.get("type") == "function_call" else None
     empty = {"content": []} if content else {"arguments": ""} if arguments else {}
     events = [("response.output_item.added", {"output_index": index, "item": item | empty})]
     for number, part in enumerate(content):
-        if isinstance(part, dict) and part.get("type") == "output_text" and isinstance(part.get("text"), str):
+        if (
+            isinstance(part, dict)
+            and part.get("type") == "output_text"
+            and isinstance(part.get("text"), str)
+        ):
             here = at | {"content_index": number}
-            events += [("response.content_part.added", here | {"part": part | {"text": ""}}),
-                       ("response.output_text.delta", here | {"delta": part["text"], "logprobs": []}),
-                       ("response.output_text.done", here | {"text": part["text"], "logprobs": []}),
-                       ("response.content_part.done", here | {"part": part})]
+            events += [
+                ("response.content_part.added", here | {"part": part | {"text": ""}}),
+                ("response.output_text.delta", here | {"delta": part["text"], "logprobs": []}),
+                ("response.output_text.done", here | {"text": part["text"], "logprobs": []}),
+                ("response.content_part.done", here | {"part": part}),
+            ]
     if arguments:
-        events += [("response.function_call_arguments.delta", at | {"delta": arguments}),
-                   ("response.function_call_arguments.done", at | {"arguments": arguments, "name": item.get("name")})]
+        events += [
+            ("response.function_call_arguments.delta", at | {"delta": arguments}),
+            (
+                "response.function_call_arguments.done",
+                at | {"arguments": arguments, "name": item.get("name")},
+            ),
+        ]
     return [*events, ("response.output_item.done", {"output_index": index, "item": item})]

@@ -1,7 +1,8 @@
 """A Responses request as a chat request.
 
-Owns the parameters; `conversation` has the messages and `tools` the tools. What the relay does not know is passed over
-in silence, since clients add fields all the time; what would need a memory of earlier answers is refused aloud.
+Owns the parameters; `conversation` has the messages and `tools` the tools. What the relay does not
+know is passed over in silence, since clients add fields all the time; what would need a memory of
+earlier answers is refused aloud.
 """
 
 from relay.errors import BadRequest
@@ -10,7 +11,13 @@ from relay.wires.responses import compaction, conversation, tools
 
 EFFORTS = ("minimal", "low", "medium", "high", "xhigh", "max")
 NUMBERS = ("temperature", "top_p", "frequency_penalty", "presence_penalty")
-ALIKE = ("seed", "stop", "thinking", "enable_thinking", "thinking_budget")     # providers' own, which some add here too
+ALIKE = (
+    "seed",
+    "stop",
+    "thinking",
+    "enable_thinking",
+    "thinking_budget",
+)  # providers' own, which some add here too
 STATEFUL = {
     "previous_response_id": "previous_response_id is not supported; send the full input",
     "conversation": "Conversations are not stored here; send the full input.",
@@ -32,9 +39,13 @@ def to_chat(body: dict, key: bytes | str = b"") -> dict:
         request["tools"] = functions
         request["tool_choice"] = choice
         # True is what providers do anyway, and some refuse to be told.
-        request["parallel_tool_calls"] = False if _bool(body, "parallel_tool_calls") is False else None
+        request["parallel_tool_calls"] = (
+            False if _bool(body, "parallel_tool_calls") is False else None
+        )
     request["max_tokens"] = chat.count(body, "max_output_tokens")
-    request |= {name: _number(body, name) for name in NUMBERS} | {name: body.get(name) for name in ALIKE}
+    request |= {name: _number(body, name) for name in NUMBERS} | {
+        name: body.get(name) for name in ALIKE
+    }
     request["user"] = _string(body, "user")
     request |= _thinking(body)
     request["response_format"] = None if compacts else _format(body)
@@ -48,12 +59,18 @@ def _refuse_what_needs_memory(body: dict) -> None:
         if body.get(name) is not None:
             raise BadRequest(sentence, param=name, code="unsupported_parameter")
     if chat.flag(body, "background"):
-        raise BadRequest("Answers are not stored here, so none can be made in the background.",
-                         param="background", code="unsupported_parameter")
+        raise BadRequest(
+            "Answers are not stored here, so none can be made in the background.",
+            param="background",
+            code="unsupported_parameter",
+        )
 
 
 def _thinking(body: dict) -> dict:
-    """`reasoning.effort`: none switches thinking off, the others are chat's words; unknown ones are dropped."""
+    """`reasoning.effort`: none switches thinking off, the others are chat's words.
+
+    Unknown ones are dropped.
+    """
     reasoning = _object(body, "reasoning")
     effort = reasoning.get("effort")
     if effort is not None and not isinstance(effort, str):
@@ -78,12 +95,18 @@ def _format(body: dict) -> dict | None:
     if kind == "json_object":
         return {"type": kind}
     if kind != "json_schema":
-        raise BadRequest("The format must be text, json_object or json_schema.", param="text.format.type")
+        raise BadRequest(
+            "The format must be text, json_object or json_schema.", param="text.format.type"
+        )
     if not isinstance(form.get("name"), str):
         raise BadRequest("A json_schema needs a name.", param="text.format.name")
     if not isinstance(form.get("schema"), dict):
         raise BadRequest("A json_schema needs a schema.", param="text.format.schema")
-    kept = {name: form[name] for name in ("name", "description", "schema", "strict") if form.get(name) is not None}
+    kept = {
+        name: form[name]
+        for name in ("name", "description", "schema", "strict")
+        if form.get(name) is not None
+    }
     return {"type": kind, "json_schema": kept}
 
 

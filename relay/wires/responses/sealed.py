@@ -1,8 +1,9 @@
 """Reasoning that a caller carries for us, sealed.
 
-The relay keeps no answers, yet providers want the reasoning of a turn back (DeepSeek and Kimi refuse the next call
-without it). So the caller gets it as `encrypted_content` and sends it back: base64 of a signature and the deflated
-text. It is signed, not secret: the caller has the text as a summary anyway.
+The relay keeps no answers, yet providers want the reasoning of a turn back (DeepSeek and Kimi
+refuse the next call without it). So the caller gets it as `encrypted_content` and sends it back:
+base64 of a signature and the deflated text. It is signed, not secret: the caller has the text as a
+summary anyway.
 """
 
 import base64
@@ -25,7 +26,7 @@ def unseal(sealed: object, key: bytes | str) -> str | None:
     if not key or not isinstance(sealed, str) or not sealed.startswith(MARK):
         return None
     try:
-        data = base64.b64decode(sealed[len(MARK):].encode(), altchars=b"-_", validate=True)
+        data = base64.b64decode(sealed[len(MARK) :].encode(), altchars=b"-_", validate=True)
     except (binascii.Error, UnicodeEncodeError):
         return None
     signature, packed = data[:SIGNATURE_BYTES], data[SIGNATURE_BYTES:]

@@ -1,7 +1,8 @@
 """A chat stream as a Responses stream.
 
-Owns the order of events. One item after another, never two at once: several clients (OpenClaw among them) keep only
-one in mind. A call whose turn has not come waits until the call before it is whole or the stream is over.
+Owns the order of events. One item after another, never two at once: several clients (OpenClaw among
+them) keep only one in mind. A call whose turn has not come waits until the call before it is whole
+or the stream is over.
 """
 
 from collections.abc import Iterable, Iterator
@@ -15,18 +16,25 @@ from relay.wires.responses import answer, tools
 from relay.wires.responses.items import Event, Item, Making, Piece, pieces
 
 KEEP_ALIVE = b": keep-alive\n\n"
-BLANKS_MAX = 2000                          # of white space at the end of arguments; some models never stop
+BLANKS_MAX = 2000  # of white space at the end of arguments; some models never stop
 
 _encode = msgspec.json.Encoder().encode
 
 
-def stream_from_chat(chunks: Iterable[dict | RelayError | None], ask_body: dict, *, id: str | None = None,
-                     created_at: int | None = None, key: bytes | str = b"", input_tokens: int = 0) -> Iterator[bytes]:
+def stream_from_chat(
+    chunks: Iterable[dict | RelayError | None],
+    ask_body: dict,
+    *,
+    id: str | None = None,
+    created_at: int | None = None,
+    key: bytes | str = b"",
+    input_tokens: int = 0,
+) -> Iterator[bytes]:
     """The events of a Responses stream, from response.created to the one that ends it.
 
-    `chunks`: parsed chat chunks; None for silence, which becomes a comment; a RelayError where the upstream died, after
-    which nothing is read. A stream that ends without a finish_reason was cut, and ends in response.failed.
-    The other parameters are those of `answer.from_chat`.
+    `chunks`: parsed chat chunks; None for silence, which becomes a comment; a RelayError where the
+    upstream died, after which nothing is read. A stream that ends without a finish_reason was cut,
+    and ends in response.failed. The other parameters are those of `answer.from_chat`.
     """
     id, created_at = answer.named(id, created_at)
     number = count()
@@ -35,18 +43,24 @@ def stream_from_chat(chunks: Iterable[dict | RelayError | None], ask_body: dict,
             yield KEEP_ALIVE
         else:
             kind, fields = event
-            yield sse.frame(_encode({"type": kind, "sequence_number": next(number), **fields}), kind)
+            yield sse.frame(
+                _encode({"type": kind, "sequence_number": next(number), **fields}), kind
+            )
 
 
-def _events(chunks, ask_body: dict, id: str, created_at: int, key: bytes | str,
-            input_tokens: int) -> Iterator[Event | None]:
+def _events(
+    chunks, ask_body: dict, id: str, created_at: int, key: bytes | str, input_tokens: int
+) -> Iterator[Event | None]:
     box = tools.read(ask_body)
     wanted = answer.making(id, ask_body, box, key)
     finish = used = failure = None
     items: list[Item] = []
-    output: list[dict] = []                # the items that are closed
+    output: list[dict] = []  # the items that are closed
     for kind in ("created", "in_progress"):
-        yield f"response.{kind}", {"response": answer.response(ask_body, box, id, created_at, "in_progress")}
+        yield (
+            f"response.{kind}",
+            {"response": answer.response(ask_body, box, id, created_at, "in_progress")},
+        )
     for chunk in chunks:
         if chunk is None:
             yield None
@@ -57,9 +71,12 @@ def _events(chunks, ask_body: dict, id: str, created_at: int, key: bytes | str,
         used = answer.usage(chunk) or used
         ended, told = _first(chunk)
         finish = ended or finish
-        # What tells the caller nothing yet becomes a comment: while we hold a call back, the line must not seem dead.
+        # What tells the caller nothing yet becomes a comment: while we hold a call back, the line
+        # must not seem dead.
         told = pieces(told, wanted.compacts)
-        yield from [event for piece in told for event in _take(piece, items, output, wanted)] or (None,)
+        yield from [event for piece in told for event in _take(piece, items, output, wanted)] or (
+            None,
+        )
         if items and items[-1].kind == "call" and items[-1].blanks > BLANKS_MAX:
             failure = UpstreamError("The model wrote blanks without end.")
             break
@@ -75,17 +92,25 @@ def _events(chunks, ask_body: dict, id: str, created_at: int, key: bytes | str,
 
 
 def _first(chunk: dict) -> tuple[str | None, object]:
-    """(finish_reason, delta) of the first choice; some providers send no choice, null, or the whole message."""
+    """(finish_reason, delta) of the first choice.
+
+    Some providers send no choice, null, or the whole message.
+    """
     choices = chunk.get("choices")
     first = choices[0] if isinstance(choices, list) and choices else None
     if not isinstance(first, dict):
         return None, None
     finish = first.get("finish_reason")
-    return (finish if isinstance(finish, str) and finish else None), first.get("delta") or first.get("message")
+    return (finish if isinstance(finish, str) and finish else None), first.get(
+        "delta"
+    ) or first.get("message")
 
 
 def _take(piece: Piece, items: list[Item], output: list[dict], wanted: Making) -> Iterator[Event]:
-    """Give the piece to its item, then tell what can be told: the item whose turn it is is items[len(output)]."""
+    """Give the piece to its item, then tell what can be told.
+
+    The item whose turn it is is items[len(output)].
+    """
     item = _home(piece, items, len(output))
     if item is None:
         return
@@ -98,7 +123,7 @@ def _take(piece: Piece, items: list[Item], output: list[dict], wanted: Making) -
         item = items[len(output)]
         if item.index < 0:
             if item.kind == "call" and (not item.name or item.raw and not item.whole):
-                return                     # a call is announced by name, a freeform one when it is whole
+                return  # a call is announced by name, a freeform one when it is whole
             yield from item.open(len(output), wanted).opening()
             yield from item.delta(item.text)
         if item is items[-1] or not item.whole:
@@ -122,7 +147,10 @@ def _close(item: Item, output: list[dict], status: str = "completed") -> Iterato
 
 
 def _home(piece: Piece, items: list[Item], closed: int) -> Item | None:
-    """The item that a piece belongs to, a new one if need be; None for what comes after its item's end."""
+    """The item that a piece belongs to, a new one if need be.
+
+    None for what comes after its item's end.
+    """
     if piece.kind == "call":
         item = _call(piece, [item for item in items if item.kind == "call"])
     else:
@@ -136,8 +164,8 @@ def _home(piece: Piece, items: list[Item], closed: int) -> Item | None:
 def _call(piece: Piece, calls: list[Item]) -> Item | None:
     """The call that a piece continues, None if it begins one.
 
-    By its index; without one, by its id; without both it is the last call's. A gateway that gives all calls the same
-    index, or none, is told by a name that comes after a call is whole.
+    By its index; without one, by its id; without both it is the last call's. A gateway that gives
+    all calls the same index, or none, is told by a name that comes after a call is whole.
     """
     if piece.slot is not None:
         calls = [call for call in calls if call.slot == piece.slot]

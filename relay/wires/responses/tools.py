@@ -1,9 +1,10 @@
 """Tools that chat cannot express, and the way back.
 
-Owns the names of tools. A chat upstream is shown plain functions only: the children of a `namespace` under
-`<namespace>__<child>`, a freeform `custom` tool as a function with one text, `local_shell` as a function. What the
-model then calls is split again into the tool that the caller named: Codex runs no other. Hosted tools (web_search,
-mcp, ...) are dropped, since no chat upstream can run them.
+Owns the names of tools. A chat upstream is shown plain functions only: the children of a
+`namespace` under `<namespace>__<child>`, a freeform `custom` tool as a function with one text,
+`local_shell` as a function. What the model then calls is split again into the tool that the caller
+named: Codex runs no other. Hosted tools (web_search, mcp, ...) are dropped, since no chat upstream
+can run them.
 """
 
 import hashlib
@@ -14,24 +15,40 @@ import msgspec
 
 from relay.errors import BadRequest
 
-NAME_MAX = 64                              # OpenAI's limit for the name of a function
+NAME_MAX = 64  # OpenAI's limit for the name of a function
 MODES = ("auto", "none", "required")
 
 _decode = msgspec.json.Decoder().decode
 _foreign = re.compile(r"[^a-zA-Z0-9_-]").sub
 
-_FREEFORM = {"type": "object", "additionalProperties": False, "required": ["input"],
-             "properties": {"input": {"type": "string", "description": "The raw text, exactly as the tool wants it."}}}
-_SHELL = {"type": "object", "required": ["command"], "properties": {
-    "command": {"type": "array", "items": {"type": "string"}, "description": "The program and its arguments."},
-    "working_directory": {"type": "string"}, "timeout_ms": {"type": "integer"}}}
+_FREEFORM = {
+    "type": "object",
+    "additionalProperties": False,
+    "required": ["input"],
+    "properties": {
+        "input": {"type": "string", "description": "The raw text, exactly as the tool wants it."}
+    },
+}
+_SHELL = {
+    "type": "object",
+    "required": ["command"],
+    "properties": {
+        "command": {
+            "type": "array",
+            "items": {"type": "string"},
+            "description": "The program and its arguments.",
+        },
+        "working_directory": {"type": "string"},
+        "timeout_ms": {"type": "integer"},
+    },
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Tool:
     """A tool as the caller knows it."""
 
-    kind: str                              # "function", "custom" or "local_shell"
+    kind: str  # "function", "custom" or "local_shell"
     name: str
     namespace: str | None = None
 
@@ -41,22 +58,28 @@ class Toolbox:
     """The tools of one request, by the name that the upstream sees."""
 
     tools: dict[str, Tool] = field(default_factory=dict)
-    functions: dict[str, dict] = field(default_factory=dict)       # the same as chat's tools
-    echo: list[dict] = field(default_factory=list)                 # what is in force, in the caller's own shape
+    functions: dict[str, dict] = field(default_factory=dict)  # the same as chat's tools
+    echo: list[dict] = field(default_factory=list)  # what is in force, in the caller's own shape
 
     def tool(self, name: str) -> Tool:
-        """The caller's tool behind a name that the model used; a function, if the model made it up."""
+        """The caller's tool behind a name that the model used.
+
+        A function, if the model made it up.
+        """
         return self.tools.get(name) or Tool("function", name)
 
 
 def flat(name: str, namespace: str | None = None) -> str:
-    """The name of a tool upstream: letters that every provider takes, at most 64; what is cut off is hashed."""
+    """The name of a tool upstream: letters that every provider takes, at most 64.
+
+    What is cut off is hashed.
+    """
     whole = f"{namespace}__{name}" if namespace else name
     clean = _foreign("_", whole)
     if clean == whole and len(clean) <= NAME_MAX:
         return clean
     mark = hashlib.sha256(whole.encode()).hexdigest()[:8]
-    return f"{clean[:NAME_MAX - 9]}_{mark}"
+    return f"{clean[: NAME_MAX - 9]}_{mark}"
 
 
 def read(body: dict) -> Toolbox:
@@ -91,19 +114,26 @@ def _add(box: Toolbox, tool: object, at: str, space: dict | None = None) -> dict
     kind = tool.get("type")
     if not isinstance(kind, str):
         raise BadRequest("A tool needs a type.", param=f"{at}.type")
-    if isinstance(tool.get(kind), dict):               # chat's own shape, which some send here too
+    if isinstance(tool.get(kind), dict):  # chat's own shape, which some send here too
         tool, at = {"type": kind, **tool[kind]}, f"{at}.{kind}"
     if kind == "namespace" and space is None:
         return _add_namespace(box, tool, at)
     if kind == "local_shell" and space is None:
-        _put(box, Tool(kind, kind), {"description": "Runs a command in a shell.", "parameters": _SHELL}, at)
+        _put(
+            box,
+            Tool(kind, kind),
+            {"description": "Runs a command in a shell.", "parameters": _SHELL},
+            at,
+        )
         return {"type": kind}
     if kind not in ("function", "custom"):
         return None
     tool = tool | {"name": _name(tool, at), "description": _told(tool, at)}
     function, echo = _function(tool, at) if kind == "function" else _custom(tool)
     if space and space["description"]:
-        function["description"] = f"{space['description']}\n\n{function.get('description', '')}".strip()
+        function["description"] = (
+            f"{space['description']}\n\n{function.get('description', '')}".strip()
+        )
         space["description"] = ""
     _put(box, Tool(kind, tool["name"], space and space["name"]), function, at)
     return echo
@@ -128,8 +158,13 @@ def _put(box: Toolbox, tool: Tool, function: dict, at: str) -> None:
     if box.tools.get(name, tool) != tool:
         raise BadRequest(f"Two tools are both called '{name}'.", param=f"{at}.name")
     box.tools[name] = tool
-    box.functions[name] = {"type": "function", "function": {
-        "name": name, **{key: value for key, value in function.items() if value is not None and value != ""}}}
+    box.functions[name] = {
+        "type": "function",
+        "function": {
+            "name": name,
+            **{key: value for key, value in function.items() if value is not None and value != ""},
+        },
+    }
 
 
 def _name(tool: dict, at: str) -> str:
@@ -149,15 +184,29 @@ def _told(tool: dict, at: str) -> str | None:
 def _function(tool: dict, at: str) -> tuple[dict, dict]:
     schema = tool.get("parameters")
     if schema is not None and not isinstance(schema, dict):
-        raise BadRequest("The parameters of a function must be a JSON schema.", param=f"{at}.parameters")
+        raise BadRequest(
+            "The parameters of a function must be a JSON schema.", param=f"{at}.parameters"
+        )
     strict = tool.get("strict") is True
-    echo = {"type": "function", "name": tool["name"], "description": tool["description"],
-            "parameters": schema or {}, "strict": strict}
-    return {"description": tool["description"], "parameters": _schema(schema or {}), "strict": strict or None}, echo
+    echo = {
+        "type": "function",
+        "name": tool["name"],
+        "description": tool["description"],
+        "parameters": schema or {},
+        "strict": strict,
+    }
+    return {
+        "description": tool["description"],
+        "parameters": _schema(schema or {}),
+        "strict": strict or None,
+    }, echo
 
 
 def _schema(schema: dict) -> dict:
-    """A function's parameters as strict providers want them: an object with properties, and no `$schema`."""
+    """A function's parameters as strict providers want them.
+
+    An object with properties, and no `$schema`.
+    """
     kept = {name: value for name, value in schema.items() if name != "$schema"}
     if "type" in kept and kept["type"] != "object":
         return kept
@@ -167,7 +216,9 @@ def _schema(schema: dict) -> dict:
 def _custom(tool: dict) -> tuple[dict, dict]:
     """A freeform tool as a function. Its grammar becomes words: no chat upstream enforces one."""
     echo = {name: tool[name] for name in ("type", "name", "description") if tool.get(name)}
-    told = (tool["description"] or "").replace("do not wrap the patch in JSON", "put the whole patch into `input`")
+    told = (tool["description"] or "").replace(
+        "do not wrap the patch in JSON", "put the whole patch into `input`"
+    )
     told += "\n\nPut the raw text into `input`."
     form = tool.get("format")
     if isinstance(form, dict) and isinstance(form.get("definition"), str):
@@ -180,7 +231,8 @@ def _custom(tool: dict) -> tuple[dict, dict]:
 def choice(body: dict, box: Toolbox) -> tuple[list[dict], object]:
     """(chat's tools, chat's tool_choice or None): what the model may call and whether it must.
 
-    Without any tool there is no choice either: strict servers refuse `tool_choice` beside an empty list.
+    Without any tool there is no choice either: strict servers refuse `tool_choice` beside an empty
+    list.
     """
     asked, functions = body.get("tool_choice"), list(box.functions.values())
     if isinstance(asked, str) and asked in MODES:
@@ -188,7 +240,10 @@ def choice(body: dict, box: Toolbox) -> tuple[list[dict], object]:
     if asked is None:
         return functions, None
     if not isinstance(asked, dict) or not isinstance(asked.get("type"), str):
-        raise BadRequest("'tool_choice' must be auto, none, required or the choice of a tool.", param="tool_choice")
+        raise BadRequest(
+            "'tool_choice' must be auto, none, required or the choice of a tool.",
+            param="tool_choice",
+        )
     kind = asked["type"]
     inner = asked[kind] if isinstance(asked.get(kind), dict) else asked
     if kind == "allowed_tools":
@@ -197,7 +252,10 @@ def choice(body: dict, box: Toolbox) -> tuple[list[dict], object]:
         return functions, "auto" if functions else None
     name = _chosen(inner, "tool_choice")
     if name not in box.functions:
-        raise BadRequest(f"'tool_choice' names the tool '{name}', which is not among the tools.", param="tool_choice")
+        raise BadRequest(
+            f"'tool_choice' names the tool '{name}', which is not among the tools.",
+            param="tool_choice",
+        )
     return functions, {"type": "function", "function": {"name": name}}
 
 
@@ -217,8 +275,11 @@ def _allowed(asked: dict, box: Toolbox) -> tuple[list[dict], object]:
             spaces.add(_name(tool, at))
         elif kind in ("function", "custom"):
             names.add(_chosen(tool[kind] if isinstance(tool.get(kind), dict) else tool, at))
-    functions = [function for name, function in box.functions.items()
-                 if name in names or box.tools[name].namespace in spaces]
+    functions = [
+        function
+        for name, function in box.functions.items()
+        if name in names or box.tools[name].namespace in spaces
+    ]
     return functions, mode if functions else None
 
 
