@@ -6,7 +6,7 @@ IN     := $(VENV)/bin/python
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint translations clients screenshots soak bench clean
+.PHONY: help run dev test cover mutants lint translations clients screenshots soak bench clean
 
 help:                       ## show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -14,12 +14,25 @@ help:                       ## show this list
 run: $(VENV)/ready          ## install what is needed and serve at http://127.0.0.1:8000
 	@exec $(IN) app.py
 
+dev: $(VENV)/ready          ## serve for development: changes are loaded at once, errors shown in the browser
+	@$(IN) -m flask --app app run --debug --port 8000
+
 test: $(VENV)/ready-to-test ## run all tests
 	$(IN) -m pytest -n 2 --dist worksteal
+
+cover: $(VENV)/ready-to-test ## run all tests and name the lines that none of them reached
+	$(IN) -m pytest -n 2 --dist worksteal --cov --cov-report=term-missing:skip-covered
+
+mutants: $(VENV)/ready-to-test ## make small mistakes in the money's code and name those that no test notices
+	$(IN) -m pip install --quiet mutmut==3.8.1
+	rm -rf mutants
+	$(IN) -m mutmut run --max-children 2
+	$(IN) -m mutmut results
 
 lint: $(VENV)/ready-to-test ## look for mistakes and untidiness in the code
 	$(IN) -m ruff check .
 	$(IN) -m ruff format --check --quiet . || { echo 'Some files are not formatted: $(IN) -m ruff format' >&2; exit 1; }
+	$(IN) -m mypy
 
 translations: $(VENV)/ready ## compile the translations and name what is untranslated
 	$(IN) -m console.ui.i18n
@@ -37,7 +50,7 @@ bench: $(VENV)/ready        ## measure the relay, beside others where `python -m
 	$(IN) -m bench
 
 clean:                      ## remove the virtual environment and what tests leave behind
-	rm -rf $(VENV) .clients .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) mutants .coverage .clients .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # A stamp tells that the virtual environment holds what a list asks for, so that a second run starts at once.

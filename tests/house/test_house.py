@@ -359,6 +359,16 @@ def test_the_changes_tell_of_this_version():
     assert f"## {status.VERSION}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
 
 
+def test_no_two_classes_of_the_product_share_a_name():
+    names = [
+        node.name
+        for tree in TREES.values()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ClassDef)
+    ]
+    assert [name for name in names if names.count(name) > 1] == []
+
+
 def test_the_licence_is_mit():
     assert (ROOT / "LICENSE").read_text(encoding="utf-8").startswith("MIT License")
 
