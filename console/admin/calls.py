@@ -194,8 +194,6 @@ ENDINGS = usage.ENDINGS | {"client_left": _l("The member's program hung up befor
 
 
 # ---- files
-# ---------------------------------------------------------------------------------------------------------
-
 EXPORTED = [
     "id",
     "started_at",

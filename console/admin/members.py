@@ -95,9 +95,6 @@ def used(ids: str) -> dict:
 
 
 # ---- a new member
-# --------------------------------------------------------------------------------------------------
-
-
 def optional_password(label) -> PasswordField:
     """The field for a password, or for nothing: then one is made."""
     return PasswordField(

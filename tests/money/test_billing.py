@@ -24,9 +24,6 @@ def book(tmp_path):
 
 
 # ---- money as text
-# -------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     "text, amount",
     [
@@ -88,8 +85,6 @@ def test_money_is_written_with_full_precision(amount, text):
 
 
 # ---- the split
-# -----------------------------------------------------------------------------------------------------
-
 SPLITS = """
     input cached output | price            | grant   quota   wallet  | grant  quota  wallet
     100   0      50     | 2 1 8            | 0       0       1000    | 0      0      600
@@ -123,9 +118,6 @@ def test_a_tier_holds_above_its_limit_for_the_whole_input():
 
 
 # ---- holds and charges
-# ---------------------------------------------------------------------------------------------
-
-
 def test_a_hold_sets_aside_and_the_close_charges_what_was_used(book):
     book.give(ALICE, wallet="1")
     call_id = book.hold(ALICE, SMALL)
@@ -314,9 +306,6 @@ def at_once(count: int, act) -> list:
 
 
 # ---- credit and statement
-# ------------------------------------------------------------------------------------------
-
-
 def test_a_credit_with_a_key_happens_once(book):
     again = [billing.credit(book.db, ALICE, "wallet", 5, "top_up", key="k-1") for _ in range(3)]
     assert again[0] == again[1] == again[2] and book.balance(ALICE).wallet == 5
@@ -394,9 +383,6 @@ def test_money_moved_by_hand_is_in_the_audit_trail(book):
 
 
 # ---- rows of calls
-# -------------------------------------------------------------------------------------------------
-
-
 def test_calls_are_listed_newest_first_and_by_pages(book):
     book.give(ALICE, wallet="1")
     book.give(BOB, wallet="1")
@@ -426,9 +412,6 @@ def test_forgetting_old_calls_changes_no_balance_and_no_roll_up(book):
 
 
 # ---- the laws of the schema
-# ----------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     "statement",
     [
@@ -471,8 +454,6 @@ def test_entries_cannot_be_replaced_even_where_sqlite_would_let_them(book):
 
 
 # ---- the proof
-# -----------------------------------------------------------------------------------------------------
-
 DROPPED = (
     "DROP TRIGGER entries_are_never_changed; DROP TRIGGER entries_are_never_removed; "
     "DROP TRIGGER a_call_closes_once; "
