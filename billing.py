@@ -121,6 +121,8 @@ class Ending:
 
 
 # ---- calls: hold, refuse, close
+
+
 AVAILABLE = """
 SELECT grant_balance - grant_held, wallet_balance - wallet_held,
        CASE WHEN quota_balance = 0 THEN 0 ELSE (
@@ -397,6 +399,8 @@ def _counts(usage: Usage | None) -> tuple:
 
 
 # ---- money
+
+
 def post(
     conn,
     user_id: int,
@@ -529,6 +533,8 @@ def balances(db: Database, user_id: int) -> dict[str, Pockets]:
 
 
 # ---- the rows of calls
+
+
 CALLS = """
 SELECT r.id, r.started_at AS created_at, users.name AS user, tokens.name AS token, wire, model, upstream, outcome,
        status, error, stream, input_tokens, cached_tokens, output_tokens, usage_source, usage_note,

@@ -287,6 +287,8 @@ def _possible(price: int, quota: int, days: int) -> None:
 
 
 # ---- codes
+
+
 TAKE = """
 UPDATE codes SET redeemed_by = ?1, redeemed_at = ?2
  WHERE digest = ?3 AND redeemed_by IS NULL AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > ?2)

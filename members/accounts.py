@@ -222,6 +222,8 @@ def invited(db: Database, user_id: int) -> list[dict]:
 
 
 # ---- changes
+
+
 def set_password(db: Database, user_id: int, password: str, *, by: int | None = None) -> None:
     """A new password, which ends all sessions. Raises BadPassword, Unknown."""
     hashed = hash_password(password)
@@ -292,6 +294,8 @@ def _administrators(conn) -> int:
 
 
 # ---- the first administrator
+
+
 def setup_key(db: Database) -> str | None:
     """A new key that makes the first administrator, for the log of a start.
 
@@ -349,6 +353,8 @@ def _opens(conn, key: str) -> bool:
 
 
 # ---- the audit trail
+
+
 def audit(
     conn,
     by: int | None,
@@ -383,6 +389,8 @@ def trail(db: Database, *, before: int | None = None, limit: int = 100) -> list[
 
 
 # ---- names and passwords
+
+
 def hash_password(password: str) -> str:
     """What is stored of a password. At most two are hashed at a time. Raises BadPassword."""
     shortest, longest = PASSWORD_LENGTHS

@@ -25,6 +25,8 @@ def _last() -> None:
 
 
 # ---- in or out
+
+
 @pages.get("/members/<int:user_id>/disable")
 def ask_disable(user_id: int):
     """Ask before a member is shut out."""
@@ -114,6 +116,8 @@ def set_role(user_id: int):
 
 
 # ---- passwords and sessions
+
+
 @pages.post("/members/<int:user_id>/password")
 @recently_authenticated
 def reset_password(user_id: int):
@@ -135,6 +139,8 @@ def end_sessions(user_id: int):
 
 
 # ---- tokens
+
+
 def token_of(user_id: int, token_id: int) -> dict:
     """One of a member's tokens that are in force, or 404."""
     tokens = gate.tokens(state().db, of(user_id).id)

@@ -194,6 +194,8 @@ ENDINGS = usage.ENDINGS | {"client_left": _l("The member's program hung up befor
 
 
 # ---- files
+
+
 EXPORTED = [
     "id",
     "started_at",

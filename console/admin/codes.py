@@ -128,6 +128,8 @@ class CodesForm(Form):
 
 
 # ---- the list
+
+
 def listed(chosen: str | None) -> keyset.List:
     """Codes in one of the states, or all."""
     return keyset.List(
@@ -188,6 +190,8 @@ def _exported(code) -> list:
 
 
 # ---- making
+
+
 @pages.route("/codes/new", methods=["GET", "POST"])
 def new_codes():
     """The form for codes."""
@@ -259,6 +263,8 @@ def codes_file():
 
 
 # ---- revoking
+
+
 def _ticked() -> list[int]:
     return [
         int(each) for each in request.values.getlist("code") if re.fullmatch("[0-9]{1,18}", each)

@@ -106,6 +106,8 @@ def of(user_id: int) -> accounts.Member:
 
 
 # ---- the page
+
+
 @pages.get("/members/<int:user_id>", endpoint="member")
 def page(user_id: int):
     """What a member has, did, and may."""
@@ -182,6 +184,8 @@ def ask(
 
 
 # ---- the statement
+
+
 def statement_of(user_id: int, *wanted: str | None) -> keyset.List:
     """A member's entries, with who made those that somebody made by hand."""
     return replace(wallet.entries(user_id, *wanted), columns=f"{wallet.COLUMNS}, {MAKER}")

@@ -95,6 +95,8 @@ def used(ids: str) -> dict:
 
 
 # ---- a new member
+
+
 def optional_password(label) -> PasswordField:
     """The field for a password, or for nothing: then one is made."""
     return PasswordField(

@@ -119,6 +119,8 @@ def keep_language(response, language: str) -> None:
 
 
 # ---- passwords
+
+
 PASSWORD_RULES = _l(
     "8 to 128 characters, not your name and none of the usual ones. A few words in a row are good."
 )
@@ -177,6 +179,8 @@ def name_field(**attributes) -> StringField:
 
 
 # ---- sign in and out
+
+
 class SignInForm(Form):
     name = name_field()
     password = PasswordField(
@@ -236,6 +240,8 @@ def logout():
 
 
 # ---- register
+
+
 class RegisterForm(Form):
     invite = StringField(
         _l("Invite code"),
@@ -305,6 +311,8 @@ def show_error(err: accounts.AccountError, form) -> None:
 
 
 # ---- first start
+
+
 class SetUpForm(Form):
     key = HiddenField()
     name = name_field()

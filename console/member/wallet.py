@@ -191,6 +191,8 @@ def buy(name: str):
 
 
 # ---- the statement
+
+
 def entries(user_id: int, pocket: str | None = None, kind: str | None = None) -> keyset.List:
     """A member's entries, of one pocket or kind or all."""
     matching = " AND ".join(

@@ -98,6 +98,8 @@ def beside(relay, fake):
 
 
 # ---- members
+
+
 def test_it_adds_members_and_administrators(operator):
     operator("user", "add", "carol", "--admin", "--password", PASSWORD)
     listed = operator.json("user", "list")
@@ -266,6 +268,8 @@ def test_free_ends_an_allowance_that_waits_for_its_next_period_too(operator):
 
 
 # ---- tokens
+
+
 def test_a_token_is_printed_alone(operator):
     assert re.fullmatch(r"sk-[A-Za-z0-9_-]{43}\n", operator("token", "add", "alice", "dev"))
 
@@ -317,6 +321,8 @@ def test_a_token_works_and_ends_at_the_very_next_request(beside, relay):
 
 
 # ---- money
+
+
 def test_balances_are_decimal_strings_of_full_precision(operator):
     operator("credit", "alice", "--wallet", "10.00", "--grant", "1200", "--note", "welcome")
     shown = operator.json("credit", "alice", "--wallet", "-10.0000125")
@@ -403,6 +409,8 @@ def test_codes_are_worth_what_they_were_made_for(operator, worth, pocket, gained
 
 
 # ---- calls
+
+
 SHAPE = [
     "id",
     "created_at",
@@ -473,6 +481,8 @@ def test_no_text_of_a_call_becomes_a_formula_or_steers_a_terminal(beside, alice)
 
 
 # ---- the file
+
+
 def test_a_backup_under_load_is_whole(beside, relay, alice, tmp_path):
     done = threading.Event()
 
@@ -542,6 +552,8 @@ def test_restore_mends_a_file_that_cannot_be_opened(operator, tmp_path):
 
 
 # ---- the settings
+
+
 def test_config_check_says_what_follows_from_the_settings(operator):
     assert operator.json("config", "check") == {
         "ok": True,

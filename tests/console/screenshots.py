@@ -32,6 +32,8 @@ WIDTHS, THEMES, LANGUAGES = (
 
 
 # ---- pages that something must be done for: each takes a browser's page, and its language does not
+
+
 # matter
 
 

@@ -367,6 +367,8 @@ class _Life:
 
 
 # ---- all pages
+
+
 def public_pages() -> dict[str, str]:
     """What everybody sees: a name for each page, and its address."""
     return {

@@ -102,6 +102,8 @@ def age_sign_in(browser, by_s: int = 3600) -> None:
 
 
 # ---- the door: a password once more
+
+
 def test_what_moves_money_asks_for_the_password_again_and_keeps_what_was_typed(home, alice, desk):
     age_sign_in(desk)
     asked = credit(desk, alice, amount="12.50", note="for <b>May</b>")
@@ -150,6 +152,8 @@ def test_the_own_password_cannot_be_guessed_from_a_screen_left_alone(home, alice
 
 
 # ---- members
+
+
 def test_members_are_listed_with_what_they_have_and_used(home, alice, bob, desk):
     home.called(alice, home.token(alice), usage=(1000, 0, 1000), at=billing.now_ms() - 60_000)
     plans.give_plan(home.db, bob.id, "pro", quota=nano("40"), days=30)
@@ -331,6 +335,8 @@ def test_there_is_no_page_of_nobody(home, desk):
 
 
 # ---- money
+
+
 @pytest.mark.parametrize(
     "fields, wallet, grant",
     [
@@ -454,6 +460,8 @@ def test_a_members_statement_can_be_filtered_and_saved(home, alice, desk):
 
 
 # ---- access
+
+
 def call_with(home, raw: str) -> int:
     return (
         home.app.test_client()
@@ -539,6 +547,8 @@ def test_a_leaked_token_is_revoked_for_its_owner(home, alice, bob, desk):
 
 
 # ---- codes
+
+
 def make_codes(desk, key=None, **fields):
     key = key or hidden(desk.page("/admin/codes/new"), "key")
     return desk.send(
@@ -657,6 +667,8 @@ def test_codes_are_listed_by_state_and_saved_without_their_secret(home, alice, d
 
 
 # ---- calls
+
+
 def test_all_calls_are_seen_and_filtered(home, alice, bob, desk):
     mine, theirs = (
         home.called(alice, home.token(alice), upstream="north"),
@@ -778,6 +790,8 @@ def test_calls_as_a_file_are_exact_and_harmless(home, desk):
 
 
 # ---- upstreams
+
+
 @pytest.fixture
 def fake():
     with FakeUpstream() as upstream:
@@ -903,6 +917,8 @@ def test_an_upstream_without_a_key_is_named_and_not_asked(tmp_path, fake):
 
 
 # ---- models and settings
+
+
 @pytest.fixture
 def config(home, tmp_path, monkeypatch):
     """A function that writes the config.toml which a reload reads."""
@@ -978,6 +994,8 @@ def test_a_file_can_be_checked_before_it_is_in_force(home, desk, config):
 
 
 # ---- the system
+
+
 def test_the_system_page_says_how_the_house_is(home, alice, desk):
     home.called(alice, home.token(alice))
     seen = desk.read("/admin/system")
@@ -1044,6 +1062,8 @@ def test_a_disk_that_refuses_the_backup_is_said_in_a_sentence(home, desk, monkey
 
 
 # ---- the trail
+
+
 def test_the_trail_is_read_filtered_and_saved(home, alice, bob, desk):
     credit(desk, alice, note="=1+1")
     desk.send(f"/admin/members/{bob.id}/disable")

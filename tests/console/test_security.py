@@ -181,6 +181,8 @@ def everything(home) -> dict:
 
 
 # ---- who may
+
+
 def test_no_address_of_administration_answers_a_visitor_or_a_member_by_any_method(
     home, things, alice
 ):
@@ -244,6 +246,8 @@ def test_every_form_of_the_console_needs_its_own_token_and_its_own_site(home, th
 
 
 # ---- hostile words
+
+
 def test_hostile_words_are_text_on_every_page_and_no_upstreams_key_is_anywhere(
     home, things, carol, alice, caplog
 ):
@@ -271,6 +275,8 @@ def test_hostile_words_are_text_on_every_page_and_no_upstreams_key_is_anywhere(
 
 
 # ---- headers
+
+
 def test_every_page_and_every_error_carries_the_headers_that_keep_it_safe(
     home, things, carol, monkeypatch
 ):
@@ -325,6 +331,8 @@ def test_no_answer_repeats_a_foreign_host(home, carol):
 
 
 # ---- impossible input
+
+
 def names_of(home, things, browser) -> list[str]:
     """The names of all fields of all forms."""
     found = set()

@@ -44,6 +44,8 @@ def noted(database: Database) -> set[str]:
 
 
 # ---- writing
+
+
 def test_a_write_is_there_for_others_when_its_caller_goes_on(book):
     with closing(db.connect(book.db.path, "ro")) as stranger:
         book.db.write(note, "one")
@@ -159,6 +161,8 @@ def test_sqlite_utils_reads_through_the_same_door(book):
 
 
 # ---- a disk that refuses
+
+
 def test_a_full_disk_is_said_and_gone_when_there_is_room(tmp_path, monkeypatch, caplog):
     database = Database(tmp_path / "x.db")
     (pages,) = database.read().execute("PRAGMA page_count").fetchone()
@@ -281,6 +285,8 @@ def test_no_call_begins_while_the_file_is_not_where_it_was(book, monkeypatch, tm
 
 
 # ---- the file
+
+
 def test_the_files_are_for_their_owner_only(tmp_path):
     with closing(Database(tmp_path / "data" / "relay.db")) as database:
         database.write(note, "x")
@@ -426,6 +432,8 @@ def test_an_old_sqlite_is_told_to_the_log(tmp_path, monkeypatch, caplog):
 
 
 # ---- backup and restore
+
+
 def test_a_backup_under_load_is_whole(book, tmp_path):
     book.give(ALICE, wallet="100")
     enough = threading.Event()

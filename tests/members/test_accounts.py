@@ -136,6 +136,8 @@ def test_a_sign_up_is_rewarded_in_the_grant(book, quick):
 
 
 # ---- invites
+
+
 def invite(book, **rewards):
     code = accounts.find(book.db, ALICE).invite_code
     assert accounts.inviter(book.db, code).name == "alice"
@@ -184,6 +186,8 @@ def test_an_invite_of_nobody_or_of_a_disabled_member_is_refused(book, quick):
 
 
 # ---- changes
+
+
 def test_a_disabled_member_cannot_sign_in_until_enabled(book):
     dora = accounts.add(book.db, "dora", PASSWORD)
     accounts.disable(book.db, dora.id, by=CAROL)
@@ -247,6 +251,8 @@ def test_members_are_found_by_the_beginning_of_their_names(book):
 
 
 # ---- the first administrator
+
+
 @pytest.fixture
 def empty(book):
     """A file in which nobody administrates yet."""
@@ -275,6 +281,8 @@ def test_a_newer_set_up_key_replaces_the_older_and_any_administrator_both(empty,
 
 
 # ---- the audit trail
+
+
 def test_what_is_done_to_members_is_in_the_trail(book, quick):
     dora = accounts.add(book.db, "dora", PASSWORD, by=CAROL)
     accounts.set_role(book.db, dora.id, "admin", by=CAROL)

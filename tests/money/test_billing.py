@@ -24,6 +24,8 @@ def book(tmp_path):
 
 
 # ---- money as text
+
+
 @pytest.mark.parametrize(
     "text, amount",
     [
@@ -78,6 +80,23 @@ def test_money_that_is_not_exact_or_possible_is_refused(text):
         (10_000_000, "0.01"),
         (-29_900_000_000, "-29.90"),
         (1, "0.000000001"),
+        *(
+            (1_234_567_890 // 10**cut * 10**cut, text)
+            for cut, text in enumerate(
+                ["1.234567890"] * 2
+                + [
+                    "1.234567800",
+                    "1.234567000",
+                    "1.234560000",
+                    "1.234500000",
+                    "1.234000000",
+                    "1.23",
+                    "1.20",
+                    "1.00",
+                ]
+            )
+        ),
+        (5_000_000, "0.005000000"),
     ],
 )
 def test_money_is_written_with_full_precision(amount, text):
@@ -85,6 +104,8 @@ def test_money_is_written_with_full_precision(amount, text):
 
 
 # ---- the split
+
+
 SPLITS = """
     input cached output | price            | grant   quota   wallet  | grant  quota  wallet
     100   0      50     | 2 1 8            | 0       0       1000    | 0      0      600
@@ -118,6 +139,8 @@ def test_a_tier_holds_above_its_limit_for_the_whole_input():
 
 
 # ---- holds and charges
+
+
 def test_a_hold_sets_aside_and_the_close_charges_what_was_used(book):
     book.give(ALICE, wallet="1")
     call_id = book.hold(ALICE, SMALL)
@@ -306,6 +329,8 @@ def at_once(count: int, act) -> list:
 
 
 # ---- credit and statement
+
+
 def test_a_credit_with_a_key_happens_once(book):
     again = [billing.credit(book.db, ALICE, "wallet", 5, "top_up", key="k-1") for _ in range(3)]
     assert again[0] == again[1] == again[2] and book.balance(ALICE).wallet == 5
@@ -383,6 +408,8 @@ def test_money_moved_by_hand_is_in_the_audit_trail(book):
 
 
 # ---- rows of calls
+
+
 def test_calls_are_listed_newest_first_and_by_pages(book):
     book.give(ALICE, wallet="1")
     book.give(BOB, wallet="1")
@@ -412,6 +439,8 @@ def test_forgetting_old_calls_changes_no_balance_and_no_roll_up(book):
 
 
 # ---- the laws of the schema
+
+
 @pytest.mark.parametrize(
     "statement",
     [
@@ -454,6 +483,8 @@ def test_entries_cannot_be_replaced_even_where_sqlite_would_let_them(book):
 
 
 # ---- the proof
+
+
 DROPPED = (
     "DROP TRIGGER entries_are_never_changed; DROP TRIGGER entries_are_never_removed; "
     "DROP TRIGGER a_call_closes_once; "

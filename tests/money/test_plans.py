@@ -23,6 +23,8 @@ def book(tmp_path):
 
 
 # ---- buying and giving
+
+
 def test_a_plan_is_paid_from_the_wallet_and_grants_its_quota(book):
     book.give(ALICE, wallet="30")
     bought = plans.purchase(book.db, ALICE, "pro", **PRO, now=NOW)
@@ -98,6 +100,8 @@ def test_of_two_plans_the_one_that_ends_first_pays_first(book):
 
 
 # ---- the end of a plan
+
+
 def test_a_plan_is_active_until_its_end_and_its_rest_expires(book):
     plans.give_plan(book.db, ALICE, "pro", **GIVEN, now=NOW)
     assert plans.expire_due(book.db, NOW + 30 * DAY - 1) == 0
@@ -149,6 +153,8 @@ def test_a_plan_can_be_taken_back(book):
 
 
 # ---- allowances
+
+
 def test_an_allowance_follows_itself_on_its_own_terms(book):
     plans.give_plan(book.db, ALICE, "pro", **GIVEN, renew=True, now=NOW)
     for month in range(1, 4):
@@ -189,6 +195,8 @@ def test_an_allowance_can_be_stopped(book):
 
 
 # ---- codes
+
+
 def test_a_code_is_random_shown_once_and_not_kept(book):
     codes = plans.make_codes(book.db, "wallet", 50, amount=nano("10"), by=CAROL)
     assert len(set(codes)) == 50 and all(plans.code_digest(code) for code in codes)
