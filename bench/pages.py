@@ -11,7 +11,7 @@ import re
 import time
 import urllib.parse
 import urllib.request
-from datetime import date, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from statistics import median
 
@@ -26,8 +26,9 @@ FIRST_BYTES = 2048  # of a file: how soon it begins is what a person waits for
 
 # A year, one old day, and the filters that are asked for alone and together; `nothing` finds
 # nothing.
-YEAR = f"from={date.today() - timedelta(365)}&to={date.today()}"
-OLD_DAY = f"from={date.today() - timedelta(80)}&to={date.today() - timedelta(80)}"
+TODAY = datetime.now().astimezone().date()
+YEAR = f"from={TODAY - timedelta(365)}&to={TODAY}"
+OLD_DAY = f"from={TODAY - timedelta(80)}&to={TODAY - timedelta(80)}"
 FILTERS = (
     "",
     "outcome=complete",

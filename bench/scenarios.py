@@ -12,6 +12,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
+from typing import Self
 
 from bench import load, pages
 from bench.load import Job
@@ -142,7 +143,7 @@ class Weighing:
         while not self._over.wait(0.2):
             self.peak_mib = max(self.peak_mib, self.target.rss_mib())
 
-    def __enter__(self) -> Weighing:
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 

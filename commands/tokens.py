@@ -54,7 +54,7 @@ def add(
     """Make a token called NAME for USER, and print it. It is never shown again."""
     relay = given.relay()
     if unknown := set(models) - {each.id for each in relay.settings.models}:
-        raise click.ClickException(f"there is no model {sorted(unknown)[0]!r}")
+        raise click.ClickException(f"there is no model {min(unknown)!r}")
     token_id, raw = tokens.mint(
         relay.db,
         member.id,

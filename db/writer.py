@@ -192,7 +192,7 @@ class DirectWriter:
 
 
 class _Job:
-    __slots__ = ("fn", "args", "synced", "turn", "done", "result", "error")
+    __slots__ = ("args", "done", "error", "fn", "result", "synced", "turn")
 
     def __init__(self, fn: Callable, args: tuple, synced: bool = True):
         self.fn, self.args, self.synced = fn, args, synced

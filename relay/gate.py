@@ -26,9 +26,9 @@ from relay import errors
 from relay.body import Ask
 
 __all__ = [
-    "ConcurrencyLimit",
     "Budget",
     "Caller",
+    "ConcurrencyLimit",
     "Gate",
     "TokenError",
     "change",

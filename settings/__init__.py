@@ -190,7 +190,7 @@ class Billing(Section):
         Natural, "Output set aside: min(max_tokens, the model's limit, this)."
     ] = 4096
     overdraft: Annotated[Money, "How far below zero a wallet may be when a call is admitted."] = (
-        Decimal("0")
+        Decimal(0)
     )
 
 
@@ -218,9 +218,7 @@ class NoticeSettings(Section):
     webhook: Annotated[
         str, must(lambda it: not it or _is_url(it), URL), "Where notices are posted as JSON."
     ] = ""
-    wallet_below: Annotated[Money, "A notice when a wallet falls below this; 0: none."] = Decimal(
-        "0"
-    )
+    wallet_below: Annotated[Money, "A notice when a wallet falls below this; 0: none."] = Decimal(0)
     grant_below: Annotated[
         Natural, "A notice when a grant falls below so many LLM tokens; 0: none."
     ] = 0
@@ -230,8 +228,8 @@ class Plan(Section):
     title: Annotated[str, "The name that members see."] = ""
     price: Annotated[
         Money, "What it costs, from the wallet; 0: only an administrator gives it."
-    ] = Decimal("0")
-    quota: Annotated[Money, "What it puts into the quota pocket."] = Decimal("0")
+    ] = Decimal(0)
+    quota: Annotated[Money, "What it puts into the quota pocket."] = Decimal(0)
     days: Annotated[int, Meta(ge=1, le=3660), "How long it lasts."] = 30
     requests_per_minute: Annotated[Count, "For each API token."] = 60
     input_tokens_max: Annotated[Count | None, "The longest input; left out: no limit."] = None
@@ -242,7 +240,7 @@ class Plan(Section):
         Decimal,
         must(lambda it: it.is_finite() and 0 < it <= 1, "above 0 and at most 1"),
         "The list price is multiplied with this.",
-    ] = Decimal("1")
+    ] = Decimal(1)
 
 
 class UpstreamSettings(Section, kw_only=True):

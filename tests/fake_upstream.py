@@ -24,6 +24,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Self
 
 PATIENCE_S = 120  # no script waits longer than this, so that a broken test ends
 
@@ -250,7 +251,7 @@ class FakeUpstream:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}/v1"
 
-    def __enter__(self) -> FakeUpstream:
+    def __enter__(self) -> Self:
         threading.Thread(target=self._accept, daemon=True, name="fake-upstream").start()
         return self
 

@@ -8,7 +8,6 @@ import platform
 import shutil
 import tempfile
 import threading
-from datetime import date
 from pathlib import Path
 
 from flask import redirect, render_template, send_file, url_for
@@ -16,6 +15,7 @@ from flask import redirect, render_template, send_file, url_for
 from billing import now_ms
 from console.admin.guard import note, pages, recently_authenticated
 from console.context import state
+from console.ui import date_range
 from db import meta
 from server import jobs, status
 
@@ -97,7 +97,7 @@ def backup():
         file,
         mimetype="application/vnd.sqlite3",
         as_attachment=True,
-        download_name=f"relay-{date.today()}.db",
+        download_name=f"relay-{date_range.today()}.db",
     )
     response.content_length = os.fstat(file.fileno()).st_size
     response.headers["Cache-Control"] = "no-store"

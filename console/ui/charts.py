@@ -46,7 +46,7 @@ class Chart:
     empty: bool = False
 
 
-def _ceiling(value: int | float) -> int | float:
+def _ceiling(value: float) -> int | float:
     """The next round number at or above a value, whose half is round as well.
 
     Whole for values from 1 on.

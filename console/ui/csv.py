@@ -23,6 +23,8 @@ BATCH = 1000  # rows read at a time
 class Number(str):
     """Text of ours that is a number, such as -0.000012500, and no formula."""
 
+    __slots__ = ()
+
 
 def money(nano: int | None) -> Number | None:
     """Nano-yuan in full precision."""

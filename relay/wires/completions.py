@@ -17,11 +17,11 @@ from relay.wires import chat, sse
 from relay.wires.chat import clean, error, error_event, plain, signs, signs_of, usage
 
 __all__ = [
+    "DONE",
     "NAME",
     "PATH",
     "TEXTS",
     "WANTS",
-    "DONE",
     "as_events",
     "clean",
     "error",

@@ -424,7 +424,7 @@ def test_nobody_holds_more_tokens_than_allowed(tmp_path):
 
 
 def test_revoking_asks_first_and_holds_at_once(home, alice, browser):
-    token, raw = tokens.mint(home.db, alice.id, "laptop")
+    token, _raw = tokens.mint(home.db, alice.id, "laptop")
     assert "Revoke the token laptop" in browser.read(f"/console/tokens/{token}/revoke")
     assert home.relay.gate.caller_of(token)
     browser.send(f"/console/tokens/{token}/revoke")

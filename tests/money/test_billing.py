@@ -587,13 +587,17 @@ def test_the_proof_finds_a_call_whose_every_trace_of_payment_was_removed(book):
             "the trigger entries_are_never_removed is missing",
         ),
         (
-            "DROP TRIGGER a_call_closes_once;"
-            " CREATE TRIGGER a_call_closes_once AFTER DELETE ON meta BEGIN SELECT 1; END",
+            (
+                "DROP TRIGGER a_call_closes_once;"
+                " CREATE TRIGGER a_call_closes_once AFTER DELETE ON meta BEGIN SELECT 1; END"
+            ),
             "the trigger a_call_closes_once is not as models.sql has it",
         ),
         (
-            "CREATE TRIGGER gift AFTER INSERT ON entries"
-            " BEGIN UPDATE balances SET wallet_balance = wallet_balance + 1; END",
+            (
+                "CREATE TRIGGER gift AFTER INSERT ON entries"
+                " BEGIN UPDATE balances SET wallet_balance = wallet_balance + 1; END"
+            ),
             "the trigger gift is not as models.sql has it",
         ),
     ],

@@ -24,7 +24,7 @@ from tests.wires.test_native import COMPLETION, MESSAGE, RESPONSE
 
 CALL_S = 3.0  # processor seconds that no call takes, whatever it holds
 EXAMPLES = int(
-    os.environ.get("FUZZ", 40)
+    os.environ.get("FUZZ", "40")
 )  # FUZZ=2000 looks longer, and at other examples each time
 
 IMAGE = f"data:image/png;base64,{PNG}"

@@ -295,7 +295,7 @@ def test_a_cap_frees_when_the_day_ends(alice, token_of, monkeypatch):
 def test_a_cap_of_a_month_outlasts_the_day_and_frees_with_the_next_month(
     alice, token_of, monkeypatch, relay
 ):
-    bound, token_id = token_of(alice, cap_month=1)
+    bound, _token_id = token_of(alice, cap_month=1)
     assert [bound.chat().status for _ in range(2)] == [200, 402]
     relay.db.write(
         lambda conn: conn.execute("UPDATE daily SET day = strftime('%Y-%m', day) || '-01'") and None

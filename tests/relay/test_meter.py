@@ -107,8 +107,8 @@ def test_the_text_of_a_stream_is_found_without_parsing_it():
     pattern = texts_of(("content", "arguments"))
     data = (
         rb'data: {"choices":[{"delta":{"content":"a\"b","role":"x"}}]}'
-        + b"\n\n"
-        + rb'{"arguments" : "{\"c\":1}"}'
+        b"\n\n"
+        rb'{"arguments" : "{\"c\":1}"}'
     )
     assert pattern.findall(data) == [rb"a\"b", rb"{\"c\":1}"]
 

@@ -3,6 +3,7 @@
 What an upstream may send, in whatever pieces, and which connections serve again.
 """
 
+import itertools
 import socket
 import threading
 import time
@@ -110,7 +111,7 @@ WHOLE = {
 @given(cuts=st.lists(st.integers(1, 150), max_size=6))
 def test_an_answer_is_the_same_however_it_is_cut(name, cuts):
     data, places = WHOLE[name], sorted({0, *cuts, len(WHOLE[name])})
-    pieces = [data[start:stop] for start, stop in zip(places, places[1:], strict=False)]
+    pieces = [data[start:stop] for start, stop in itertools.pairwise(places)]
     ours, theirs = socket.socketpair()
     with ours, theirs:
         line = Connection(allow_private=True)

@@ -3,6 +3,7 @@
 The law of relay/sse.py, and the streams that real providers send.
 """
 
+import itertools
 import time
 
 import pytest
@@ -35,7 +36,7 @@ def events_of(chunks):
 
 def cut(data, places):
     edges = [0, *sorted(place % (len(data) + 1) for place in places), len(data)]
-    return [data[start:end] for start, end in zip(edges, edges[1:], strict=False)]
+    return [data[start:end] for start, end in itertools.pairwise(edges)]
 
 
 @given(streams, st.lists(st.integers(0, 10_000), max_size=12))

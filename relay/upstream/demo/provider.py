@@ -402,7 +402,7 @@ def _vector(text: str, dimensions: int) -> list[float]:
         place = crc32(text[at : at + 3].encode("utf-8", "surrogatepass"))
         vector[place % dimensions] += 1.0 if place >> 31 else -1.0
     length = sum(value * value for value in vector) ** 0.5
-    return [value / length for value in vector] if length else [1.0] + vector[1:]
+    return [value / length for value in vector] if length else [1.0, *vector[1:]]
 
 
 def _packed(vector: list[float]) -> str:

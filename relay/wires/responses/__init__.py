@@ -21,11 +21,11 @@ from relay.wires.responses.request import to_chat
 from relay.wires.responses.stream import stream_from_chat
 
 __all__ = [
+    "DONE",
     "NAME",
     "PATH",
     "TEXTS",
     "WANTS",
-    "DONE",
     "as_events",
     "clean",
     "count_tokens",
