@@ -6,7 +6,12 @@ Owns the only places where pages reach into Flask's extensions. Refuses to know 
 from flask import current_app
 from flask_login import current_user
 
-from relay.catalog import PATHS
+from relay.wires.registry import WIRES
+
+# The last: where programs ask whose base address lacks its end.
+FOR_PROGRAMS = {"/api", "/v1", "/healthz", "/readyz", "/metrics"} | {
+    wire.PATH for wire in WIRES.values()
+}
 
 
 def state():
@@ -40,6 +45,4 @@ def member():
 
 def is_api(path: str) -> bool:
     """Whether a path speaks JSON to programs: such answers are the relay's, errors included."""
-    if path in ("/api", "/v1", "/healthz", "/readyz", "/metrics", *PATHS.values()):
-        return True  # PATHS: where programs ask whose base address lacks its end
-    return path.startswith(("/api/", "/v1/", "/dashboard/"))
+    return path in FOR_PROGRAMS or path.startswith(("/api/", "/v1/", "/dashboard/"))

@@ -2,11 +2,12 @@
 
 Owns the passing through, the turning into the caller's wire, and the order at the end: the charge
 is written before the last bytes leave, so whoever holds a whole answer has been charged for it,
-whatever happens next. It decides nothing about how a call ends; it tells the meter what it sees.
+whatever happens next. Whether an answer is good `reader` judges, for every wire; what the caller
+reads is what the meter hears.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import msgspec
 
@@ -15,9 +16,9 @@ from relay.body import Ask
 from relay.meter import Meter
 from relay.upstream import provider_errors
 from relay.upstream.sender import CallerLeft, Reply
-from relay.wires import chat, sse
-
-KEEP_ALIVE = b": keep-alive\n\n"
+from relay.wires import chat, reader, sse
+from relay.wires.interface import KEEP_ALIVE, Context, TurnedWire, Wire
+from relay.wires.reader import Piece, Reader
 
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
@@ -25,64 +26,52 @@ _encode = msgspec.json.Encoder().encode
 
 @dataclass(slots=True)
 class Exchange:
-    """One call on its way back: the caller's wire, the wire that the upstream speaks, and what was
-    asked and answered.
+    """One call on its way back: what was asked and answered, and on which wires.
 
-    `told` is what the caller's wire wants to know beside the answer (its WANTS).
+    `turned` is the caller's wire where the upstream speaks chat in its place; else bytes pass.
     """
 
-    wire: object
-    spoken: object
+    wire: Wire
+    spoken: Wire
+    turned: TurnedWire | None
     ask: Ask
     reply: Reply
     meter: Meter
-    told: dict = field(default_factory=dict)
-
-    def __post_init__(self):
-        if "input_tokens" in getattr(self.wire, "WANTS", ()):
-            self.told["input_tokens"] = self.ask.input_tokens
+    context: Context
 
 
 def whole(turn: Exchange) -> bytes:
     """A plain answer, charged. Where the upstream speaks the caller's wire its bytes pass."""
-    wire, reply, meter = turn.wire, turn.reply, turn.meter
+    reply, meter, ask = turn.reply, turn.meter, turn.ask
     meter.used(turn.spoken.usage(reply.doc))
-    data = reply.data
+    doc = None
     if "spark_chunks" in reply.target.quirks:
-        reply.doc = chat.completed(reply.doc, turn.ask.model)
-        data = _encode(reply.doc)
-    if turn.spoken is not wire:
-        told = {name: value for name, value in turn.told.items() if name != "request_id"}
-        data = _encode(wire.from_chat(reply.doc, turn.ask.body, **told))
-    elif hasattr(wire, "complete"):
-        data = _encode(wire.complete(reply.doc, turn.ask.body))
+        doc = reply.doc = chat.completed(reply.doc, ask.model)
+    if turn.turned:
+        doc = turn.turned.from_chat(reply.doc, ask.body, turn.context)
+    else:
+        doc = turn.wire.complete(reply.doc, ask.body) or doc
     meter.deliver(reply.data)
     meter.state.complete = True
     reply.close()
     meter.close()
-    return data
+    return reply.data if doc is None else _encode(doc)
 
 
 def stream(turn: Exchange) -> Iterator[bytes]:
     """A streamed answer piece by piece, charged before its last one."""
     reply = turn.reply
-    if reply.doc is not None:  # the upstream gave a whole document to who asked for a stream
+    if reply.doc is not None:  # the upstream gave a whole document where a stream was asked for
         reply.held, reply.doc = turn.spoken.as_events(reply.doc), None
     pieces = (
-        _passed(turn)
-        if turn.spoken is turn.wire
-        else turn.wire.stream_from_chat(_chunks(turn), turn.ask.body, **turn.told)
+        turn.turned.stream_from_chat(_heard(turn), turn.ask.body, turn.context)
+        if turn.turned
+        else _passed(turn)
     )
-    state = turn.meter.state
     try:
         yield from _gathered(pieces, reply)
     except CallerLeft:
-        state.left = True
-    else:
-        if (
-            not state.complete and state.error is None
-        ):  # the wire would not take the answer for a good one
-            state.error = errors.UpstreamError("The provider's answer could not be used.")
+        turn.meter.state.left = True
 
 
 def _gathered(pieces: Iterator[bytes], reply: Reply) -> Iterator[bytes]:
@@ -122,9 +111,10 @@ def _passed(turn: Exchange) -> Iterator[bytes]:
     Its bytes pass, but for what would break the caller's client.
     """
     wire, reply, meter = turn.wire, turn.reply, turn.meter
-    finished = None
+    finished, calls, said = None, False, False
     for event, chunk in _pieces(turn):
         if chunk is not None:
+            said = True
             meter.deliver(chunk)
             yield chunk
             continue
@@ -133,59 +123,71 @@ def _passed(turn: Exchange) -> Iterator[bytes]:
             if cleaned:
                 yield cleaned  # a comment
             continue
-        told = wire.signs(data)
-        meter.used(told.usage)
-        finished = told.finish or finished
-        if told.error:
-            yield _cut(wire, meter, provider_errors.read(told.error, key=reply.key))
-            return
-        if told.done:
-            _complete(turn)
-            yield cleaned
-            return
-        if told.usage_only and not turn.ask.usage_asked:
+        info = wire.signs(data)
+        meter.used(info.usage)
+        finished, calls = finished or info.finish, calls or info.calls
+        if info.error:
+            reply.problem = provider_errors.read(info.error, key=reply.key)
+            break
+        if info.done:
+            reply.problem = reader.flaw(finished or "stop", calls)
+            break
+        if info.usage_only and not turn.ask.usage_asked:
             continue
+        if info.message:
+            cleaned = sse.frame(_encode(chat.with_deltas(_decode(data), said)))
+        said = said or info.content
         meter.deliver(cleaned)
         yield cleaned
-    if finished:
-        _complete(turn)
-        if wire.DONE:
-            yield wire.DONE
     else:
-        yield _cut(
-            wire, meter, reply.problem or errors.UpstreamError("The provider's answer broke off.")
-        )
+        cleaned = wire.DONE
+        reply.problem = reply.problem or reader.flaw(finished, calls)
+    if reply.problem:
+        yield wire.error_event(_noted(meter, reply.problem), meter.id)
+        return
+    _complete(turn)
+    if cleaned:
+        yield cleaned
 
 
-def _chunks(turn: Exchange) -> Iterator[dict | errors.RelayError | None]:
-    """The parsed chunks of a chat stream; None for a comment (the upstream is alive); an error if
-    it is cut.
+def _heard(turn: Exchange) -> Iterator[Piece | None]:
+    """What a chat stream says, read for the other wires; None in silence.
 
-    When it ends well the call is charged before the iterator ends, and so before the caller's final
-    events.
+    When it ends well the call is charged before the last pieces, and so before the caller's final
+    events; when it does not, before the error is raised that the caller will read.
     """
-    reply, meter, finished = turn.reply, turn.meter, None
+    reading = Reader()
+    try:
+        for chunk in _chunks(turn):
+            yield from reading.heard(chunk)
+        last = reading.close()
+    except errors.RelayError as err:
+        raise _noted(turn.meter, err)
+    _complete(turn)
+    yield from last
+
+
+def _chunks(turn: Exchange) -> Iterator[dict | None]:
+    """The parsed chunks of a chat stream; None for a comment (the upstream is alive).
+
+    Raises UpstreamError where it is cut.
+    """
+    reply, meter = turn.reply, turn.meter
     for event, _ in _pieces(turn):
-        data = sse.data(event)
-        if not data:
+        data = sse.data(event) if event else None
+        if not event or not data:
             yield None
             continue
-        told = turn.spoken.signs(data)
-        meter.used(told.usage)
-        finished = told.finish or finished
-        if told.error:
-            yield _noted(meter, provider_errors.read(told.error, key=reply.key))
+        if data.strip() == b"[DONE]":
             return
-        if told.done:
-            break
+        chunk = chat.parsed(data)
+        if error := {"message": "not a JSON object"} if chunk is None else chat.error_in(chunk):
+            raise provider_errors.read(error, key=reply.key)
+        meter.used(chat.usage(chunk))
         meter.deliver(event)
-        yield _decode(data)
-    if finished:
-        _complete(turn)
-    else:
-        yield _noted(
-            meter, reply.problem or errors.UpstreamError("The provider's answer broke off.")
-        )
+        yield chunk
+    if reply.problem:
+        raise reply.problem
 
 
 def _pieces(turn: Exchange) -> Iterator[tuple[bytes | None, bytes | None]]:
@@ -196,7 +198,7 @@ def _pieces(turn: Exchange) -> Iterator[tuple[bytes | None, bytes | None]]:
     """
     reply = turn.reply
     mend = _mended(turn.ask.model) if "spark_chunks" in reply.target.quirks else None
-    passes = turn.wire.plain if turn.spoken is turn.wire and mend is None else lambda chunk: False
+    passes = turn.wire.plain if not turn.turned and mend is None else lambda chunk: False
     for event in reply.counted(reply.held):
         yield mend(event) if mend else event, None
     reply.held = []
@@ -242,10 +244,6 @@ def _complete(turn: Exchange) -> None:
     state.left = turn.reply.line.left
     state.complete = not state.left
     turn.meter.close()
-
-
-def _cut(wire, meter: Meter, err: errors.RelayError) -> bytes:
-    return wire.error_event(_noted(meter, err), meter.id)
 
 
 def _noted(meter: Meter, err: errors.RelayError) -> errors.RelayError:

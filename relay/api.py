@@ -1,11 +1,11 @@
 """The API's addresses under /api/v1 and /v1, and how each of them says no.
 
 Owns routing, the shape of errors by address, and the headers of every answer. A call is
-`relay.serve`'s affair.
+`spine.serve`'s affair.
 """
 
-import logging
 import re
+from collections.abc import Callable
 
 from flask import Blueprint, Response, current_app, g, request
 from werkzeug.exceptions import HTTPException
@@ -15,11 +15,11 @@ import billing
 from members import tokens
 from relay import errors, gate, lookups, metrics
 from relay.meter import new_id
-from relay.spine import WIRES, current_relay, given_body, seal_key, serve
+from relay.spine import current_relay, given_body, place, refusal, seal_key
 from relay.upstream.sender import CallerLeft
 from relay.wires import chat, messages, responses
-
-log = logging.getLogger("relay")
+from relay.wires.interface import Wire
+from relay.wires.registry import WIRES
 
 PREFIXES = ("/api/v1", "/v1")
 DOUBLED = (
@@ -37,7 +37,6 @@ def blueprint() -> Blueprint:
     api.before_request(_begin)
     api.after_request(_dress)
     api.register_error_handler(errors.RelayError, _refused)
-    api.register_error_handler(HTTPException, _refused_by_flask)
     api.register_error_handler(CallerLeft, lambda err: Response(status=499))
     api.register_error_handler(Exception, _failed)
 
@@ -91,21 +90,8 @@ def _add_unknown(app) -> None:
         app.url_map.add(Rule(path, endpoint=UNKNOWN, merge_slashes=False))
 
 
-def _call(wire):
-    def call() -> Response:
-        relay = current_relay()
-        caller = identify()
-        g.headers.update(relay.gate.count(caller).headers())
-        leave = relay.enter(caller)
-        try:
-            response = serve(wire, caller)
-        except BaseException:
-            leave()
-            raise
-        response.call_on_close(leave)
-        return response
-
-    return call
+def _call(wire: Wire) -> Callable[[], Response]:
+    return lambda: place(wire, identify())
 
 
 def identify() -> gate.Caller:
@@ -274,17 +260,11 @@ def _refused(err: errors.RelayError) -> tuple:
     return told, err.status, headers_of(err)
 
 
-def _refused_by_flask(err: HTTPException) -> tuple:
-    known = {404: errors.NotFound, 405: errors.MethodNotAllowed, 413: errors.BodyTooLarge}
-    return _refused(known.get(err.code, errors.BadRequest)())
-
-
 def _failed(err: Exception) -> tuple:
-    log.exception("a request failed: %s", g.request_id)
-    return _refused(errors.RelayError())
+    return _refused(refusal(err))
 
 
-def _wire_of_path():
+def _wire_of_path() -> Wire:
     return dialect(request.path, "anthropic-version" in request.headers)
 
 

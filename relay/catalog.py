@@ -14,17 +14,10 @@ from zoneinfo import ZoneInfo
 
 from billing import Price
 from relay import errors
+from relay.wires.registry import TURNED, WIRES
 
 NANO_PER_MILLIONTH = 1000  # yuan per million LLM tokens -> nano-yuan per LLM token
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
-PATHS = {
-    "chat": "/chat/completions",
-    "messages": "/messages",
-    "responses": "/responses",
-    "embeddings": "/embeddings",
-    "completions": "/completions",
-}
-CHAT_SPOKEN = ("messages", "responses", "completions")  # wires that can be turned into chat
 FREE = Price(0, 0, 0)
 
 
@@ -55,7 +48,7 @@ class Upstream:
 
     def url(self, wire: str) -> str:
         """The address of a wire there."""
-        return dict(self.wire_urls).get(wire) or self.base_url.rstrip("/") + PATHS[wire]
+        return dict(self.wire_urls).get(wire) or self.base_url.rstrip("/") + WIRES[wire].PATH
 
 
 DEMO = Upstream("demo", "demo://", speaks=frozenset({"chat", "embeddings"}), allow_private=True)
@@ -262,7 +255,7 @@ def _upstream(given) -> Upstream:
 
 
 def _speakable(upstream: Upstream, wire: str) -> bool:
-    return wire in upstream.speaks or (wire in CHAT_SPOKEN and "chat" in upstream.speaks)
+    return wire in upstream.speaks or (wire in TURNED and "chat" in upstream.speaks)
 
 
 def _spoken(target: Target, wire: str) -> Target:

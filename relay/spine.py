@@ -5,22 +5,28 @@ Everything else is computed by the modules below, which know nothing of Flask; `
 addresses.
 """
 
+import logging
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from flask import Response, current_app, g, request
+from werkzeug.exceptions import HTTPException
 
 from db import Database
 from relay import answer, body, catalog, errors, gate, metrics
 from relay.meter import Meter, Settlement, texts_of
 from relay.upstream.payload import payload
 from relay.upstream.sender import Dispatch, Dispatcher
-from relay.wires import chat, completions, cursor, embeddings, messages, responses
+from relay.wires import chat, cursor
+from relay.wires.interface import Context, Wire
+from relay.wires.registry import TURNED, WIRES
 from server.notices import Notices
 
-WIRES = {wire.NAME: wire for wire in (chat, messages, responses, embeddings, completions)}
-TEXTS = {name: texts_of(wire.TEXTS) for name, wire in WIRES.items()}
+TEXTS = {name: texts_of(wire.TEXT_FIELDS) for name, wire in WIRES.items()}
+
+log = logging.getLogger("relay")
 
 STREAM_HEADERS = {
     "Content-Type": "text/event-stream; charset=utf-8",
@@ -112,8 +118,26 @@ def current_relay() -> Relay:
     return current_app.extensions["relay"]
 
 
-def serve(wire, caller: gate.Caller) -> Response:
-    """Relay one request. Every decision of the relay is in this function; the rest only computes.
+def place(wire: Wire, caller: gate.Caller) -> Response:
+    """Place the current request as a call of this caller: counted, with a place until its end.
+
+    Raises RelayError for whatever keeps it from being answered; `g.headers` has what is left of the
+    window either way.
+    """
+    relay = current_relay()
+    g.headers.update(relay.gate.count(caller).headers())
+    leave = relay.enter(caller)
+    try:
+        response = serve(wire, caller)
+    except BaseException:
+        leave()
+        raise
+    response.call_on_close(leave)
+    return response
+
+
+def serve(wire: Wire, caller: gate.Caller) -> Response:
+    """Relay one request. Every decision about a call is in this function; the rest only computes.
 
     The body is the current request's. Raises RelayError for whatever keeps the call from being
     answered.
@@ -121,10 +145,11 @@ def serve(wire, caller: gate.Caller) -> Response:
     relay = current_relay()
     meter = Meter(relay.settlement, caller, wire.NAME, id=g.request_id)
     try:
-        given = given_body()
-        if wire is chat and cursor.recognises(given):
+        body_given = given_body()
+        if wire is chat and cursor.recognises(body_given):
             wire = cursor  # its row says chat: that is what it is asked and answered
-        ask = wire.read(given, **_wanted(wire, caller, "key"))
+        context = Context(g.request_id, int(time.time()), seal_key(caller))
+        ask = wire.read(body_given, context)
         meter.asked(ask)
         model, targets = relay.catalog.targets(ask.model, meter.wire)
         relay.gate.admit(caller, ask, model)
@@ -133,27 +158,32 @@ def serve(wire, caller: gate.Caller) -> Response:
         reply = relay.sender.send(_dispatch(relay, wire, ask, meter), targets)
         spoken = WIRES[reply.target.wire]
         meter.serve_from(reply.target, TEXTS[spoken.NAME])
-        turn = answer.Exchange(
-            wire,
-            spoken,
-            ask,
-            reply,
-            meter,
-            _wanted(wire, caller, "key", "created_at", "request_id"),
-        )
+        turned = None if spoken is wire else TURNED[wire.NAME]
+        context = replace(context, input_tokens=ask.input_tokens)
+        turn = answer.Exchange(wire, spoken, turned, ask, reply, meter, context)
         if not ask.stream:
             return Response(answer.whole(turn), content_type="application/json")
     except BaseException as err:
         meter.close(err)  # nothing was delivered: the hold goes back
         raise
     response = Response(answer.stream(turn), headers=STREAM_HEADERS)
-    response.call_on_close(
-        lambda: answer.finish(turn)
-    )  # not in a `finally`: an unstarted generator runs none
+    # Not in a `finally`: a generator that has not begun runs none.
+    response.call_on_close(lambda: answer.finish(turn))
     return response
 
 
-def _dispatch(relay: Relay, wire, ask: body.Ask, meter: Meter) -> Dispatch:
+def refusal(err: Exception) -> errors.RelayError:
+    """The error to tell a caller: the relay's own, or what stands for Flask's or for a fault of ours."""
+    if isinstance(err, errors.RelayError):
+        return err
+    if isinstance(err, HTTPException):
+        known = {404: errors.NotFound, 405: errors.MethodNotAllowed, 413: errors.BodyTooLarge}
+        return known.get(err.code or 0, errors.BadRequest)()
+    log.exception("a request failed: %s", g.request_id)
+    return errors.RelayError()
+
+
+def _dispatch(relay: Relay, wire: Wire, ask: body.Ask, meter: Meter) -> Dispatch:
     policy = relay.settings.failover
     return Dispatch(
         ask,
@@ -206,11 +236,3 @@ def seal_key(caller: gate.Caller) -> str:
     What another member got is not believed.
     """
     return f"{current_app.secret_key}|{caller.user_id}"
-
-
-def _wanted(wire, caller: gate.Caller, *names: str) -> dict:
-    """Of what a wire may want to know beside its request, these that it does."""
-    if not hasattr(wire, "WANTS"):
-        return {}
-    known = {"key": seal_key(caller), "created_at": int(time.time()), "request_id": g.request_id}
-    return {name: known[name] for name in names if name in wire.WANTS}

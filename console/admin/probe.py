@@ -14,14 +14,13 @@ from functools import cache
 from relay import body, errors
 from relay.catalog import Model, Target
 from relay.meter import CallState
-from relay.spine import WIRES
 from relay.upstream.health import Health
 from relay.upstream.payload import payload
 from relay.upstream.sender import CallerLeft, Dispatch, Dispatcher
+from relay.wires.registry import WIRES
 
 PATIENCE_S = 20
-PREFERRED = ("chat", "messages", "responses", "completions")
-ASKED = {
+ASKED = {  # the smallest call of each wire, the best known wire first
     "chat": b'{"model":"%s","messages":[{"role":"user","content":"Say hi."}],"max_tokens":16}',
     "messages": b'{"model":"%s","messages":[{"role":"user","content":"Say hi."}],"max_tokens":16}',
     "responses": b'{"model":"%s","input":"Say hi.","max_output_tokens":16}',
@@ -66,7 +65,8 @@ def wire_for(model: Model, target: Target) -> str | None:
     """The wire on which to ask a target; None if it speaks none that this model is asked on."""
     if model.kind == "embeddings":
         return "embeddings" if "embeddings" in target.upstream.speaks else None
-    return next((name for name in PREFERRED if name in target.upstream.speaks), None)
+    speaks = target.upstream.speaks - {"embeddings"}
+    return next((name for name in ASKED if name in speaks), None)
 
 
 def call(target: Target, wire_name: str, key: str) -> Outcome:

@@ -5,10 +5,7 @@ models, and is charged; the raw token is not needed. Refuses to touch an answer:
 as text.
 """
 
-import logging
-
 from flask import Blueprint, Response, g, jsonify, render_template, request
-from werkzeug.exceptions import HTTPException
 
 import billing
 from console import public
@@ -20,13 +17,13 @@ from console.ui.i18n import gettext as _
 from console.ui.i18n import lazy_gettext as _l
 from relay import errors, gate
 from relay.meter import new_id
-from relay.spine import WIRES, serve
+from relay.spine import place, refusal
 from relay.upstream.sender import CallerLeft
+from relay.wires import chat
 
-log = logging.getLogger("console")
 pages = Blueprint("playground", __name__, url_prefix="/console/test")
 
-CHAT = WIRES["chat"]
+
 STYLES = {
     "": _l("As the model likes"),
     "short": _l("Short"),
@@ -71,16 +68,11 @@ def ask(token_id: int):
     """
     g.request_id, g.headers = new_id(), {}
     try:
-        response = _answered(_caller(token_id))
+        response = place(chat, _caller(token_id))
     except CallerLeft:
         response = Response(status=499)
-    except errors.RelayError as err:
-        response = _refused(err)
-    except HTTPException as err:
-        response = _refused(errors.BodyTooLarge() if err.code == 413 else errors.BadRequest())
-    except Exception:
-        log.exception("a call of the model test failed: %s", g.request_id)
-        response = _refused(errors.RelayError())
+    except Exception as err:
+        response = _refused(refusal(err))
     response.headers["x-request-id"] = g.request_id
     return response
 
@@ -98,22 +90,9 @@ def _caller(token_id: int) -> gate.Caller:
     return caller
 
 
-def _answered(caller: gate.Caller) -> Response:
-    """Relay the call like any other: counted, and with a place of its own until its end."""
-    state().gate.count(caller)
-    leave = state().enter(caller)
-    try:
-        response = serve(CHAT, caller)
-    except BaseException:
-        leave()
-        raise
-    response.call_on_close(leave)
-    return response
-
-
 def _refused(err: errors.RelayError) -> Response:
     """The error in the wire's shape, with its sentence in the visitor's language for the page."""
-    shape = CHAT.error(err, g.request_id)
+    shape = chat.error(err, g.request_id)
     response = jsonify(shape | {"sentence": _sentence(err, shape["error"]["message"])})
     response.status_code = err.status
     if err.retry_after is not None:

@@ -5,17 +5,21 @@ import msgspec
 from relay.body import Ask
 from relay.catalog import Target
 from relay.upstream import quirks
+from relay.wires.interface import Wire
+from relay.wires.registry import TURNED
 
 _encode = msgspec.json.Encoder().encode
 
 
-def payload(wire, ask: Ask, target: Target) -> bytes:
+def payload(wire: Wire, ask: Ask, target: Target) -> bytes:
     """The request body for a target, in the wire that the target speaks.
 
     Raises BadRequest if it cannot be turned.
     """
     native = target.wire == wire.NAME
-    body = ask.body if native else ask.chat if ask.chat is not None else wire.to_chat(ask.body)
+    body: dict = ask.body
+    if not native:
+        body = ask.chat if ask.chat is not None else TURNED[wire.NAME].to_chat(ask.body)
     changes: dict[str, object] = (
         {"model": target.model} if target.model != body.get("model") else {}
     )
@@ -29,7 +33,7 @@ def payload(wire, ask: Ask, target: Target) -> bytes:
             changes["stream_options"] = None  # with a plain call several providers refuse it
     if target.quirks:
         changes |= quirks.apply(target.quirks, {**body, **changes}, target.wire)
-    if native and hasattr(wire, "changes"):
+    if native:
         changes |= wire.changes(ask.body)
     drop = [name for name, value in changes.items() if value is None]
     if native:

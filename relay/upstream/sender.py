@@ -23,8 +23,8 @@ from relay.upstream.connection import Connection, Watcher
 from relay.upstream.demo.provider import Demo
 from relay.upstream.health import Health
 from relay.upstream.http1 import ConnectionPool
-from relay.wires import sse
-from relay.wires.chat import EventInfo
+from relay.wires import reader, sse
+from relay.wires.interface import Wire
 
 log = logging.getLogger("relay.upstream")
 
@@ -35,13 +35,6 @@ HELD_BYTES_MAX = 1 << 20  # bytes of a stream's events before its first content
 EVENT_BYTES_MAX = 16 << 20
 HEADER_LENGTH_MAX = 2000
 SILENCE_S = 10.0  # after so long without a word the caller should hear that the line stands
-NO_ANSWER = (
-    None,
-    "stop",
-    "insufficient_system_resource",
-    "network_error",
-)  # finishes that leave an answer empty
-
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
 
@@ -297,7 +290,7 @@ class Dispatcher:
         stream, reply = dispatch.ask.stream, None
         end_at = time.monotonic() + target.upstream.first_byte_s
         try:
-            headers = _headers(wire, key, stream, len(payload)) | _passed(wire, dispatch.headers)
+            headers = _headers(wire, key, stream, len(payload)) | _forwarded(wire, dispatch.headers)
             answer = self._post(target, headers, payload, line)
             reply = Reply(target, key, line, answer, self._watcher)
             if answer.status >= 300:
@@ -353,7 +346,7 @@ def _failure(err: Exception, line: Connection) -> Exception:
     return errors.UpstreamTimeout() if isinstance(err, TimeoutError) else errors.UpstreamError()
 
 
-def _headers(wire, key: str, stream: bool, length: int) -> dict[str, str]:
+def _headers(wire: Wire, key: str, stream: bool, length: int) -> dict[str, str]:
     headers = {
         "Content-Type": "application/json",
         "Content-Length": str(length),
@@ -363,23 +356,23 @@ def _headers(wire, key: str, stream: bool, length: int) -> dict[str, str]:
     }
     if key:
         headers["Authorization"] = f"Bearer {key}"
-    return headers | getattr(wire, "HEADERS", {})
+    return headers | dict(wire.HEADERS)
 
 
-def _passed(wire, given: Mapping[str, str]) -> dict[str, str]:
+def _forwarded(wire: Wire, given: Mapping[str, str]) -> dict[str, str]:
     """The caller's own headers that an upstream of this wire should see.
 
     Absurdly long ones are left out.
     """
-    told = {name: given.get(name, "") for name in getattr(wire, "PASSED", ())}
+    values = {name: given.get(name, "") for name in wire.FORWARDED_HEADERS}
     return {
         name: value
-        for name, value in told.items()
+        for name, value in values.items()
         if 0 < len(value) <= HEADER_LENGTH_MAX and value.isascii() and value.isprintable()
     }
 
 
-def _await_content(reply: Reply, wire, end_at: float) -> None:
+def _await_content(reply: Reply, wire: Wire, end_at: float) -> None:
     """Read a stream up to its first content, so that until then another target can still take over."""
     seen_bytes, finished = 0, None
     while seen_bytes < HELD_BYTES_MAX and (left_s := end_at - time.monotonic()) > 0:
@@ -390,22 +383,21 @@ def _await_content(reply: Reply, wire, end_at: float) -> None:
             return _read(reply, wire)  # no stream at all
         events = reply.cut(chunk) if chunk else [rest]
         reply.held += events if chunk else ()
-        for told in (wire.signs(data) for event in events if (data := sse.data(event))):
-            if told.error:
-                raise provider_errors.read(told.error, key=reply.key)
-            if told.content:
+        for info in (wire.signs(data) for event in events if (data := sse.data(event))):
+            if info.error:
+                raise provider_errors.read(info.error, key=reply.key)
+            if info.content:
                 return None
-            finished = told.finish or finished
+            finished = info.finish or finished
         if not chunk:
-            if finished not in NO_ANSWER:
-                # cut by a limit or a filter before anything was said: the caller should know
-                return None
-            raise errors.UpstreamError("The model's provider gave an empty answer.")
+            if reader.nothing_said(finished):
+                raise errors.UpstreamError(reader.EMPTY)
+            return None
         seen_bytes += sum(map(len, events))
     raise errors.UpstreamTimeout()  # it only says that it is alive
 
 
-def _read_whole(reply: Reply, wire) -> None:
+def _read_whole(reply: Reply, wire: Wire) -> None:
     """Read a plain answer and look into it."""
     pieces, end_at = [], time.monotonic() + max(WHOLE_S, reply.target.upstream.first_byte_s)
     while chunk := reply.read():
@@ -416,7 +408,7 @@ def _read_whole(reply: Reply, wire) -> None:
     _read(reply, wire)
 
 
-def _read(reply: Reply, wire) -> None:
+def _read(reply: Reply, wire: Wire) -> None:
     """Read the document that came: even with a 200 it may hold an error, or nothing."""
     try:
         doc = _decode(reply.data)
@@ -426,11 +418,13 @@ def _read(reply: Reply, wire) -> None:
         ) from err
     if not isinstance(doc, dict):
         raise errors.UpstreamError("The model's provider gave an answer that cannot be read.")
-    told: EventInfo = wire.signs_of(doc)
-    if told.error:
-        raise provider_errors.read(told.error, key=reply.key)
-    if not told.content and told.finish in NO_ANSWER:
-        raise errors.UpstreamError("The model's provider gave an empty answer.")
+    info = wire.signs_of(doc)
+    if info.error:
+        raise provider_errors.read(info.error, key=reply.key)
+    if not info.content and reader.nothing_said(info.finish):
+        raise errors.UpstreamError(reader.EMPTY)
+    if flaw := reader.flaw(info.finish or "stop", info.calls):
+        raise flaw
     reply.doc = doc
 
 

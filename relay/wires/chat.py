@@ -7,7 +7,6 @@ tests/test_contract.py.
 """
 
 import re
-from dataclasses import dataclass
 
 import msgspec
 
@@ -15,36 +14,58 @@ from billing import Usage
 from relay import estimate
 from relay.body import Ask, Body
 from relay.errors import BadRequest, RelayError
-from relay.wires import sse
+from relay.wires import reader, sse
+from relay.wires.interface import NO_CONTEXT, Context, EventInfo, changes, complete
+from relay.wires.reader import error_in
 
 NAME = "chat"
 PATH = "/chat/completions"
-TEXTS = ("content", "reasoning_content", "reasoning", "arguments", "refusal")
+TEXT_FIELDS = ("content", "reasoning_content", "reasoning", "arguments", "refusal")
 DONE = b"data: [DONE]\n\n"
+HEADERS: dict[str, str] = {}
+FORWARDED_HEADERS: tuple[str, ...] = ()
 
 CHOICES_MAX = 16
 COUNT_MAX = 2**31 - 1
 
+__all__ = [
+    "DONE",
+    "FORWARDED_HEADERS",
+    "HEADERS",
+    "NAME",
+    "PATH",
+    "TEXT_FIELDS",
+    "as_events",
+    "changes",
+    "clean",
+    "complete",
+    "completed",
+    "count",
+    "error",
+    "error_event",
+    "error_in",
+    "flag",
+    "model",
+    "natural",
+    "parsed",
+    "plain",
+    "read",
+    "signs",
+    "signs_of",
+    "usage",
+    "with_deltas",
+]
+
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
+# Of calls only what begins one must be seen, and a message only where a delta should be.
 _notable = re.compile(
     rb'"usage"\s*:\s*\{|"error"|"finish_reason"\s*:\s*"|\[DONE\]|\r|\n(?!data: \{|\n|\Z)'
+    rb'|"message"\s*:\s*\{|"name"\s*:\s*"'
 ).search
 
 
-@dataclass(slots=True)
-class EventInfo:
-    """What one event of an upstream's stream tells."""
-
-    content: bool = False  # something that a person or a program can use
-    usage: Usage | None = None
-    error: dict | None = None  # an error in place of content
-    finish: str | None = None  # the finish_reason, if one stands in it
-    done: bool = False  # the end mark
-    usage_only: bool = False  # carries usage and no choice
-
-
-def read(body: Body) -> Ask:
+def read(body: Body, context: Context = NO_CONTEXT) -> Ask:
     """A chat request, checked as far as the relay depends on it.
 
     The rest is the provider's to judge.
@@ -152,60 +173,38 @@ def signs(data: bytes) -> EventInfo:
     """What an event's data tells: an answer's chunk, or a whole answer."""
     if data.strip() == b"[DONE]":
         return EventInfo(done=True)
+    doc = parsed(data)
+    return EventInfo(error={"message": "not a JSON object"}) if doc is None else signs_of(doc)
+
+
+def parsed(data: bytes) -> dict | None:
+    """A chunk from the data of its event; None if it is no JSON object."""
     try:
         doc = _decode(data)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-        doc = None
-    return (
-        signs_of(doc)
-        if isinstance(doc, dict)
-        else EventInfo(error={"message": "not a JSON object"})
-    )
+        return None
+    return doc if isinstance(doc, dict) else None
 
 
 def signs_of(doc: dict) -> EventInfo:
     """The same of a parsed chunk or answer."""
-    seen = EventInfo(usage=usage(doc), error=error_in(doc))
+    info = EventInfo(usage=usage(doc), error=error_in(doc))
     choices = doc.get("choices")
     for choice in choices if isinstance(choices, list) else ():
         if not isinstance(choice, dict):
             continue
-        told = choice.get("delta") or choice.get("message")
-        if isinstance(told, dict):
-            seen.content |= any(
-                told.get(name)
-                for name in (
-                    "content",
-                    "reasoning_content",
-                    "reasoning",
-                    "tool_calls",
-                    "function_call",
-                    "refusal",
-                    "audio",
-                    "images",
-                )
-            )
-        seen.content |= bool(choice.get("text"))
+        delta = choice.get("delta")
+        info.message |= not delta and isinstance(choice.get("message"), dict)
+        delta = delta or choice.get("message")
+        if isinstance(delta, dict):
+            parts = list(reader.said(delta))
+            info.content |= bool(parts or delta.get("audio") or delta.get("images"))
+            info.calls |= any(kind == "call" and name for kind, _, _, name, _ in parts)
+        info.content |= bool(choice.get("text"))
         if isinstance(choice.get("finish_reason"), str):
-            seen.finish = choice["finish_reason"]
-    seen.usage_only = seen.usage is not None and not choices
-    return seen
-
-
-def error_in(doc: dict) -> dict | None:
-    """The error that a 200 may hold: `{"error": {...}}`, or Spark's and Qianfan's `{"code".
-
-    10013, "message": ...}`.
-    """
-    found = doc.get("error")
-    if isinstance(found, dict) and found:
-        return found
-    if isinstance(found, str) and found:
-        return {"message": found}
-    code = doc.get("code", doc.get("error_code"))
-    if code not in (None, 0, "0", "") and "choices" not in doc:
-        return {"code": str(code), "message": str(doc.get("message", doc.get("error_msg", "")))}
-    return None
+            info.finish = choice["finish_reason"]
+    info.usage_only = info.usage is not None and not choices
+    return info
 
 
 def plain(chunk: bytes) -> bool:
@@ -254,32 +253,21 @@ def completed(doc: dict, model: str) -> dict:
 
 
 def as_events(doc: dict) -> list[bytes]:
-    """A whole answer as the events of a stream, for who asked for one and whose upstream gave none."""
-    choices = [
-        {
-            **{name: value for name, value in choice.items() if name != "message"},
-            "delta": {**_told(choice), **_numbered(_told(choice))},
-        }
-        for choice in doc["choices"]
-        if isinstance(choice, dict)
-    ]
-    return [
-        sse.frame(_encode({**doc, "object": "chat.completion.chunk", "choices": choices})),
-        DONE,
-    ]
+    """A whole answer as the events of a stream, where the caller asked for one and got none."""
+    return [sse.frame(_encode(with_deltas(doc))), DONE]
 
 
-def _told(choice: dict) -> dict:
-    message = choice.get("message")
-    return message if isinstance(message, dict) else {}
+def with_deltas(doc: dict, said: bool = False) -> dict:
+    """A chunk whose choices hold deltas in place of whole messages.
 
-
-def _numbered(message: dict) -> dict:
-    calls = message.get("tool_calls")
-    if not isinstance(calls, list) or not calls:
-        return {}
-    return {
-        "tool_calls": [
-            {"index": index, **call} for index, call in enumerate(calls) if isinstance(call, dict)
-        ]
-    }
+    `said`: the deltas before have said it all, and the message repeats it.
+    """
+    choices = []
+    for choice in doc["choices"]:
+        if not isinstance(choice, dict):
+            continue
+        message = choice.get("message")
+        delta = {} if said or not isinstance(message, dict) else message | reader.numbered(message)
+        without = {name: value for name, value in choice.items() if name != "message"}
+        choices.append({**without, "delta": choice.get("delta") or delta})
+    return {**doc, "object": "chat.completion.chunk", "choices": choices}

@@ -12,18 +12,34 @@ import msgspec
 
 from relay import estimate
 from relay.body import Ask, Body
-from relay.errors import BadRequest, RelayError, UpstreamError
-from relay.wires import chat, sse
-from relay.wires.chat import clean, error, error_event, plain, signs, signs_of, usage
+from relay.errors import BadRequest, RelayError
+from relay.wires import chat, reader, sse
+from relay.wires.chat import (
+    DONE,
+    FORWARDED_HEADERS,
+    HEADERS,
+    clean,
+    error,
+    error_event,
+    plain,
+    signs,
+    signs_of,
+    usage,
+)
+from relay.wires.interface import KEEP_ALIVE, NO_CONTEXT, Context, changes, complete
+from relay.wires.reader import CUT, FILTERED, Piece
 
 __all__ = [
     "DONE",
+    "FORWARDED_HEADERS",
+    "HEADERS",
     "NAME",
     "PATH",
-    "TEXTS",
-    "WANTS",
+    "TEXT_FIELDS",
     "as_events",
+    "changes",
     "clean",
+    "complete",
     "error",
     "error_event",
     "from_chat",
@@ -38,10 +54,7 @@ __all__ = [
 
 NAME = "completions"
 PATH = "/completions"
-WANTS = ("created_at", "request_id")
-TEXTS = ("text",)
-DONE = chat.DONE
-KEEP_ALIVE = b": keep-alive\n\n"
+TEXT_FIELDS = ("text",)
 
 ALIKE = (
     "max_tokens",
@@ -55,19 +68,14 @@ ALIKE = (
     "logit_bias",
     "user",
 )
-FINISHES = {
-    "length": "length",
-    "content_filter": "content_filter",
-    "sensitive": "content_filter",
-    "model_context_window_exceeded": "length",
-    "insufficient_system_resource": "length",
-    "network_error": "length",
-}
+FINISHES = {CUT: "length", FILTERED: "content_filter"}  # else stop
+
+SAID = ("text", "refusal")  # pieces that are part of a completion; thoughts and calls are none
 
 _encode = msgspec.json.Encoder().encode
 
 
-def read(body: Body) -> Ask:
+def read(body: Body, context: Context = NO_CONTEXT) -> Ask:
     """A completions request. Its `chat` is None where a chat model cannot answer it: `to_chat` then
     says why.
 
@@ -101,7 +109,7 @@ def read(body: Body) -> Ask:
     return ask
 
 
-def to_chat(body: dict) -> dict:
+def to_chat(body: dict, key: bytes | str = "") -> dict:
     """The chat request. Raises BadRequest for what a chat model cannot do."""
     prompts = _prompts(body)
     if not isinstance(prompts[0], str):
@@ -124,72 +132,44 @@ def to_chat(body: dict) -> dict:
     return request
 
 
-def from_chat(
-    doc: dict, ask_body: dict, *, id: str | None = None, created_at: int | None = None
-) -> dict:
-    """The text completion of a chat answer.
-
-    `id` ("cmpl-...") and `created_at` (seconds) are the answer's without.
-    """
-    choices, texts = doc.get("choices"), []
-    for index, choice in enumerate(choices if isinstance(choices, list) else ()):
-        if isinstance(choice, dict):
-            text = _choice(choice, "message", index)
-            texts.append(
-                text
-                | {
-                    "text": _echo(ask_body) + text["text"],
-                    "finish_reason": text["finish_reason"] or "stop",
-                }
-            )
-    used = _usage(doc)
-    return (
-        _head(doc, ask_body, id, created_at)
-        | {"choices": texts}
-        | ({"usage": used} if used else {})
-    )
+def from_chat(doc: dict, ask_body: dict, context: Context) -> dict:
+    """The text completion of a chat answer. Raises UpstreamError if the answer is none."""
+    texts: dict[int, dict] = {}
+    used = None
+    for piece in reader.whole(doc):
+        choice = texts.setdefault(piece.choice, _choice(piece.choice, _echo(ask_body)))
+        if piece.kind in SAID:
+            choice["text"] += piece.text
+        elif piece.end:
+            choice["finish_reason"] = FINISHES.get(piece.end.kind, "stop")
+            used = piece.end.usage
+    answer = _head(ask_body, context) | {"choices": list(texts.values())}
+    return answer | ({"usage": _usage(used)} if used else {})
 
 
 def stream_from_chat(
-    chunks: Iterable[dict | RelayError | None],
-    ask_body: dict,
-    *,
-    id: str | None = None,
-    created_at: int | None = None,
-    request_id: str = "",
+    pieces: Iterable[Piece | None], ask_body: dict, context: Context
 ) -> Iterator[bytes]:
-    """The events of a text completion, [DONE] included.
-
-    `chunks`: parsed chat chunks; None for silence; a RelayError where the upstream died. It, or an
-    end without a finish_reason, becomes an error event, after which there is no [DONE].
-    """
-    head, finished, used, echo = None, False, None, _echo(ask_body)
-    told: set[int] = set()  # choices whose prompt has been echoed
-    for chunk in chunks:
-        if isinstance(chunk, RelayError):
-            yield error_event(chunk, request_id)
-            return
-        if chunk is None:
-            yield KEEP_ALIVE
-            continue
-        head = head or _head(chunk, ask_body, id, created_at)
-        used = _usage(chunk) or used
-        choices = chunk.get("choices")
-        for choice in choices if isinstance(choices, list) else ():
-            if not isinstance(choice, dict):
+    """The events of a text completion, [DONE] included, or an error that the pieces raise."""
+    head, used, echo = _head(ask_body, context), None, _echo(ask_body)
+    echoed: set[int] = set()  # choices whose prompt has been echoed
+    try:
+        for piece in pieces:
+            if piece is None or piece.kind not in (*SAID, "end"):
+                yield KEEP_ALIVE
                 continue
-            text = _choice(choice, "delta", 0)
-            if text["index"] not in told:
-                text["text"] = echo + text["text"]
-            told.add(text["index"])
-            finished = finished or text["finish_reason"] is not None
-            if text["text"] or text["finish_reason"]:
-                yield sse.frame(_encode(head | {"choices": [text]}))
-    if not finished:
-        yield error_event(UpstreamError("The model's provider broke off its answer."), request_id)
+            text = "" if piece.choice in echoed else echo
+            echoed.add(piece.choice)
+            choice = _choice(piece.choice, text + ("" if piece.end else piece.text))
+            if piece.end:
+                choice["finish_reason"] = FINISHES.get(piece.end.kind, "stop")
+                used = piece.end.usage
+            yield sse.frame(_encode(head | {"choices": [choice]}))
+    except RelayError as err:
+        yield error_event(err, context.request_id)
         return
     if used and (ask_body.get("stream_options") or {}).get("include_usage"):
-        yield sse.frame(_encode(head | {"choices": [], "usage": used}))
+        yield sse.frame(_encode(head | {"choices": [], "usage": _usage(used)}))
     yield DONE
 
 
@@ -229,37 +209,22 @@ def _echo(ask_body: dict) -> str:
     return _prompts(ask_body)[0] if ask_body.get("echo") is True else ""
 
 
-def _head(doc: dict, ask_body: dict, id: str | None, created_at: int | None) -> dict:
-    theirs, made = doc.get("id"), doc.get("created")
+def _head(ask_body: dict, context: Context) -> dict:
     return {
-        "id": id or (theirs if isinstance(theirs, str) and theirs else "cmpl-0"),
+        "id": context.id("cmpl"),
         "object": "text_completion",
-        "created": created_at if created_at is not None else made if isinstance(made, int) else 0,
+        "created": context.created_at,
         "model": ask_body.get("model"),
     }
 
 
-def _choice(choice: dict, name: str, index: int) -> dict:
-    """A choice of chat as one of completions; `name` is where chat keeps the text.
-
-    Message or delta.
-    """
-    told, finish, at = choice.get(name), choice.get("finish_reason"), choice.get("index")
-    text = told.get("content") if isinstance(told, dict) else None
-    finish = FINISHES.get(finish, "stop") if isinstance(finish, str) and finish else None
-    return {
-        "text": text if isinstance(text, str) else "",
-        "index": at if isinstance(at, int) else index,
-        "logprobs": None,
-        "finish_reason": finish,
-    }
+def _choice(index: int, text: str) -> dict:
+    return {"text": text, "index": index, "logprobs": None, "finish_reason": None}
 
 
-def _usage(doc: dict) -> dict | None:
-    used = usage(doc)
-    if used is None:
-        return None
-    read_tokens, wrote = max(used.input_tokens, 0), max(used.output_tokens, 0)
+def _usage(told: dict) -> dict:
+    used = usage({"usage": told})
+    read_tokens, wrote = (max(used.input_tokens, 0), max(used.output_tokens, 0)) if used else (0, 0)
     return {
         "prompt_tokens": read_tokens,
         "completion_tokens": wrote,

@@ -13,15 +13,54 @@ from collections.abc import Iterable, Iterator
 import msgspec
 
 from relay.body import Ask, Body
-from relay.errors import BadRequest, RelayError, UpstreamError
-from relay.wires import chat, responses, sse
+from relay.errors import BadRequest, RelayError
+from relay.wires import chat, reader, responses, sse
+from relay.wires.chat import (
+    DONE,
+    FORWARDED_HEADERS,
+    HEADERS,
+    PATH,
+    TEXT_FIELDS,
+    as_events,
+    clean,
+    error,
+    error_event,
+    plain,
+    signs,
+    signs_of,
+    usage,
+)
+from relay.wires.interface import KEEP_ALIVE, NO_CONTEXT, Context, changes, complete
+from relay.wires.reader import Piece
 from relay.wires.responses import conversation, tools
 
-NAME = "cursor"
-WANTS = ("key", "request_id")
-KEEP_ALIVE = b": keep-alive\n\n"
+__all__ = [
+    "DONE",
+    "FORWARDED_HEADERS",
+    "HEADERS",
+    "NAME",
+    "PATH",
+    "TEXT_FIELDS",
+    "as_events",
+    "changes",
+    "clean",
+    "complete",
+    "error",
+    "error_event",
+    "from_chat",
+    "plain",
+    "read",
+    "recognises",
+    "signs",
+    "signs_of",
+    "stream_from_chat",
+    "to_chat",
+    "usage",
+]
 
-error, error_event = chat.error, chat.error_event
+NAME = "cursor"
+
+FIELDS = {"thought": "reasoning_content", "text": "content", "refusal": "refusal"}  # of deltas
 
 _encode = msgspec.json.Encoder().encode
 
@@ -43,22 +82,22 @@ def _flat(tool: object) -> bool:
     )
 
 
-def read(body: Body, key: bytes | str = b"") -> Ask:
+def read(body: Body, context: Context = NO_CONTEXT) -> Ask:
     """The request; its `chat` is what upstreams are asked.
 
     Raises BadRequest, which names the place.
     """
     if responses.looks_like_responses(body):
-        ask = responses.read(body, key)
+        ask = responses.read(body, context)
         options = body.get("stream_options")
         ask.usage_asked = isinstance(options, dict) and options.get("include_usage") is True
         return ask
-    ask = chat.read(body)
-    ask.chat = to_chat(body, key)
+    ask = chat.read(body, context)
+    ask.chat = to_chat(body, context.key)
     return ask
 
 
-def to_chat(body: dict, key: bytes | str = b"") -> dict:
+def to_chat(body: dict, key: bytes | str = "") -> dict:
     """Proper chat, with every tool a nested function. Raises BadRequest."""
     if responses.looks_like_responses(body):
         return responses.to_chat(body, key)
@@ -99,103 +138,119 @@ def _call(call: object, at: str) -> dict:
     )
 
 
-def from_chat(doc: dict, ask_body: dict, *, key: bytes | str = b"") -> dict:
-    """The chat answer, with the raw text in the calls of freeform tools."""
-    box, choices = _box(ask_body), doc.get("choices")
-    told = []
-    for choice in choices if isinstance(choices, list) else ():
-        message = choice.get("message") if isinstance(choice, dict) else None
-        calls = message.get("tool_calls") if isinstance(message, dict) else None
-        if isinstance(calls, list):
-            choice = choice | {
-                "message": message | {"tool_calls": [_raw(call, box) for call in calls]}
-            }
-        told.append(choice)
-    return doc | {"choices": told}
+def from_chat(doc: dict, ask_body: dict, context: Context) -> dict:
+    """The chat answer, with the raw text in the calls of freeform tools.
 
-
-def _raw(call: object, box: tools.Toolbox) -> object:
-    function = call.get("function") if isinstance(call, dict) else None
-    if not isinstance(function, dict) or not isinstance(function.get("name"), str):
-        return call
-    tool, arguments = box.tool(function["name"]), function.get("arguments")
-    if tool.kind == "custom" and isinstance(arguments, str):
-        arguments = tools.freeform(arguments)
-    return call | {"function": function | {"name": tool.name, "arguments": arguments}}
+    Raises UpstreamError if the answer is none.
+    """
+    box, choices, used = _box(ask_body), {}, None
+    for piece in reader.whole(doc):
+        choice = choices.setdefault(piece.choice, _Choice(piece.choice, box))
+        choice.take(piece)
+        used = piece.end.usage if piece.end else used
+    answer = _head(ask_body, context, "chat.completion")
+    told = [choice.message() for choice in choices.values()]
+    return answer | {"choices": told} | ({"usage": used} if used else {})
 
 
 def stream_from_chat(
-    chunks: Iterable[dict | RelayError | None],
-    ask_body: dict,
-    *,
-    key: bytes | str = b"",
-    request_id: str = "",
+    pieces: Iterable[Piece | None], ask_body: dict, context: Context
 ) -> Iterator[bytes]:
-    """The events of a chat stream. The arguments of a freeform call come in one piece, before its
-    choice is finished.
+    """The events of a chat stream, [DONE] included, or an error that the pieces raise.
 
-    `chunks` as everywhere: None is silence; after an error, or where no finish_reason came, there
-    is no [DONE].
+    The arguments of a freeform call come in one piece, when it is whole.
     """
-    box, finished = _box(ask_body), False
-    held: dict[tuple, list[str]] = {}  # arguments of freeform calls, by (choice, call)
+    box, choices, used = _box(ask_body), {}, None
+    head = _head(ask_body, context, "chat.completion.chunk")
+    try:
+        for piece in pieces:
+            if piece is None:
+                yield KEEP_ALIVE
+                continue
+            used = piece.end.usage if piece.end else used
+            choice = choices.setdefault(piece.choice, _Choice(piece.choice, box))
+            for delta in choice.take(piece):
+                yield sse.frame(_encode(head | {"choices": [choice.chunk(delta)]}))
+    except RelayError as err:
+        yield error_event(err, context.request_id)
+        return
     options = ask_body.get("stream_options")
-    usage_asked = isinstance(options, dict) and options.get("include_usage") is True
-    for chunk in chunks:
-        if isinstance(chunk, RelayError):
-            yield error_event(chunk, request_id)
-            return
-        if chunk is None:
-            yield KEEP_ALIVE
-            continue
-        told = chat.signs_of(chunk)
-        finished = finished or told.finish is not None
-        if usage_asked or not told.usage_only:
-            choices = chunk.get("choices")
-            turned = (
-                [_turned(choice, box, held) for choice in choices]
-                if isinstance(choices, list)
-                else choices
-            )
-            yield sse.frame(_encode(chunk | {"choices": turned}))
-    broken = UpstreamError("The model's provider broke off its answer.")
-    yield chat.DONE if finished else error_event(broken, request_id)
+    if used and isinstance(options, dict) and options.get("include_usage") is True:
+        yield sse.frame(_encode(head | {"choices": [], "usage": used}))
+    yield chat.DONE
 
 
-def _turned(choice: object, box: tools.Toolbox, held: dict[tuple, list[str]]) -> object:
-    """A choice of a chunk.
+class _Choice:
+    """A choice in the making, as chat's deltas and as chat's message."""
 
-    The arguments of freeform calls are taken out, and come back with the finish_reason.
-    """
-    delta = choice.get("delta") if isinstance(choice, dict) else None
-    if not isinstance(choice, dict) or delta is not None and not isinstance(delta, dict):
-        return choice
-    at = choice.get("index") if isinstance(choice.get("index"), int) else 0
-    calls = (delta or {}).get("tool_calls")
-    told = [_held(call, at, box, held) for call in calls] if isinstance(calls, list) else []
-    if choice.get("finish_reason"):
-        for place in [place for place in held if place[0] == at]:
-            raw = tools.freeform("".join(held.pop(place)))
-            told.append({"index": place[1], "function": {"arguments": raw}})
-    return choice | {"delta": (delta or {}) | {"tool_calls": told}} if told else choice
+    def __init__(self, index: int, box: tools.Toolbox):
+        self._index, self._box = index, box
+        self._texts: dict[str, str] = {}
+        self._calls: list[dict] = []
+        self._raw: list[str] | None = None  # the arguments of a freeform call so far
+        self._finish: str | None = None
+
+    def take(self, piece: Piece) -> list[dict]:
+        """The deltas that a piece makes."""
+        if piece.kind in FIELDS:
+            name = FIELDS[piece.kind]
+            self._texts[name] = self._texts.get(name, "") + piece.text
+            return [{name: piece.text}]
+        if piece.kind == "arguments":
+            return self._arguments(piece.text)
+        deltas = self._freeform()
+        if piece.kind == "call":
+            return [*deltas, self._call(piece)]
+        self._finish = piece.text
+        return [*deltas, {}]
+
+    def chunk(self, delta: dict) -> dict:
+        """A delta as a choice of a chunk."""
+        return {
+            "index": self._index,
+            "delta": delta,
+            "finish_reason": None if delta else self._finish,
+        }
+
+    def message(self) -> dict:
+        """The whole as a choice of an answer."""
+        message = {"role": "assistant", "content": None} | self._texts
+        message |= {"tool_calls": self._calls} if self._calls else {}
+        return {"index": self._index, "message": message, "finish_reason": self._finish}
+
+    def _call(self, piece: Piece) -> dict:
+        tool = self._box.tool(piece.text)
+        self._raw = [] if tool.kind == "custom" else None
+        call = {
+            "id": piece.id,
+            "type": "function",
+            "function": {"name": tool.name, "arguments": ""},
+        }
+        self._calls.append(call)
+        at = {"index": len(self._calls) - 1}
+        return {"tool_calls": [at | call | {"function": dict(call["function"])}]}
+
+    def _arguments(self, text: str) -> list[dict]:
+        if self._raw is not None:
+            self._raw.append(text)
+            return []
+        self._calls[-1]["function"]["arguments"] += text
+        at = {"index": len(self._calls) - 1}
+        return [{"tool_calls": [at | {"function": {"arguments": text}}]}]
+
+    def _freeform(self) -> list[dict]:
+        """The raw text of a freeform call that is over."""
+        raw, self._raw = self._raw, None
+        return self._arguments(tools.freeform("".join(raw))) if raw else []
 
 
-def _held(call: object, at: int, box: tools.Toolbox, held: dict[tuple, list[str]]) -> object:
-    """A piece of a call, without its arguments if it is a freeform one's."""
-    function = call.get("function") if isinstance(call, dict) else None
-    if not isinstance(function, dict):
-        return call
-    place = (at, call.get("index", 0)) if isinstance(call.get("index", 0), int) else (at, 0)
-    if isinstance(function.get("name"), str) and function["name"]:
-        tool = box.tool(function["name"])
-        function = function | {"name": tool.name}
-        if tool.kind == "custom":
-            held.setdefault(place, [])
-    if place in held:
-        arguments = function.get("arguments")
-        held[place].append(arguments if isinstance(arguments, str) else "")
-        function = function | {"arguments": ""}
-    return call | {"function": function}
+def _head(ask_body: dict, context: Context, kind: str) -> dict:
+    return {
+        "id": context.id("chatcmpl"),
+        "object": kind,
+        "created": context.created_at,
+        "model": ask_body.get("model"),
+    }
 
 
 def _box(ask_body: dict) -> tools.Toolbox:

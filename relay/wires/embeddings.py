@@ -14,18 +14,50 @@ from relay import estimate
 from relay.body import Ask, Body
 from relay.errors import BadRequest
 from relay.wires import chat
-from relay.wires.chat import EventInfo, natural
+from relay.wires.chat import (
+    DONE,
+    FORWARDED_HEADERS,
+    HEADERS,
+    as_events,
+    clean,
+    error,
+    error_event,
+    natural,
+    plain,
+    signs,
+)
+from relay.wires.interface import NO_CONTEXT, Context, EventInfo
+
+__all__ = [
+    "DONE",
+    "FORWARDED_HEADERS",
+    "HEADERS",
+    "NAME",
+    "PATH",
+    "TEXT_FIELDS",
+    "as_events",
+    "changes",
+    "clean",
+    "complete",
+    "error",
+    "error_event",
+    "plain",
+    "read",
+    "signs",
+    "signs_of",
+    "usage",
+]
 
 NAME = "embeddings"
 PATH = "/embeddings"
-TEXTS = ()  # vectors are no text: an answer without usage is charged by its input
+TEXT_FIELDS: tuple[
+    str, ...
+] = ()  # vectors are no text: an answer without usage is charged by its input
 
 INPUTS_MAX = 4096
 
-error, error_event = chat.error, chat.error_event
 
-
-def read(body: Body) -> Ask:
+def read(body: Body, context: Context = NO_CONTEXT) -> Ask:
     """An embeddings request. It has no output tokens, so it has no choices either.
 
     Raises BadRequest.
@@ -42,14 +74,14 @@ def changes(ask_body: dict) -> dict:
     return {"encoding_format": "float"} if ask_body.get("encoding_format") == "base64" else {}
 
 
-def complete(doc: dict, ask_body: dict) -> dict:
+def complete(doc: dict, ask_body: dict) -> dict | None:
     """The answer with what a caller may count on.
 
     The encoding asked for, an index and an object each, the model.
     """
     data = doc.get("data")
     if not isinstance(data, list):
-        return doc
+        return None
     as_base64 = ask_body.get("encoding_format") == "base64"
     vectors = [
         {"object": "embedding", "index": index, **vector, "embedding": _encoded(vector, as_base64)}

@@ -203,7 +203,7 @@ def test_garbage_is_refused_as_json(home, alice, browser, data):
 
 
 def test_a_fault_of_ours_shows_no_details(home, alice, browser, monkeypatch):
-    monkeypatch.setattr("console.member.playground.serve", lambda *given: {}["secret-detail"])
+    monkeypatch.setattr("console.member.playground.place", lambda *given: {}["secret-detail"])
     answer = browser.send_json(f"/console/test/{home.token(alice)}", asked())
     assert answer.status_code == 500 and "secret-detail" not in answer.get_data(as_text=True)
     assert home.relay.slots._value == home.relay.calls_max

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from relay import errors, spine
+from relay import errors
+from relay.wires.registry import WIRES
 from server import status
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -46,6 +47,7 @@ BARE = {
 # Finer than the layers: these know only those.
 KNOWS_ONLY = {
     "relay.wires.sse": set(),
+    "relay.wires.reader": {"relay.errors"},
     "relay.errors": set(),
     "relay.estimate": set(),
     "relay.metrics": set(),
@@ -67,11 +69,11 @@ KNOWS_ONLY = {
     "relay.upstream.provider_errors": {"relay.errors"},
     "relay.wires.named": {"relay.wires.sse"},
     "relay.lookups": {"billing"},
-    "relay.catalog": {"billing", "relay.errors"},
+    "relay.catalog": {"billing", "relay.errors", "relay.wires.registry"},
     "billing": {"db", "pricing", "verify"},
     "verify": {"db", "pricing"},
 }
-WIRES_KNOW = {"billing", "relay.body", "relay.errors", "relay.estimate", "relay.wires"}
+WIRES_KNOW = {"billing", "pricing", "relay.body", "relay.errors", "relay.estimate", "relay.wires"}
 
 DOORS = {  # what comes from outside, and who may touch it
     "flask": {"app", "commands", "console", "server.status", "relay.spine", "relay.api"},
@@ -275,21 +277,22 @@ def test_prices_are_never_floats():
             ]
 
 
-@pytest.mark.parametrize("wire", spine.WIRES.values(), ids=spine.WIRES)
-def test_wires_answer_to_the_same_names(wire):
-    assert wire.PATH.startswith("/")
-    assert wire.TEXTS is not None
-    for name in ("read", "usage", "error", "error_event"):
-        assert callable(getattr(wire, name))
+def test_a_leaf_is_imported_without_flask_and_the_database():
+    """What wires and streams are made of can be used and tested alone."""
+    code = "import sys, relay.wires.sse, relay.errors, relay.limits; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert not {"flask", "werkzeug", "sqlite3", "db", "prometheus_client"} & set(
+        loaded.stdout.split()
+    )
 
 
-@pytest.mark.parametrize("name", ["messages", "responses", "completions"])
-def test_wires_around_the_hub_are_turned_into_chat_and_back(name):
-    for function in ("to_chat", "from_chat", "stream_from_chat"):
-        assert callable(getattr(spine.WIRES[name], function))
+def test_no_wire_is_asked_whether_it_has_a_name():
+    """`interface.Wire` says what a wire is, and the type checker that it is so."""
+    probing = re.compile(r"\b(?:has|get)attr\((?:wire|spoken|turned|turn\.\w+)\b")
+    assert [name for name in EVERY if probing.search(FILES[name].read_text(encoding="utf-8"))] == []
 
 
-@pytest.mark.parametrize("wire", spine.WIRES.values(), ids=spine.WIRES)
+@pytest.mark.parametrize("wire", WIRES.values(), ids=WIRES)
 def test_every_error_can_be_said_on_every_wire(wire):
     for kind in every_error(errors.RelayError):
         err = kind.__new__(kind)

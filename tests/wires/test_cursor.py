@@ -10,7 +10,8 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from pydantic import TypeAdapter
 
 from relay import body, errors
-from relay.wires import chat, cursor
+from relay.wires import chat, cursor, reader
+from relay.wires.interface import Context
 from tests.wires.test_responses_laws import odd, odd_chunks, values
 
 PATCH = "*** Begin Patch\n*** End Patch\n"
@@ -49,7 +50,7 @@ def chunk(delta: dict, finish: str | None = None) -> dict:
 
 
 def events(chunks, asked=AGENT) -> list:
-    frames = list(cursor.stream_from_chat(chunks, asked, request_id="req_1"))
+    frames = list(cursor.stream_from_chat(reader.read(chunks), asked, Context("req_1")))
     return [
         frame
         if frame == chat.DONE or frame.startswith(b":")
@@ -153,7 +154,7 @@ def test_an_answer_is_chat_with_the_raw_patch_as_arguments(asked):
             {"index": 0, "message": message, "finish_reason": "tool_calls", "logprobs": None}
         ],
     }
-    answer = cursor.from_chat(doc, asked)
+    answer = cursor.from_chat(doc, asked, Context("req_1"))
     TypeAdapter(ChatCompletion).validate_python(answer)
     assert [each["function"] for each in answer["choices"][0]["message"]["tool_calls"]] == [
         {"name": "ApplyPatch", "arguments": PATCH},
@@ -230,4 +231,4 @@ def test_no_request_breaks_it(messages, given_tools):
 def test_no_answer_breaks_it(chunks, message):
     asked = AGENT | {"tools": [{"type": "custom", "name": "p"}]}
     assert events(chunks, asked)
-    cursor.from_chat({"choices": [{"message": message}, message]}, asked)
+    cursor.from_chat({"choices": [{"message": message}, message]}, asked, Context("req_1"))

@@ -22,7 +22,8 @@ from hypothesis import strategies as st
 
 from billing import Usage
 from relay import body, errors
-from relay.wires import messages, sse
+from relay.wires import messages, reader, sse
+from relay.wires.interface import Context
 from relay.wires.messages.names import chat_name, own_id
 
 GOLDEN = Path(__file__).parent / "golden" / "messages"
@@ -79,7 +80,7 @@ def items(chunks: list) -> list:
 def streamed(chunks: list, ask: dict) -> list[bytes]:
     return list(
         messages.stream_from_chat(
-            items(chunks), ASK | ask, id="msg_1", input_tokens=7, request_id="req_1"
+            reader.read(items(chunks)), ASK | ask, Context("req_1", input_tokens=7)
         )
     )
 
@@ -420,7 +421,7 @@ def test_names_that_were_shortened_stay_apart():
 @pytest.mark.parametrize("name", cases("answers"))
 def test_it_turns_an_answer_into_a_message(name):
     told = case("answers", name)
-    made = messages.from_chat(told["doc"], ASK | told["ask"], id="msg_1", input_tokens=7)
+    made = messages.from_chat(told["doc"], ASK | told["ask"], Context("req_1", input_tokens=7))
     agree("answers", name, "message", made)
     Message.model_validate(made, strict=True)
     read = client_for(json.dumps(made).encode(), "application/json").messages.create(**ASK)
@@ -438,7 +439,7 @@ def test_a_plain_answer_and_its_stream_say_the_same(name):
         ]
     choice = {**choice, "delta": delta, "finish_reason": choice.get("finish_reason", "stop")}
     events = parsed(streamed([told["doc"] | {"choices": [choice]}], told["ask"]))
-    made = messages.from_chat(told["doc"], ASK | told["ask"], id="msg_1", input_tokens=7)
+    made = messages.from_chat(told["doc"], ASK | told["ask"], Context("req_1", input_tokens=7))
     assert [
         event["content_block"]["type"] for event in events if event["type"] == "content_block_start"
     ] == [block["type"] for block in made["content"]]
@@ -457,7 +458,7 @@ def test_a_plain_answer_and_its_stream_say_the_same(name):
 def test_an_answer_that_is_an_error_in_disguise_is_one(finish, expected):
     doc = {"choices": [{"message": {"content": "Half"}, "finish_reason": finish}]}
     with pytest.raises(expected):
-        messages.from_chat(doc, ASK)
+        messages.from_chat(doc, ASK, Context("req_1"))
 
 
 # Streams
@@ -502,7 +503,7 @@ def test_the_official_sdk_reads_every_stream(name):
 
 
 def test_the_start_of_a_stream_estimates_its_input():
-    start = parsed(streamed([{"choices": []}], {}))[0]
+    start = parsed(streamed([None], {}))[0]
     assert start["message"]["usage"] == {
         "input_tokens": 7,
         "cache_creation_input_tokens": 0,
@@ -526,7 +527,7 @@ def test_a_streams_first_call_does_not_wait_for_its_end():
         }
         raise AssertionError("it read on before it gave what it had")
 
-    events = messages.stream_from_chat(chunks(), ASK, id="msg_1")
+    events = messages.stream_from_chat(reader.read(chunks()), ASK, Context("req_1"))
     told = [json.loads(sse.data(next(events)))["type"] for _ in range(3)]
     assert told == ["message_start", "content_block_start", "content_block_delta"]
 
@@ -559,9 +560,13 @@ def test_a_call_whose_id_stands_in_the_history_gets_another():
             }
         ]
     }
-    first, second = (block["id"] for block in messages.from_chat(doc, ask)["content"])
+    first, second = (
+        block["id"] for block in messages.from_chat(doc, ask, Context("req_1"))["content"]
+    )
     assert first.startswith("toolu_") and second == "call_1"
-    assert [block["id"] for block in messages.from_chat(doc, ASK | TOOLS)["content"]] == [
+    assert [
+        block["id"] for block in messages.from_chat(doc, ASK | TOOLS, Context("req_1"))["content"]
+    ] == [
         "call_0",
         "call_1",
     ]
@@ -571,14 +576,6 @@ def test_long_thinking_that_nobody_sees_keeps_the_line_warm():
     thought = {"choices": [{"delta": {"reasoning_content": "hm "}}]}
     kinds = [event["type"] for event in parsed(streamed([thought] * 500, {}))]
     assert 5 < kinds.count("ping") < 50 and "content_block_start" not in kinds
-
-
-def test_an_id_is_made_where_none_is_given():
-    first, second = (
-        json.loads(sse.data(next(messages.stream_from_chat([{}], ASK))))["message"]["id"]
-        for _ in "ab"
-    )
-    assert first != second and first.startswith("msg_") and len(first) >= 28
 
 
 @pytest.mark.parametrize(
@@ -720,7 +717,7 @@ def test_usage_of_a_native_answer_counts_cached_input_as_input(doc, expected):
                 "type": "content_block_start",
                 "content_block": {"type": "tool_use", "id": "a", "name": "f"},
             },
-            {"content": True},
+            {"content": True, "calls": True},
         ),
         (
             {"type": "content_block_delta", "delta": {"type": "text_delta", "text": "a"}},
@@ -739,7 +736,10 @@ def test_usage_of_a_native_answer_counts_cached_input_as_input(doc, expected):
             {"error": {"type": "overloaded_error", "message": "x"}},
         ),
         ({"error": "x"}, {"error": {"message": "x"}}),
-        (NATIVE, {"content": True, "finish": "tool_calls", "usage": Usage(105, 10, 20)}),
+        (
+            NATIVE,
+            {"content": True, "calls": True, "finish": "tool_calls", "usage": Usage(105, 10, 20)},
+        ),
         ({"type": "message", "content": [{"type": "text", "text": ""}]}, {}),
     ],
 )
@@ -1002,7 +1002,7 @@ def test_an_answer_that_comes_back_as_history_is_what_it_was(message):
             }
         ]
     }
-    made = messages.from_chat(doc, ask)
+    made = messages.from_chat(doc, ask, Context("req_1"))
     results = [
         {"type": "tool_result", "tool_use_id": block["id"], "content": block["id"]}
         for block in made["content"]
@@ -1040,7 +1040,7 @@ def test_however_an_answer_is_cut_into_chunks_the_sdk_puts_it_together_again(mes
         streamed([*chunks, {"choices": [{"delta": {}, "finish_reason": finish}]}], ask)
     )
     made = messages.from_chat(
-        {"choices": [{"message": message, "finish_reason": finish}]}, ASK | ask
+        {"choices": [{"message": message, "finish_reason": finish}]}, ASK | ask, Context("req_1")
     )
     assert essence(json.loads(read.model_dump_json())) == essence(made)
 

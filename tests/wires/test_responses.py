@@ -11,7 +11,8 @@ from openai.types.responses import ResponseStreamEvent
 from pydantic import TypeAdapter
 
 from relay import body, errors
-from relay.wires import chat, responses
+from relay.wires import chat, reader, responses
+from relay.wires.interface import KEEP_ALIVE, Context
 from tests.wires.responses_stage import (
     ERRORS,
     KEY,
@@ -25,7 +26,7 @@ from tests.wires.responses_stage import (
     valid_response,
 )
 
-ID, CREATED = "resp_0a1b", 1700000000
+REQUEST, ID, CREATED = "req_0a1b", "resp_0a1b", 1700000000
 
 
 def ask(**members) -> dict:
@@ -43,7 +44,9 @@ def refused(**members) -> errors.BadRequest:
 def stream(chunks, asked=None, key=KEY) -> list[bytes]:
     return list(
         responses.stream_from_chat(
-            chunks, asked or ask(stream=True), id=ID, created_at=CREATED, key=key, input_tokens=20
+            reader.read(chunks),
+            asked or ask(stream=True),
+            Context(REQUEST, CREATED, key, input_tokens=20),
         )
     )
 
@@ -65,7 +68,7 @@ def test_a_request_becomes_this_chat_request(name):
 def test_a_request_is_read_without_a_change_to_its_bytes(name):
     data = json.dumps(load("requests", name)["body"]).encode()
     parsed = body.parse(data)
-    told = responses.read(parsed, KEY)
+    told = responses.read(parsed, Context(key=KEY))
     assert parsed.bytes({}) == data
     assert told.model == "m" and told.stream is bool(parsed.get("stream")) and told.input_tokens > 0
     assert chat.read(body.parse(json.dumps(told.chat).encode())).model == "m"
@@ -269,9 +272,7 @@ def test_a_summary_is_one_sealed_item_that_stands_for_the_conversation_later():
     plain = responses.from_chat(
         {"choices": [{"message": message, "finish_reason": "stop"}]},
         compacting(),
-        id=ID,
-        created_at=CREATED,
-        key=KEY,
+        Context(REQUEST, CREATED, KEY),
     )
     assert unsealed(end["output"]) == unsealed(plain["output"])
     (item,) = end["output"]
@@ -325,7 +326,7 @@ def test_a_chat_answer_becomes_this_response(name):
     case = load("answers", name)
     responses.to_chat(case["ask"])
     told = responses.from_chat(
-        case["doc"], case["ask"], id=ID, created_at=CREATED, key=KEY, input_tokens=20
+        case["doc"], case["ask"], Context(REQUEST, CREATED, KEY, input_tokens=20)
     )
     assert_golden("answers", name, case, "response", unsealed(told))
     valid_response(told)
@@ -337,16 +338,14 @@ def test_a_chat_answer_becomes_this_response(name):
         {},
         {"choices": []},
         {"choices": [5]},
-        {"choices": [{"message": None}]},
         {"error": {"message": "secret"}},
         {"choices": None, "usage": {"prompt_tokens": "x"}},
     ],
 )
 def test_an_answer_that_is_none_has_failed(doc):
-    told = responses.from_chat(doc, ask())
-    assert told["status"] == "failed" and told["error"]["code"] == "server_error"
-    assert "secret" not in json.dumps(told)
-    valid_response(told)
+    with pytest.raises(errors.UpstreamError) as failed:
+        responses.from_chat(doc, ask(), Context(REQUEST))
+    assert "secret" not in failed.value.message
 
 
 # Streams
@@ -376,11 +375,14 @@ def test_the_sdk_puts_the_stream_together_again(name):
         state.handle_event(TypeAdapter(ResponseStreamEvent).validate_python(event))
 
 
-def test_silence_is_a_comment_and_so_is_what_tells_the_caller_nothing_yet():
+def test_silence_is_a_comment_and_so_is_what_has_to_wait():
     frames = stream(
         [None, chunk({"role": "assistant"}), chunk({"content": "x"}), None, chunk({}, "stop")]
     )
-    assert frames.count(b": keep-alive\n\n") == 4
+    assert frames.count(KEEP_ALIVE) == 2
+    nameless = {"tool_calls": [{"index": 0, "function": {"arguments": "{"}}]}
+    named = {"tool_calls": [{"index": 0, "function": {"name": "f", "arguments": "}"}}]}
+    assert stream([chunk(nameless), chunk(named), chunk({}, "stop")]).count(KEEP_ALIVE) == 1
 
 
 def test_it_reads_nothing_after_the_upstream_died():
@@ -425,8 +427,7 @@ def test_a_call_whose_id_is_taken_gets_another():
     whole = responses.from_chat(
         {"choices": [{"message": {"tool_calls": calls}, "finish_reason": "tool_calls"}]},
         asked,
-        id=ID,
-        created_at=CREATED,
+        Context(REQUEST, CREATED),
     )
     assert [item["call_id"] for item in whole["output"]] == made
     pieces = [
@@ -438,15 +439,6 @@ def test_a_call_whose_id_is_taken_gets_another():
         [*(chunk({"tool_calls": [piece]}) for piece in pieces), chunk({}, "tool_calls")], asked
     )
     assert [item["call_id"] for item in final(read_stream(told))["output"]] == made
-
-
-def test_ids_are_its_own_where_none_are_given():
-    def made() -> dict:
-        return final(
-            read_stream(list(responses.stream_from_chat([chunk({"content": "x"}, "stop")], ask())))
-        )
-
-    assert made()["id"] != made()["id"] and made()["created_at"] > 1700000000
 
 
 def test_the_codes_of_failures_are_those_that_codex_knows():

@@ -11,6 +11,7 @@ from relay import estimate
 from relay.body import Ask, Body
 from relay.errors import BadRequest
 from relay.wires import chat
+from relay.wires.interface import NO_CONTEXT, Context, changes, complete
 from relay.wires.messages.answer import error, error_event, frame, from_chat, stream_from_chat
 from relay.wires.messages.native import as_events, plain, signs, signs_of, usage
 from relay.wires.messages.request import to_chat
@@ -18,14 +19,15 @@ from relay.wires.named import clean
 
 __all__ = [
     "DONE",
+    "FORWARDED_HEADERS",
     "HEADERS",
     "NAME",
-    "PASSED",
     "PATH",
-    "TEXTS",
-    "WANTS",
+    "TEXT_FIELDS",
     "as_events",
+    "changes",
     "clean",
+    "complete",
     "count_tokens",
     "error",
     "error_event",
@@ -44,17 +46,13 @@ __all__ = [
 NAME = "messages"
 PATH = "/messages"
 HEADERS = {"anthropic-version": "2023-06-01"}  # what upstreams that speak Messages want to see
-PASSED = (
-    "anthropic-version",
-    "anthropic-beta",
-)  # of the caller's own: without its beta a member may be refused
-WANTS = ("input_tokens", "request_id")  # beside an answer, for its events
-TEXTS = ("text", "thinking", "partial_json")
+FORWARDED_HEADERS = ("anthropic-version", "anthropic-beta")  # without its beta a member is refused
+TEXT_FIELDS = ("text", "thinking", "partial_json")
 DONE = frame({"type": "message_stop"})
 PAGE_MAX = 1000  # models
 
 
-def read(body: Body) -> Ask:
+def read(body: Body, context: Context = NO_CONTEXT) -> Ask:
     """A Messages request. Raises BadRequest, which names the place."""
     name, limit = chat.model(body), chat.count(body, "max_tokens")
     if limit is None:

@@ -1,27 +1,24 @@
 """A chat answer as an Anthropic message, whole or as a stream of events.
 
-Owns the order of things: Anthropic's blocks come strictly one after the other, chat's pieces as
-they please. An answer passes three generators whose state is local variables: `_pieces` flattens
-chunks into (kind, value) pairs, `calls.in_order` puts tool calls one after the other, `_events`
-opens a block when the kind changes and closes it when it changes again. A whole answer is folded
-from the same events, so both forms agree.
+Owns how the pieces of an answer become blocks: one is opened when the kind of piece changes, and
+closed when it changes again. A whole answer is folded from the same events, so both forms agree.
 """
 
 import json
 import re
-import uuid
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from itertools import count
 
 import msgspec
 
 from billing import Usage
 from relay import estimate
-from relay.errors import RelayError, UpstreamError, UpstreamOverloaded, UpstreamRefused
-from relay.wires import chat, sse
-from relay.wires.messages.calls import in_order
-from relay.wires.messages.names import own_names
+from relay.errors import RelayError, UpstreamRefused
+from relay.wires import chat, reader, sse
+from relay.wires.interface import Context
+from relay.wires.messages.names import own_id, own_names
 from relay.wires.messages.request import NO_THREADS, call_ids, thinks
+from relay.wires.reader import CUT, FILTERED, End, Piece
 
 STOP_REASONS = {
     "stop": "end_turn",
@@ -32,11 +29,14 @@ STOP_REASONS = {
     "sensitive": "refusal",
     "model_context_window_exceeded": "model_context_window_exceeded",
 }
-FAILURES = {
-    "insufficient_system_resource": UpstreamOverloaded,
-    "network_error": UpstreamError,
-    "error": UpstreamError,
-}
+KINDS = {
+    "thought": "thinking",
+    "text": "text",
+    "refusal": "text",
+    "call": "tool_use",
+    "arguments": "json",
+}  # of pieces, as blocks
+PING = {"type": "ping"}
 SIGNATURE = "cmVsYXllZA=="  # clients want one, and give it back unread
 HIDDEN_PER_PING = 64  # deltas of thinking that nobody asked to see
 
@@ -50,23 +50,14 @@ _too_long = re.compile(
 _encode = msgspec.json.Encoder().encode
 
 
-@dataclass(slots=True)
-class End:
-    """How the upstream's answer ended."""
-
-    finish: str
-    stop: object = None  # the stop sequence that was met, from servers that tell
-    used: dict | None = None  # the usage as it came
-
-
-def from_chat(doc: dict, ask_body: dict, *, id: str | None = None, input_tokens: int = 0) -> dict:
+def from_chat(doc: dict, ask_body: dict, context: Context) -> dict:
     """The Message of a chat answer to `ask_body`, a request that `to_chat` has taken.
 
-    `id` of the message ("msg_..."); `input_tokens` is our estimate, for answers without usage.
-    Raises UpstreamError if the answer is an error in disguise.
+    It is folded from the events of a stream, so both forms agree. Raises UpstreamError if the
+    answer is none.
     """
-    message, id = {}, id or new_id()
-    for event in _events(_pairs(_as_chunks(doc), ask_body, id), ask_body, id, input_tokens):
+    message: dict = {}
+    for event in _events(reader.whole(doc), ask_body, context):
         kind = event["type"]
         if kind == "message_start":
             message = event["message"]
@@ -84,26 +75,18 @@ def from_chat(doc: dict, ask_body: dict, *, id: str | None = None, input_tokens:
 
 
 def stream_from_chat(
-    chunks: Iterable[dict | RelayError | None],
-    ask_body: dict,
-    *,
-    id: str | None = None,
-    input_tokens: int = 0,
-    request_id: str = "",
+    pieces: Iterable[Piece | None], ask_body: dict, context: Context
 ) -> Iterator[bytes]:
     """The events of a streamed chat answer to `ask_body`, each framed.
 
-    A chunk is parsed JSON; None stands for silence and becomes a ping; an error is sent on and ends
-    the stream. The stream ends with `message_stop`, or with `error` if the upstream failed or broke
-    off before its finish_reason: nobody may take half an answer for a whole one. `id` ("msg_...")
-    and `input_tokens` as in `from_chat`.
+    Silence becomes a ping. The stream ends with `message_stop`, or with `error` where the pieces
+    raise one: nobody may take half an answer for a whole one.
     """
-    id = id or new_id()
     try:
-        for event in _events(_pairs(chunks, ask_body, id), ask_body, id, input_tokens):
+        for event in _events(pieces, ask_body, context):
             yield frame(event)
     except RelayError as err:
-        yield error_event(err, request_id)
+        yield error_event(err, context.request_id)
 
 
 def error(err: RelayError, request_id: str) -> dict:
@@ -128,11 +111,6 @@ def error_event(err: RelayError, request_id: str) -> bytes:
 def frame(event: dict) -> bytes:
     """An event as its bytes: its name is its type."""
     return sse.frame(_encode(event), event["type"])
-
-
-def new_id() -> str:
-    """A message's id."""
-    return f"msg_{uuid.uuid4().hex}"
 
 
 def usage_of(used: object, guess: Usage) -> dict:
@@ -180,164 +158,109 @@ def arguments(text: str) -> dict:
     return {"_raw": text}
 
 
-# From chunks to pairs
-
-
-def _as_chunks(doc: dict) -> list[dict]:
-    """A whole answer as the one chunk of a stream.
-
-    Spark's has no finish_reason: it is whole all the same.
-    """
-    choice = _choice(doc)
-    message = dict(choice["message"]) if isinstance(choice.get("message"), dict) else {}
-    message["tool_calls"] = [
-        {"index": number} | call for number, call in enumerate(_calls(message))
-    ]
-    finish = choice.get("finish_reason")
-    return [{**doc, "choices": [{**choice, "delta": message, "finish_reason": finish or "stop"}]}]
-
-
-def _pairs(
-    chunks: Iterable[dict | RelayError | None], ask_body: dict, id: str
-) -> Iterator[tuple[str, object]]:
-    stem = f"toolu_{id.removeprefix('msg_')}"
-    return in_order(_pieces(chunks, ask_body), own_names(ask_body), stem, call_ids(ask_body))
-
-
-def _pieces(
-    chunks: Iterable[dict | RelayError | None], ask_body: dict
-) -> Iterator[tuple[str, object]]:
-    """Chunks as pairs: start; thinking, text, hidden (thinking that nobody asked for), call, ping;
-    and at last end.
-
-    Raises RelayError when the upstream failed or its answer broke off.
-    """
-    thinking = "thinking" if thinks(ask_body) else "hidden"
-    end, started = End(""), False
-    for chunk in chunks:
-        if isinstance(chunk, RelayError):
-            raise chunk
-        if chunk is not None and chat.error_in(chunk):
-            raise UpstreamError()
-        if not started:
-            started = True
-            yield "start", None
-        if chunk is None:
-            yield "ping", None
-            continue
-        choice = _choice(chunk)
-        end.used = _used(chunk, choice) or end.used
-        end.stop = choice.get("stop_reason") or end.stop
-        finish = choice.get("finish_reason")
-        end.finish = end.finish or (finish if isinstance(finish, str) else "")
-        delta = choice.get("delta")
-        if isinstance(delta, dict):
-            yield from _flat(delta, thinking)
-    if not end.finish:
-        raise UpstreamError("The model's provider broke off before its answer was complete.")
-    if end.finish in FAILURES:
-        raise FAILURES[end.finish]()
-    yield "end", end
-
-
-def _flat(delta: dict, thinking: str) -> Iterator[tuple[str, object]]:
-    reasoning = _text(delta.get("reasoning_content")) or _text(delta.get("reasoning"))
-    if reasoning:
-        yield thinking, reasoning
-    text = _text(delta.get("content")) or _text(delta.get("refusal"))
-    if text:
-        yield "text", text
-    for call in _calls(delta):
-        yield "call", call
-
-
-def _choice(chunk: dict) -> dict:
-    choices = chunk.get("choices")
-    first = choices[0] if isinstance(choices, list) and choices else None
-    return first if isinstance(first, dict) else {}
-
-
-def _used(chunk: dict, choice: dict) -> dict | None:
-    for holder in (chunk, choice):
-        if isinstance(holder.get("usage"), dict):
-            return holder["usage"]
-    return None
-
-
-def _text(value: object) -> str:
-    if isinstance(value, list):  # parts, as a few gateways send them
-        return "".join(_text(part.get("text")) for part in value if isinstance(part, dict))
-    return value if isinstance(value, str) else ""
-
-
-def _calls(delta: dict) -> list[dict]:
-    """The tool calls, also where Spark sends an object for the list, and the legacy
-    `function_call`."""
-    calls = delta.get("tool_calls")
-    if isinstance(calls, dict):
-        calls = [calls]
-    if not calls and isinstance(delta.get("function_call"), dict):
-        calls = [{"function": delta["function_call"]}]
-    return [call for call in calls if isinstance(call, dict)] if isinstance(calls, list) else []
-
-
 # Events
 
 
-def _events(
-    pieces: Iterable[tuple[str, object]], ask_body: dict, id: str, input_tokens: int
-) -> Iterator[dict]:
-    """Pairs as events.
-
-    A block is open as long as the kind does not change, and a tool call is a block of its own.
-    """
-    index, opened, called, said, end = -1, None, False, [], None
-    hidden = 0
-    for kind, value in pieces:
-        if kind == "start":
-            yield {
-                "type": "message_start",
-                "message": _message(id, ask_body)
-                | {
-                    "content": [],
-                    "stop_reason": None,
-                    "stop_sequence": None,
-                    "usage": usage_of(
-                        {"prompt_tokens": input_tokens, "completion_tokens": 1}, Usage(0, 0, 0)
-                    ),
-                },
-            }
-        elif kind == "ping":
-            yield {"type": "ping"}
-        elif kind == "end":
-            end = value
-        elif kind == "hidden":
-            said.append(value)
+def _events(pieces: Iterable[Piece | None], ask_body: dict, context: Context) -> Iterator[dict]:
+    """Pieces as events. A block is open as long as the kind does not change; a call is a block of
+    its own."""
+    blocks = _Blocks(ask_body, context)
+    end, hidden, started = None, 0, False
+    for piece in pieces:
+        if not started:
+            started = True
+            yield blocks.start()
+        if piece is None:
+            yield PING
+        elif piece.kind == "end":
+            end = piece.end
+        elif piece.kind == "thought" and not blocks.thinks:
+            blocks.said.append(piece.text)
             if hidden % HIDDEN_PER_PING == 0:
-                yield {"type": "ping"}
+                yield PING
             hidden += 1
         else:
-            if kind == "tool_use" or kind not in (opened, "json"):
-                yield from _closed(opened, index)
-                index, opened, called = index + 1, kind, called or kind == "tool_use"
-                yield {
-                    "type": "content_block_start",
-                    "index": index,
-                    "content_block": _block(kind, value),
-                }
-            if kind != "tool_use":
-                said.append(value)
-                yield _delta(index, kind, value)
-    if index < 0:
-        index, opened = 0, "text"
-        yield {"type": "content_block_start", "index": 0, "content_block": _block("text")}
-    yield from _closed(opened, index)
-    yield {
-        "type": "message_delta",
-        "delta": _stop(end, called, ask_body),
-        "usage": usage_of(end.used, Usage(input_tokens, 0, estimate.text("".join(said)))),
-    }
-    yield {"type": "message_stop"}
+            yield from blocks.add(piece)
+    yield from blocks.finish(end)
+
+
+class _Blocks:
+    """The blocks of a message in the making."""
+
+    def __init__(self, ask_body: dict, context: Context):
+        self.thinks = thinks(ask_body)
+        self.said: list[str] = []  # all texts, for an estimate of the usage
+        self._ask_body, self._context = ask_body, context
+        self._index, self._opened, self._called = -1, "", False
+        self._names, self._known = own_names(ask_body), set(call_ids(ask_body))
+        self._made = count()
+
+    def start(self) -> dict:
+        """The event with the message, before anything is said."""
+        used = usage_of(
+            {"prompt_tokens": self._context.input_tokens, "completion_tokens": 1}, Usage(0, 0, 0)
+        )
+        message = {
+            "id": self._context.id("msg"),
+            "type": "message",
+            "role": "assistant",
+            "model": self._ask_body.get("model"),
+            "content": [],
+            "stop_reason": None,
+            "stop_sequence": None,
+            "usage": used,
+        }
+        return {"type": "message_start", "message": message}
+
+    def add(self, piece: Piece) -> Iterator[dict]:
+        """The events of a piece."""
+        kind = KINDS[piece.kind]
+        if kind == "tool_use" or kind not in (self._opened, "json"):
+            self._called |= kind == "tool_use"
+            yield from self._open(
+                kind, self._tool_use(piece) if kind == "tool_use" else _block(kind)
+            )
+        if kind != "tool_use":
+            self.said.append(piece.text)
+            yield _delta(self._index, kind, piece.text)
+
+    def finish(self, end: End | None) -> Iterator[dict]:
+        """The events that end the message. One without any block gets an empty text."""
+        if self._index < 0:
+            yield from self._open("text", _block("text"))
+        yield from self._close()
+        guess = Usage(self._context.input_tokens, 0, estimate.text("".join(self.said)))
+        yield {
+            "type": "message_delta",
+            "delta": _stop(end, self._called, self._ask_body),
+            "usage": usage_of(end and end.usage, guess),
+        }
+        yield {"type": "message_stop"}
+
+    def _open(self, kind: str, block: dict) -> Iterator[dict]:
+        yield from self._close()
+        self._index, self._opened = self._index + 1, kind
+        yield {"type": "content_block_start", "index": self._index, "content_block": block}
+
+    def _close(self) -> Iterator[dict]:
+        if self._opened == "thinking":
+            signed = {"type": "signature_delta", "signature": SIGNATURE}
+            yield {"type": "content_block_delta", "index": self._index, "delta": signed}
+        if self._opened:
+            yield {"type": "content_block_stop", "index": self._index}
+
+    def _tool_use(self, call: Piece) -> dict:
+        """A call's block, under the caller's own name for the tool.
+
+        Ids that are missing or known from the conversation are made: some servers count each
+        answer's calls from 0, and Claude Code drops a call that it has seen.
+        """
+        made = f"{self._context.id('toolu')}_{next(self._made)}"
+        id = own_id(call.id) if call.id else made
+        id = made if id in self._known else id
+        self._known.add(id)
+        name = self._names.get(call.text, call.text)
+        return {"type": "tool_use", "id": id, "name": name, "input": {}}
 
 
 def _delta(index: int, kind: str, value: str) -> dict:
@@ -350,43 +273,20 @@ def _delta(index: int, kind: str, value: str) -> dict:
     }
 
 
-def _closed(opened: str | None, index: int) -> Iterator[dict]:
-    if opened == "thinking":
-        yield {
-            "type": "content_block_delta",
-            "index": index,
-            "delta": {"type": "signature_delta", "signature": SIGNATURE},
-        }
-    if opened is not None:
-        yield {"type": "content_block_stop", "index": index}
-
-
-def _block(kind: str, value: object = None) -> dict:
-    """An empty block."""
-    if kind == "tool_use":
-        return {"type": kind, "id": value[0], "name": value[1], "input": {}}
+def _block(kind: str) -> dict:
+    """An empty block of text or thinking."""
     return {"type": kind, kind: ""} | ({"signature": ""} if kind == "thinking" else {})
 
 
-def _message(id: str, ask_body: dict) -> dict:
-    return {"id": id, "type": "message", "role": "assistant", "model": ask_body.get("model")}
-
-
-def _stop(end: End, called: bool, ask_body: dict) -> dict:
-    """Why the answer ended. A tool call decides, even where the provider says `stop`.
-
-    Raises UpstreamError if the provider says `tool_calls` and there are none: an agent would wait
-    for nothing.
-    """
-    reason, sequence = STOP_REASONS.get(end.finish, "end_turn"), None
-    if reason == "tool_use" and not called:
-        raise UpstreamError("The model announced a tool call and made none.")
+def _stop(end: End | None, called: bool, ask_body: dict) -> dict:
+    """Why the answer ended. A tool call decides, even where the provider says `stop`."""
+    reason, sequence = STOP_REASONS.get(end.finish if end else "", "end_turn"), None
+    if end and end.kind == CUT and reason == "end_turn":
+        reason = "max_tokens"
+    elif end and end.kind == FILTERED:
+        reason = "refusal"
     if called and reason == "end_turn":
         reason = "tool_use"
-    elif (
-        reason == "end_turn"
-        and isinstance(end.stop, str)
-        and end.stop in (ask_body.get("stop_sequences") or ())
-    ):
+    elif end and reason == "end_turn" and end.stop in (ask_body.get("stop_sequences") or ()):
         reason, sequence = "stop_sequence", end.stop
     return {"stop_reason": reason, "stop_sequence": sequence}

@@ -7,7 +7,8 @@ end.
 import msgspec
 
 from billing import Usage
-from relay.wires.chat import EventInfo, natural
+from relay.wires.chat import natural
+from relay.wires.interface import EventInfo
 from relay.wires.messages.answer import STOP_REASONS, frame
 from relay.wires.named import passing
 
@@ -15,7 +16,7 @@ FINISHES = {
     reason: finish for finish, reason in reversed(STOP_REASONS.items())
 }  # back to chat's word
 
-plain = passing(r"message_stop")
+plain = passing(r"message_stop|\"tool_use\"")
 
 _decode = msgspec.json.Decoder().decode
 
@@ -62,10 +63,12 @@ def signs_of(doc: dict) -> EventInfo:
     if kind == "content_block_delta":
         told.content = any(delta.get(name) for name in ("text", "thinking", "partial_json"))
     elif kind == "content_block_start":
-        told.content = _filled(doc.get("content_block"))
+        block = doc.get("content_block")
+        told.content, told.calls = _filled(block), _is_call(block)
     elif kind == "message":
         content = doc.get("content")
-        told.content = any(map(_filled, content)) if isinstance(content, list) else False
+        blocks = content if isinstance(content, list) else []
+        told.content, told.calls = any(map(_filled, blocks)), any(map(_is_call, blocks))
     reason = doc.get("stop_reason") or delta.get("stop_reason")
     if isinstance(reason, str):
         told.finish = FINISHES.get(reason, "stop")
@@ -111,6 +114,10 @@ def _block_events(index: int, block: dict) -> list[dict]:
         *({"type": "content_block_delta", "index": index, "delta": delta} for delta in deltas),
         {"type": "content_block_stop", "index": index},
     ]
+
+
+def _is_call(block: object) -> bool:
+    return isinstance(block, dict) and block.get("type") == "tool_use" and bool(block.get("name"))
 
 
 def _filled(block: object) -> bool:

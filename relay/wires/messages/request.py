@@ -35,7 +35,7 @@ _KINDS = {
 _billing_line = re.compile(r"\s*x-anthropic-billing-header:[^\n]*\n?").match
 
 
-def to_chat(body: dict) -> dict:
+def to_chat(body: dict, key: bytes | str = "") -> dict:
     """The chat request that asks for the same. Raises BadRequest, whose `param` is a path such as
     `messages.0.content`, and nothing else. `max_tokens` may be missing here: counting needs none.
     """

@@ -7,12 +7,16 @@ upstreams that speak Responses themselves. None of them knows of upstreams, memb
 Answers are not stored: what would need that gets a clear 400.
 """
 
+import time
+
 import msgspec
 
 from relay import estimate
 from relay.body import Ask, Body
 from relay.errors import RelayError
 from relay.wires import chat, sse
+from relay.wires.chat import FORWARDED_HEADERS, HEADERS
+from relay.wires.interface import NO_CONTEXT, Context, changes, complete
 from relay.wires.named import clean
 from relay.wires.responses import answer, tools
 from relay.wires.responses.answer import from_chat
@@ -22,12 +26,15 @@ from relay.wires.responses.stream import stream_from_chat
 
 __all__ = [
     "DONE",
+    "FORWARDED_HEADERS",
+    "HEADERS",
     "NAME",
     "PATH",
-    "TEXTS",
-    "WANTS",
+    "TEXT_FIELDS",
     "as_events",
+    "changes",
     "clean",
+    "complete",
     "count_tokens",
     "error",
     "error_event",
@@ -44,23 +51,15 @@ __all__ = [
 
 NAME = "responses"
 PATH = "/responses"
-WANTS = (
-    "key",
-    "created_at",
-    "input_tokens",
-)  # what the spine tells the functions below beside the request
-TEXTS = ("delta",)  # `text` and `arguments` of the closing events say it all again
+TEXT_FIELDS = ("delta",)  # `text` and `arguments` of the closing events say it all again
 DONE = b""  # the event with the whole Response is the end
 
 error = chat.error
 
 
-def read(body: Body, key: bytes | str = b"") -> Ask:
-    """A Responses request. `key` opens sealed reasoning.
-
-    Raises BadRequest, which names the place.
-    """
-    as_chat = to_chat(body, key)
+def read(body: Body, context: Context = NO_CONTEXT) -> Ask:
+    """A Responses request. Raises BadRequest, which names the place."""
+    as_chat = to_chat(body, context.key)
     return Ask(
         model=as_chat["model"],
         body=body,
@@ -81,8 +80,8 @@ def count_tokens(body: dict, key: bytes | str = b"") -> dict:
 
 def error_event(err: RelayError, request_id: str) -> bytes:
     """The end of a stream that passed untouched until its upstream died."""
-    id, created_at = answer.named(f"resp_{request_id.removeprefix('req_')}", None)
-    failed = answer.response({"model": ""}, tools.Toolbox(), id, created_at, "failed", failure=err)
+    context = Context(request_id, int(time.time()))
+    failed = answer.response({"model": ""}, tools.Toolbox(), context, "failed", failure=err)
     return sse.frame(
         msgspec.json.encode({"type": "response.failed", "sequence_number": 0, "response": failed}),
         "response.failed",

@@ -3,8 +3,6 @@
 Owns the object, how an answer can end, and what a Responses caller is told of usage and errors.
 """
 
-import time
-import uuid
 from collections.abc import Iterable
 
 from relay import estimate
@@ -16,17 +14,13 @@ from relay.errors import (
     UpstreamOverloaded,
     UpstreamRefused,
 )
-from relay.wires import chat
+from relay.wires import chat, reader
+from relay.wires.interface import Context
+from relay.wires.reader import BROKEN_OFF, CUT, FILTERED, End
 from relay.wires.responses import compaction, conversation, tools
-from relay.wires.responses.items import Item, Making, pieces
+from relay.wires.responses.items import Item, Making, home
 
-INCOMPLETE = {
-    "length": "max_output_tokens",
-    "model_context_window_exceeded": "max_output_tokens",
-    "content_filter": "content_filter",
-    "sensitive": "content_filter",
-}
-FAILED = ("insufficient_system_resource", "network_error", "error")
+REASONS = {CUT: "max_output_tokens", FILTERED: "content_filter"}  # why an answer is incomplete
 
 # What is echoed: name, the types that are believed, what stands there otherwise.
 ECHOES = (
@@ -43,51 +37,28 @@ ECHOES = (
 )
 
 
-def from_chat(
-    doc: dict,
-    ask_body: dict,
-    *,
-    id: str | None = None,
-    created_at: int | None = None,
-    key: bytes | str = b"",
-    input_tokens: int = 0,
-) -> dict:
+def from_chat(doc: dict, ask_body: dict, context: Context) -> dict:
     """The Response object of a chat answer to `ask_body`, a request that `to_chat` has taken.
 
-    `id` of the answer ("resp_..."), from which all its items' ids are made; `created_at` in seconds
-    since the epoch; `key` seals reasoning for callers that ask for it; `input_tokens`: what is told
-    if the upstream tells no usage.
+    Raises UpstreamError if the answer is none.
     """
-    id, created_at = named(id, created_at)
-    box = tools.read(ask_body)
-    finish, told = _first(doc)
-    wanted = making(id, ask_body, box, key)
-    items = []
-    for piece in pieces(told, wanted.compacts):
-        item = Item(piece.kind)
-        item.take(piece)
-        items.append(item)
-    failure = flaw(doc, finish, items) if told is not None else UpstreamError()
-    status, reason = ("failed", None) if failure else ending(finish)
-    output = [] if failure else _output(items, wanted, status)
-    used = usage(doc) or (None if failure else estimated(items, input_tokens))
-    return response(ask_body, box, id, created_at, status, output, used, failure, reason)
-
-
-def _first(doc: dict) -> tuple[str | None, dict | None]:
-    """(finish_reason, message) of the first choice."""
-    choices = doc.get("choices")
-    first = choices[0] if isinstance(choices, list) and choices else None
-    message = first.get("message") if isinstance(first, dict) else None
-    if not isinstance(message, dict):
-        return None, None
-    finish = first.get("finish_reason")
-    return finish if isinstance(finish, str) else None, message
+    box, items = tools.read(ask_body), []
+    wanted, end = making(ask_body, box, context), None
+    for piece in reader.whole(doc):
+        end = piece.end or end
+        if not piece.end:
+            home(piece, items, wanted.compacts)
+    if end is None:
+        raise UpstreamError(BROKEN_OFF)
+    status, reason = ending(end)
+    used = usage(end.usage) or estimated(items, context.input_tokens)
+    output = _output(items, wanted, status)
+    return response(ask_body, box, context, status, output, used, reason=reason)
 
 
 def _output(items: list[Item], wanted: Making, status: str) -> list[dict]:
     output = []
-    for item in given(items, status, wanted):
+    for item in kept(items, status, wanted):
         item.open(len(output), wanted)
         output.append(item.form(end_of(item, items, status)))
     return output
@@ -102,43 +73,26 @@ def end_of(item: Item, items: list[Item], status: str) -> str:
     return status if cut and status == "incomplete" else "completed"
 
 
-def named(id: str | None, created_at: int | None) -> tuple[str, int]:
-    return id or f"resp_{uuid.uuid4().hex}", int(time.time()) if created_at is None else created_at
-
-
-def making(id: str, ask_body: dict, box: tools.Toolbox, key: bytes | str) -> Making:
+def making(ask_body: dict, box: tools.Toolbox, context: Context) -> Making:
     include = ask_body.get("include")
     wants_seal = isinstance(include, list) and "reasoning.encrypted_content" in include
     compacts = compaction.asked(ask_body)
     return Making(
-        id.removeprefix("resp_"),
+        context.id("resp").removeprefix("resp_"),
         box,
-        key if wants_seal or compacts else b"",
+        context.key if wants_seal or compacts else b"",
         conversation.call_ids(ask_body),
         compacts,
     )
 
 
-def ending(finish: str | None) -> tuple[str, str | None]:
-    """(status, why it is incomplete) for a finish_reason; unknown ones count as an end."""
-    reason = INCOMPLETE.get(finish or "")
+def ending(end: End) -> tuple[str, str | None]:
+    """The status of an answer that ended so, and why it is incomplete."""
+    reason = REASONS.get(end.kind)
     return ("incomplete", reason) if reason else ("completed", None)
 
 
-def flaw(doc: dict, finish: str | None, items: list[Item]) -> RelayError | None:
-    """What is wrong with an answer that came to its end.
-
-    A turn that lost its calls must not look like a success.
-    """
-    if chat.error_in(doc) or finish in FAILED:
-        return UpstreamError()
-    calls = [item for item in items if item.kind == "call"]
-    if calls and not any(call.name for call in calls) and finish not in INCOMPLETE:
-        return UpstreamError("The model called a tool without naming it.")
-    return None
-
-
-def given(items: list[Item], status: str, wanted: Making) -> list[Item]:
+def kept(items: list[Item], status: str, wanted: Making) -> list[Item]:
     """The items that a caller gets. Freeform input that was cut short is kept back: someone might
     run it.
 
@@ -146,22 +100,20 @@ def given(items: list[Item], status: str, wanted: Making) -> list[Item]:
     """
     for item in items:
         item.know(wanted)
-    kept = [
+    left = [
         item
         for item in items
-        if (item.name or item.kind != "call")
-        and not (status == "incomplete" and item.raw and item.index < 0 and not item.whole)
+        if not (status == "incomplete" and item.raw and item.index < 0 and not item.whole)
     ]
-    if status == "completed" and all(item.kind == "reasoning" for item in kept):
-        kept.append(Item("text"))
-    return kept
+    if status == "completed" and all(item.kind == "reasoning" for item in left):
+        left.append(Item("text"))
+    return left
 
 
 def response(
     ask_body: dict,
     box: tools.Toolbox,
-    id: str,
-    created_at: int,
+    context: Context,
     status: str,
     output: Iterable[dict] = (),
     usage: dict | None = None,
@@ -178,9 +130,9 @@ def response(
     }
     metadata = ask_body.get("metadata")
     return told | {
-        "id": id,
+        "id": context.id("resp"),
         "object": "response",
-        "created_at": created_at,
+        "created_at": context.created_at,
         "status": status,
         "background": False,
         "error": failure and {"code": code(failure), "message": failure.message},
@@ -243,26 +195,25 @@ def _tool_choice(ask_body: dict, box: tools.Toolbox) -> object:
     )
 
 
-def usage(doc: dict) -> dict | None:
+def usage(told: dict | None) -> dict | None:
     """Chat's usage in the words of Responses; input includes what was cached.
 
     None if the answer tells none.
     """
-    used = chat.usage(doc)
-    if used is None or used.input_tokens < 0 and used.output_tokens < 0:
+    used = chat.usage({"usage": told})
+    if told is None or used is None or used.input_tokens < 0 and used.output_tokens < 0:
         return None
-    raw = doc.get("usage") if isinstance(doc.get("usage"), dict) else doc["choices"][0]["usage"]
     cached = min(used.cached_tokens, max(used.input_tokens, 0))
     wrote_cache = max(
-        _detail(raw, "prompt_tokens_details", "cache_write_tokens"),
-        _detail(raw, "prompt_tokens_details", "cache_creation_input_tokens"),
+        _detail(told, "prompt_tokens_details", "cache_write_tokens"),
+        _detail(told, "prompt_tokens_details", "cache_creation_input_tokens"),
     )
     return _counts(
         max(used.input_tokens, 0),
         max(used.output_tokens, 0),
         cached,
         wrote_cache,
-        _detail(raw, "completion_tokens_details", "reasoning_tokens"),
+        _detail(told, "completion_tokens_details", "reasoning_tokens"),
     )
 
 

@@ -1,15 +1,13 @@
 """The items of an answer: reasoning, messages, tool calls.
 
-Owns how the pieces of a chat answer are told apart, and the shape of each item, plain and as
-events. Whether the answer comes at once or in a stream, an item is made here and has the same id in
-both.
+Owns which item a piece of an answer belongs to, and the shape of each item, plain and as events.
+Whether the answer comes at once or in a stream, an item is made here and has the same id in both.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-import msgspec
-
+from relay.wires.reader import Piece
 from relay.wires.responses import sealed, tools
 
 PREFIXES = {
@@ -36,20 +34,7 @@ EVENTS = {  # whose deltas are what, whose part is what, and where in the item
     "compaction": (None, None, {}),
 }
 
-_encode = msgspec.json.Encoder().encode
-
 Event = tuple[str, dict]
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """A bit of an answer. Of a call, any of slot, id and name may be missing."""
-
-    kind: str  # "reasoning", "text", "refusal", "call" or "compaction"
-    text: str
-    slot: int | None = None  # chat's `index` of the call
-    id: str = ""
-    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +52,10 @@ class Making:
 class Item:
     """An output item in the making. `open` gives it its place."""
 
-    kind: str
-    slot: int | None = None
+    kind: str  # "reasoning", "text", "refusal", "call" or "compaction"
     call_id: str = ""  # the provider's
     own_call_id: str = ""  # the caller's
     name: str = ""
-    blanks: int = 0  # white space at the end of the arguments so far
     index: int = -1  # output_index
     id: str = ""
     tool: tools.Tool | None = None
@@ -102,12 +85,9 @@ class Item:
         last = self._pieces[-1].rstrip() if self._pieces else ""
         return (not last or last.endswith("}")) and isinstance(tools.value(self.text), dict)
 
-    def take(self, piece: Piece) -> None:
-        """Some gateways repeat id and name in every piece: the first ones count."""
-        self.call_id = self.call_id or piece.id
-        self.name = self.name or piece.name
-        self._pieces.append(piece.text)
-        self.blanks = self.blanks + len(piece.text) if not piece.text.strip() else 0
+    def add(self, text: str) -> None:
+        if text:
+            self._pieces.append(text)
 
     def know(self, making: Making) -> None:
         """Look up the caller's tool as soon as the name is known."""
@@ -221,56 +201,24 @@ class Item:
         return {"item_id": self.id, "output_index": self.index, **EVENTS[self.shape][2], **fields}
 
 
-def pieces(told: object, compacts: bool = False) -> Iterator[Piece]:
-    """The pieces of a chat message or of a chunk's delta, in the order in which a caller should see
-    them.
+def home(piece: Piece, items: list[Item], compacts: bool) -> Item | None:
+    """The item that a piece belongs to; a new one joins `items`.
 
-    Where the conversation is summed up (`compacts`) only the summary counts.
+    None for what is not told: where the conversation is summed up (`compacts`) only the summary
+    counts.
     """
-    if not isinstance(told, dict):
-        return
+    kind = "reasoning" if piece.kind == "thought" else piece.kind
     if compacts:
-        yield from [Piece("compaction", text)] if (text := _text(told.get("content"))) else []
-        return
-    thought = _text(told.get("reasoning_content")) or _text(told.get("reasoning"))
-    for kind, text in (
-        ("reasoning", thought),
-        ("text", _text(told.get("content"))),
-        ("refusal", _text(told.get("refusal"))),
-    ):
-        if text:
-            yield Piece(kind, text)
-    calls = told.get("tool_calls")
-    if isinstance(told.get("function_call"), dict):
-        calls = [{"index": 0, "function": told["function_call"]}]
-    for call in [calls] if isinstance(calls, dict) else calls if isinstance(calls, list) else ():
-        if isinstance(call, dict):
-            yield _call_piece(call)
-
-
-def _call_piece(call: dict) -> Piece:
-    function = call.get("function") if isinstance(call.get("function"), dict) else {}
-    arguments, slot = function.get("arguments"), call.get("index")
-    if isinstance(arguments, dict):
-        arguments = _encode(arguments).decode()
-    return Piece(
-        "call",
-        _text(arguments),
-        slot if isinstance(slot, int) else None,
-        _text(call.get("id")),
-        _text(function.get("name")),
-    )
-
-
-def _text(value: object) -> str:
-    """A text, or the texts of a list of parts; anything else is nothing."""
-    if isinstance(value, list):
-        return "".join(
-            part["text"]
-            for part in value
-            if isinstance(part, dict) and isinstance(part.get("text"), str)
-        )
-    return value if isinstance(value, str) else ""
+        kind = "compaction" if kind == "text" else ""
+    if not kind:
+        return None
+    if kind == "call":
+        items.append(Item(kind, piece.id, name=piece.text))
+    elif kind != "arguments" and not (items and items[-1].kind == kind):
+        items.append(Item(kind))
+    item = items[-1]
+    item.add("" if kind == "call" else piece.text)
+    return item
 
 
 def _action(arguments: str) -> dict:

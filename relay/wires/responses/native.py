@@ -8,7 +8,8 @@ import msgspec
 
 from billing import Usage
 from relay.wires import sse
-from relay.wires.chat import EventInfo, natural
+from relay.wires.chat import natural
+from relay.wires.interface import EventInfo
 from relay.wires.named import passing
 
 ENDS = ("response.completed", "response.incomplete", "response.failed")

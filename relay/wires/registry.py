@@ -1,0 +1,10 @@
+"""The one list of wires."""
+
+from relay.wires import chat, completions, cursor, embeddings, messages, responses
+from relay.wires.interface import TurnedWire, Wire
+
+_with_an_address: tuple[Wire, ...] = (chat, messages, responses, embeddings, completions)
+_turned: tuple[TurnedWire, ...] = (messages, responses, completions, cursor)
+
+WIRES: dict[str, Wire] = {wire.NAME: wire for wire in _with_an_address}
+TURNED: dict[str, TurnedWire] = {wire.NAME: wire for wire in _turned}

@@ -1,0 +1,230 @@
+"""One provider, one answer, four wires: all tell the same story, and so do row, charge and metrics.
+
+A provider's habit is a list of chat chunks; how its bytes are cut is drawn. What a caller of each
+wire read is boiled down to: was it an error, and which text and which calls.
+"""
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.client import Stream
+from tests.fake_upstream import DONE, answer, cut, end, event, head
+from tests.providers import usage, usage_chunk
+
+STREAMED = ("chat", "messages", "responses", "completions")
+ASKS = {
+    "chat": ("/api/v1/chat/completions", {"messages": [{"role": "user", "content": "Hi"}]}),
+    "messages": (
+        "/api/v1/messages",
+        {"max_tokens": 100, "messages": [{"role": "user", "content": "Hi"}]},
+    ),
+    "responses": ("/api/v1/responses", {"input": "Hi"}),
+    "completions": ("/api/v1/completions", {"prompt": "Hi"}),
+}
+COUNTS = usage(20, 10)
+COST = 20 * 2_000 + 10 * 8_000
+
+
+def delta(finish: str | None = None, **members) -> dict:
+    return {"choices": [{"index": 0, "delta": members, "finish_reason": finish}]}
+
+
+def message(finish: str = "stop", **members) -> dict:
+    return {"choices": [{"index": 0, "message": members, "finish_reason": finish}]}
+
+
+def call(name: str | None, arguments: str, index: int = 0, id: str | None = "call_a") -> dict:
+    function = {"name": name, "arguments": arguments} if name else {"arguments": arguments}
+    made = {"index": index, "type": "function", "function": function}
+    return made | ({"id": id} if id else {})
+
+
+@dataclass(frozen=True)
+class Habit:
+    """What a provider sends, and what everybody should read of it."""
+
+    chunks: list
+    good: bool
+    text: str = ""
+    calls: tuple = ()  # names
+    how: tuple = (DONE, end)  # its end
+
+
+HELLO = delta(content="hel"), delta(content="lo")
+RAN = (delta(tool_calls=[call("f", '{"a":')]), delta(tool_calls=[call(None, "1}", id=None)]))
+HABITS = {
+    "the usual": Habit([*HELLO, delta("stop")], True, "hello"),
+    "an end in the last words": Habit([HELLO[0], delta("stop", content="lo")], True, "hello"),
+    "cut by its length": Habit([*HELLO, delta("length")], True, "hello"),
+    "filtered": Habit([*HELLO, delta("content_filter")], True, "hello"),
+    "an unknown end": Habit([*HELLO, delta("eos")], True, "hello"),
+    "without [DONE]": Habit([*HELLO, delta("stop")], True, "hello", how=(end,)),
+    "without an end": Habit([*HELLO], False, "hello", how=(end,)),
+    "broken off": Habit([*HELLO], False, "hello", how=(cut,)),
+    "network_error": Habit([*HELLO, delta("network_error")], False, "hello"),
+    "out of resources": Habit([*HELLO, delta("insufficient_system_resource")], False, "hello"),
+    "error as a finish": Habit([*HELLO, delta("error")], False, "hello"),
+    "an error frame": Habit([*HELLO, {"error": {"message": "x", "code": "500"}}], False, "hello"),
+    "a frame that is no JSON": Habit([*HELLO, b"{oops"], False, "hello"),
+    "calls announced, none made": Habit([*HELLO, delta("tool_calls")], False, "hello"),
+    "function announced, none made": Habit([*HELLO, delta("function_call")], False, "hello"),
+    "a call without a name": Habit(
+        [*HELLO, delta(tool_calls=[call(None, "{}")]), delta("tool_calls")], False, "hello"
+    ),
+    "a call": Habit([*HELLO, *RAN, delta("tool_calls")], True, "hello", ("f",)),
+    "a call that ends in stop": Habit([*HELLO, *RAN, delta("stop")], True, "hello", ("f",)),
+    "a call as an object": Habit(
+        [*HELLO, delta("tool_calls", tool_calls=call("f", "{}"))], True, "hello", ("f",)
+    ),
+    "a whole message in a chunk": Habit([message(content="hello")], True, "hello"),
+    "a whole message behind a role": Habit(
+        [delta(role="assistant", content=""), message(content="hello")], True, "hello"
+    ),
+    "the message once more at the end": Habit([*HELLO, message(content="hello")], True, "hello"),
+    "a refusal": Habit([delta(refusal="no"), delta("stop")], True, "no"),
+    "a refusal beside content": Habit(
+        [delta(content="well, ", refusal="no"), delta("stop")], True, "well, no"
+    ),
+    "content in parts": Habit(
+        [delta(content=[{"type": "text", "text": "hello"}]), delta("stop")], True, "hello"
+    ),
+    "nulls": Habit(
+        [delta(role="assistant", content=None, tool_calls=None), *HELLO, delta("stop")],
+        True,
+        "hello",
+    ),
+    "an empty list of calls": Habit(
+        [delta(content="hello", tool_calls=[]), delta("stop", tool_calls=[])], True, "hello"
+    ),
+}
+
+
+def documents(streamed: Stream) -> list[dict]:
+    """Everything that came, parsed; `[DONE]` and comments left out."""
+    return list(streamed.documents())
+
+
+def read_chat(streamed: Stream) -> tuple:
+    said, names, failed = "", [], False
+    for doc in documents(streamed):
+        failed |= "error" in doc
+        for choice in doc.get("choices", ()):
+            delta = choice.get("delta") or {}
+            content = delta.get("content") or ""
+            said += (
+                "".join(part["text"] for part in content) if isinstance(content, list) else content
+            )
+            said += delta.get("refusal") or ""
+            calls = delta.get("tool_calls") or []
+            names += [
+                each["function"]["name"]
+                for each in (calls if isinstance(calls, list) else [calls])
+                if each["function"].get("name")
+            ]
+    return not failed and b"[DONE]" in streamed.body, said, tuple(names)
+
+
+def read_completions(streamed: Stream) -> tuple:
+    docs = documents(streamed)
+    said = "".join(choice["text"] for doc in docs for choice in doc.get("choices", ()))
+    return not any("error" in doc for doc in docs) and b"[DONE]" in streamed.body, said, None
+
+
+def read_messages(streamed: Stream) -> tuple:
+    docs = documents(streamed)
+    said = "".join(doc["delta"].get("text", "") for doc in docs if "delta" in doc)
+    blocks = [doc["content_block"] for doc in docs if doc["type"] == "content_block_start"]
+    names = tuple(block["name"] for block in blocks if block["type"] == "tool_use")
+    return docs[-1]["type"] == "message_stop", said, names
+
+
+def read_responses(streamed: Stream) -> tuple:
+    docs = documents(streamed)
+    told = ("response.output_text.delta", "response.refusal.delta")
+    said = "".join(doc["delta"] for doc in docs if doc["type"] in told)
+    items = [doc["item"] for doc in docs if doc["type"] == "response.output_item.added"]
+    names = tuple(item["name"] for item in items if item["type"] == "function_call")
+    good = docs[-1]["type"] in ("response.completed", "response.incomplete")
+    return good, said, names
+
+
+@pytest.fixture
+def never_resting(monkeypatch):
+    """Answers that break off again and again put the upstream to rest, in other tests."""
+    monkeypatch.setattr("relay.upstream.health.FAILURES_TO_REST", 10**9)
+
+
+READ = {
+    "chat": read_chat,
+    "messages": read_messages,
+    "responses": read_responses,
+    "completions": read_completions,
+}
+
+
+def bytes_of(habit: Habit) -> bytes:
+    return b"".join(
+        event(each) if isinstance(each, (dict, bytes)) else each
+        for each in [*habit.chunks, *([usage_chunk(COUNTS)] if habit.good else [])]
+    ) + b"".join(each for each in habit.how if isinstance(each, bytes))
+
+
+def told(alice, fake, wire: str, habit: Habit, places=()) -> tuple[tuple, dict]:
+    """What the caller of a wire read of a provider with this habit, and the row of the call."""
+    data = bytes_of(habit)
+    edges = [0, *sorted(place % (len(data) + 1) for place in places), len(data)]
+    parts = [data[start:stop] for start, stop in pairwise(edges)]
+    fake.next([head(content_type="text/event-stream"), *filter(None, parts), habit.how[-1]])
+    path, body = ASKS[wire]
+    streamed = alice.open("POST", path, {"model": "test-model", "stream": True} | body)
+    read = READ[wire](streamed)
+    return read, alice.relay.closed_row(streamed.request_id)
+
+
+@pytest.mark.parametrize("habit", HABITS)
+@pytest.mark.parametrize("wire", STREAMED)
+def test_every_wire_tells_the_same_and_the_row_says_what_was_read(alice, fake, wire, habit):
+    expected = HABITS[habit]
+    (good, text, calls), row = told(alice, fake, wire, expected)
+    assert good == expected.good
+    assert text == expected.text
+    assert calls in (expected.calls, None) or not expected.good
+    if expected.good:
+        assert (row["outcome"], row["error"], row["cost"]) == ("complete", None, COST)
+    else:
+        assert row["outcome"] == "upstream_cut" and row["error"]
+        assert row["usage_source"] == "estimated" and 0 < row["cost"] < COST
+    assert alice.relay.ledger_is_right()
+
+
+@given(st.sampled_from(sorted(HABITS)), st.lists(st.integers(0, 2000), max_size=6))
+def test_however_the_bytes_are_cut_the_story_is_the_same(alice, fake, never_resting, habit, places):
+    stories = {wire: told(alice, fake, wire, HABITS[habit], places) for wire in STREAMED}
+    assert {read[:2] for read, _ in stories.values()} == {(HABITS[habit].good, HABITS[habit].text)}
+    rows = [row for _, row in stories.values()]
+    assert len({(row["outcome"], row["error"]) for row in rows}) == 1
+
+
+WHOLE = {
+    "network_error": ({"content": "hello"}, "network_error", 502),
+    "out of resources": ({"content": "hello"}, "insufficient_system_resource", 503),
+    "calls announced, none made": ({"content": "hello"}, "tool_calls", 502),
+    "nothing at all": ({"content": ""}, "stop", 502),
+}
+
+
+@pytest.mark.parametrize("habit", WHOLE)
+@pytest.mark.parametrize("wire", STREAMED)
+def test_a_plain_answer_that_is_no_good_is_an_error_on_every_wire(alice, fake, wire, habit):
+    said, finish, status = WHOLE[habit]
+    doc = message(finish, role="assistant", **said) | {"usage": COUNTS}
+    fake.always(answer(doc))
+    path, body = ASKS[wire]
+    refused = alice.post(path, {"model": "test-model"} | body)
+    assert refused.status == status and "error" in refused.json
+    row = alice.relay.closed_row(refused.request_id)
+    assert (row["outcome"], row["status"], row["cost"] or 0) == ("failed", status, 0)
