@@ -3,7 +3,10 @@
 Owns the only places where pages reach into Flask's extensions. Refuses to know what any page shows.
 """
 
-from flask import current_app
+import re
+from ipaddress import IPv6Address
+
+from flask import current_app, request
 from flask_login import current_user
 
 from relay.wires.registry import WIRES
@@ -12,6 +15,12 @@ from relay.wires.registry import WIRES
 FOR_PROGRAMS = {"/api", "/v1", "/healthz", "/readyz", "/metrics"} | {
     wire.PATH for wire in WIRES.values()
 }
+
+_host = re.compile(
+    r"(\[(?P<v6>[0-9A-Fa-f:.]{2,45})\]|[A-Za-z0-9_]([A-Za-z0-9_-]{0,62}|\.(?=[A-Za-z0-9_]))*\.?)"
+    r"(:(?P<port>[0-9]{1,5}))?",
+    re.ASCII,
+).fullmatch
 
 
 def state():
@@ -28,9 +37,32 @@ def site():
 
 
 def site_url() -> str:
-    """This site's address without a slash at its end, from the settings and never from the Host
-    header."""
-    return site().public_url.rstrip("/")
+    """This site's address without a slash at its end: the configured one, else the one by which
+    this visitor came.
+
+    A Host header that is none (no name, no port, a path in it) is not repeated: the address is then
+    the one at which this server listens.
+    """
+    configured = site().public_url.rstrip("/")
+    if configured:
+        return configured
+    host = request.environ.get("HTTP_HOST", "")
+    if not is_host(host):
+        host = f"127.0.0.1:{request.environ.get('SERVER_PORT', state().settings.server.port)}"
+    return f"{request.scheme}://{host}"
+
+
+def is_host(text: str) -> bool:
+    """Whether this is a host as an address has it: a name or an IP address, perhaps with a port."""
+    parts = _host(text)
+    if parts is None or (parts["port"] and not 0 < int(parts["port"]) <= 65535):
+        return False
+    if not parts["v6"]:
+        return len(text) <= 260
+    try:
+        return bool(IPv6Address(parts["v6"]))
+    except ValueError:
+        return False
 
 
 def api_base() -> str:

@@ -16,7 +16,7 @@ from flask.sessions import SecureCookieSessionInterface
 from flask_login import LoginManager
 from flask_wtf.csrf import CSRFProtect
 
-from console.context import is_api, member
+from console.context import is_api, member, site_url
 from console.ui.i18n import lazy_gettext
 
 login = LoginManager()
@@ -36,6 +36,10 @@ class PageSessions(SecureCookieSessionInterface):
 
     def open_session(self, app, request):
         return None if is_api(request.path) else super().open_session(app, request)
+
+    def get_cookie_secure(self, app):
+        """Where no address is configured, as the visitor came."""
+        return site_url().startswith("https://")
 
 
 def secret_key(beside: str | os.PathLike) -> bytes:

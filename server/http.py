@@ -190,6 +190,17 @@ class Server:
         """The port that is listened on (the system's choice if the settings say 0)."""
         return self._listeners()[0].socket.getsockname()[1]
 
+    @property
+    def addresses(self) -> list[str]:
+        """The addresses at which browsers reach it: of all addresses of a host, those of this
+        machine that others can use come after 127.0.0.1."""
+        host = self._settings.server.host
+        if host not in ("0.0.0.0", "::"):
+            hosts = [host]
+        else:
+            hosts = ["127.0.0.1", *_machine_addresses()]
+        return [f"http://{f'[{each}]' if ':' in each else each}:{self.port}" for each in hosts]
+
     def every(self, seconds: float, chore: Callable[[], None]) -> None:
         """Do a chore now and then, in a thread of their own, one after the other.
 
@@ -258,6 +269,22 @@ class Server:
                     chore()
                 except Exception:
                     log.exception("a chore failed; it will be done again")
+
+
+def _machine_addresses() -> list[str]:
+    """The address from which this machine speaks to others, and those of its own name.
+
+    Nothing is sent: a UDP socket is only told where it would send to.
+    """
+    known = {}
+    with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect(("192.0.2.1", 9))
+        known[probe.getsockname()[0]] = None
+    with contextlib.suppress(OSError):
+        name = socket.gethostname()
+        for _family, *_, address in socket.getaddrinfo(name, None, socket.AF_INET):
+            known[address[0]] = None
+    return [each for each in known if not each.startswith("127.")]
 
 
 def _unmapped(app: Callable) -> Callable:

@@ -36,7 +36,7 @@ def begin(app, server) -> None:
             "%s calls were interrupted when the relay last ended; their holds went back", orphans
         )
     plans.expire_due(relay.db)  # who has an allowance has it from the first call on
-    _say_hello(relay, server.port)
+    _say_hello(relay, server.addresses)
     server.every(RETRY_S, relay.settlement.retry)
     server.every(EXPIRE_S, lambda: plans.expire_due(relay.db))
     server.every(
@@ -117,11 +117,9 @@ def reload_now(relay) -> list[str]:
     return []
 
 
-def _say_hello(relay, port: int) -> None:
+def _say_hello(relay, addresses: list[str]) -> None:
     """The lines that whoever starts the relay should read."""
-    site, host = relay.settings.site, relay.settings.server.host
-    here = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-    log.info("serving at %s", here)
+    log.info("serving at %s", ", ".join(addresses))
     if relay.catalog.demo:
         log.warning(
             "DEMO MODE: no upstream key is set, so every model is answered by the built-in demo. "
@@ -129,8 +127,6 @@ def _say_hello(relay, port: int) -> None:
         )
     key = accounts.setup_key(relay.db)
     if key:
-        log.warning(
-            "There is no administrator yet. Make yourself one at %s/setup?key=%s",
-            here if site.public_url == type(site)().public_url else site.public_url.rstrip("/"),
-            key,
-        )
+        public = relay.settings.site.public_url.rstrip("/")
+        doors = [f"{each}/setup?key={key}" for each in ([public] if public else addresses)]
+        log.warning("There is no administrator yet. Make yourself one at %s", " or at ".join(doors))

@@ -134,9 +134,12 @@ Quirks = Annotated[tuple[str, ...], each_must(QUIRKS.__contains__, QUIRK)]
 
 class Site(Section):
     name: Annotated[Name, "The name on every page."] = "PingToken"
-    public_url: Annotated[Url, "The address that members use; the snippets show it."] = (
-        "http://127.0.0.1:8000"
-    )
+    public_url: Annotated[
+        str,
+        must(lambda it: not it or _is_url(it), URL),
+        must(lambda it: not _is_url(it) or urlsplit(it).path in ("", "/"), "without a path"),
+        "What snippets and links show; empty: the address by which the visitor came.",
+    ] = ""
     language: Annotated[Literal["zh", "en"], "zh or en; a visitor's own choice wins."] = "zh"
     timezone: Annotated[TimeZone, "Whose midnight begins a day of the usage pages."] = (
         "Asia/Shanghai"

@@ -12,7 +12,7 @@ from decimal import Decimal
 import pytest
 
 from billing import Pockets, Usage, nano, split
-from console import session
+from console import context, session
 from console.ui import charts, format, i18n
 from db import StorageError
 from tests.console.console_stage import MODELS, ROOT, links, model, site, text
@@ -304,6 +304,52 @@ def test_the_front_page_shows_the_base_address_and_a_sample_for_a_model_of_this_
 def test_the_address_shown_is_the_configured_one_and_never_the_host_header(visitor):
     html = visitor.get("/", headers={"Host": "evil.example"}).get_data(as_text=True)
     assert "evil.example" not in html
+
+
+COPIED = ("/", "/docs/", "/docs/tools/claude-code", "/docs/openapi.json", "/docs/postman.json")
+
+
+@pytest.mark.parametrize("path", COPIED)
+@pytest.mark.parametrize("host", ["192.168.7.5:8000", "relay.lan", "[fd00::5]:8000", "a_b.corp:80"])
+def test_without_a_configured_address_what_is_copied_has_the_one_by_which_the_visitor_came(
+    tmp_path, path, host
+):
+    visitor = site(tmp_path, site={}).test_client()
+    html = visitor.get(path, headers={"Host": host}).get_data(as_text=True)
+    assert f"http://{host}/api" in html and "127.0.0.1" not in html
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "",
+        "evil.example/x",
+        "a b",
+        "a@b",
+        "[::1",
+        "a:99999",
+        "a:0",
+        '"><script>',
+        "a..b",
+        "-a",
+        "[1]",
+    ],
+)
+def test_what_is_no_host_is_repeated_nowhere(tmp_path, host):
+    app = site(tmp_path, site={})
+    with app.test_request_context("/", environ_overrides={"HTTP_HOST": host}):
+        assert context.site_url() == "http://127.0.0.1:80"
+
+
+def test_behind_https_the_address_and_the_cookies_are_https_without_a_word_of_configuration(
+    tmp_path,
+):
+    app = site(tmp_path, site={})
+    with app.test_request_context("/", base_url="https://relay.lan"):
+        assert context.site_url() == "https://relay.lan"
+        assert app.session_interface.get_cookie_secure(app)
+    with app.test_request_context("/", base_url="http://relay.lan"):
+        assert not app.session_interface.get_cookie_secure(app)
 
 
 def rows(html: str) -> list[str]:

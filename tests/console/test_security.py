@@ -9,6 +9,7 @@ import re
 from functools import partial
 from urllib.parse import quote_from_bytes, urlencode
 
+import msgspec
 import pytest
 from werkzeug.security import generate_password_hash
 
@@ -308,7 +309,10 @@ def test_every_page_and_every_error_carries_the_headers_that_keep_it_safe(
     assert found >= {200, 302, 308, 400, 404, 405, 413, 429, 500}
 
 
-def test_no_answer_repeats_a_foreign_host(home, carol):
+def test_with_an_address_configured_no_answer_repeats_another_host(home, carol):
+    at = home.app.extensions["relay"]
+    public = msgspec.structs.replace(at.settings.site, public_url="https://relay.example")
+    at.settings = msgspec.structs.replace(at.settings, site=public)
     desk, headers = (
         home.browser(carol),
         {"Host": "evil.example", "X-Forwarded-Host": "evil.example"},

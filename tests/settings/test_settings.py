@@ -333,6 +333,10 @@ REFUSED = [
         "site.timezone: must be a time zone like Asia/Shanghai",
     ),
     ({"site": {"public_url": "relay.example"}}, f"site.public_url: {URL}"),
+    (
+        {"site": {"public_url": "https://relay.example/ai"}},
+        "site.public_url: must be without a path",
+    ),
     ({"server": {"port": 65536}}, "server.port: Expected `int` <= 65535"),
     ({"server": {"port": -1}}, "server.port: Expected `int` >= 0"),
     ({"server": {"port": "8000"}}, "server.port: Expected `int`, got `str`"),
