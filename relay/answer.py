@@ -16,9 +16,11 @@ from relay.body import Ask
 from relay.meter import Meter
 from relay.upstream import provider_errors
 from relay.upstream.sender import CallerLeft, Reply
-from relay.wires import chat, reader, sse
-from relay.wires.interface import KEEP_ALIVE, Context, TurnedWire, Wire
-from relay.wires.reader import Piece, Reader
+from relay.wires import chat, sse
+from relay.wires.interface import KEEP_ALIVE, Context, EventInfo, TurnedWire, Wire
+from relay.wires.reader import PLAIN_END, Piece, Reader
+
+END: dict = {}  # a stream's end mark among its chunks
 
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
@@ -110,11 +112,11 @@ def _passed(turn: Exchange) -> Iterator[bytes]:
 
     Its bytes pass, but for what would break the caller's client.
     """
-    wire, reply, meter = turn.wire, turn.reply, turn.meter
-    finished, calls, said = None, False, False
-    for event, chunk in _pieces(turn):
+    wire, reply, meter, last = turn.wire, turn.reply, turn.meter, turn.wire.DONE
+    reading, done = Reader(), False
+    for event, chunk in _pieces(turn, reading):
         if chunk is not None:
-            said = True
+            reading.note(said=True)
             meter.deliver(chunk)
             yield chunk
             continue
@@ -125,29 +127,36 @@ def _passed(turn: Exchange) -> Iterator[bytes]:
             continue
         info = wire.signs(data)
         meter.used(info.usage)
-        finished, calls = finished or info.finish, calls or info.calls
         if info.error:
             reply.problem = provider_errors.read(info.error, key=reply.key)
             break
+        mended = _read(reading, info)
         if info.done:
-            reply.problem = reader.flaw(finished or "stop", calls)
+            last, done = cleaned, True
             break
         if info.usage_only and not turn.ask.usage_asked:
             continue
-        if info.message:
-            cleaned = sse.frame(_encode(chat.with_deltas(_decode(data), said)))
-        said = said or info.content
+        cleaned = cleaned if mended is None else sse.frame(_encode(mended))
         meter.deliver(cleaned)
         yield cleaned
-    else:
-        cleaned = wire.DONE
-        reply.problem = reply.problem or reader.flaw(finished, calls)
-    if reply.problem:
-        yield wire.error_event(_noted(meter, reply.problem), meter.id)
+    try:
+        if reply.problem:
+            raise reply.problem
+        reading.close(PLAIN_END if done else "")
+    except errors.RelayError as err:
+        yield wire.error_event(_noted(meter, err), meter.id)
         return
     _complete(turn)
-    if cleaned:
-        yield cleaned
+    if last:
+        yield last
+
+
+def _read(reading: Reader, info: EventInfo) -> dict | None:
+    """Tell the reader what an event tells; the event's chunk if it had to be mended."""
+    if info.chunk is not None:
+        return reading.mended(info.chunk)
+    reading.note(info.content, info.calls, info.finish)
+    return None
 
 
 def _heard(turn: Exchange) -> Iterator[Piece | None]:
@@ -156,11 +165,12 @@ def _heard(turn: Exchange) -> Iterator[Piece | None]:
     When it ends well the call is charged before the last pieces, and so before the caller's final
     events; when it does not, before the error is raised that the caller will read.
     """
-    reading = Reader()
+    reading, done = Reader(), False
     try:
         for chunk in _chunks(turn):
-            yield from reading.heard(chunk)
-        last = reading.close()
+            done = chunk is END
+            yield from () if done else reading.heard(chunk)
+        last = reading.close(PLAIN_END if done else "")
     except errors.RelayError as err:
         raise _noted(turn.meter, err)
     _complete(turn)
@@ -168,7 +178,9 @@ def _heard(turn: Exchange) -> Iterator[Piece | None]:
 
 
 def _chunks(turn: Exchange) -> Iterator[dict | None]:
-    """The parsed chunks of a chat stream; None for a comment (the upstream is alive).
+    """The parsed chunks of a chat stream, END last if there is an end mark.
+
+    None for a comment: the upstream is alive.
 
     Raises UpstreamError where it is cut.
     """
@@ -179,6 +191,7 @@ def _chunks(turn: Exchange) -> Iterator[dict | None]:
             yield None
             continue
         if data.strip() == b"[DONE]":
+            yield END
             return
         chunk = chat.parsed(data)
         if error := {"message": "not a JSON object"} if chunk is None else chat.error_in(chunk):
@@ -190,7 +203,9 @@ def _chunks(turn: Exchange) -> Iterator[dict | None]:
         raise reply.problem
 
 
-def _pieces(turn: Exchange) -> Iterator[tuple[bytes | None, bytes | None]]:
+def _pieces(
+    turn: Exchange, reading: Reader | None = None
+) -> Iterator[tuple[bytes | None, bytes | None]]:
     """What comes in: (event, None), or (None, chunk) for whole events that can pass unseen; a
     comment in silence.
 
@@ -198,7 +213,8 @@ def _pieces(turn: Exchange) -> Iterator[tuple[bytes | None, bytes | None]]:
     """
     reply = turn.reply
     mend = _mended(turn.ask.model) if "spark_chunks" in reply.target.quirks else None
-    passes = turn.wire.plain if not turn.turned and mend is None else lambda chunk: False
+    seen = turn.turned or mend is not None or turn.ask.choices > 1  # what must be looked at
+    passes = (lambda chunk: False) if seen else turn.wire.plain
     for event in reply.counted(reply.held):
         yield mend(event) if mend else event, None
     reply.held = []
@@ -209,7 +225,8 @@ def _pieces(turn: Exchange) -> Iterator[tuple[bytes | None, bytes | None]]:
             chunk = reply.read()
             if not chunk:
                 break
-            unseen = reply.events.empty and passes(chunk)
+            odd = reading is not None and reading.odd
+            unseen = reply.events.empty and not odd and passes(chunk)
             events = () if unseen else reply.cut(chunk)
         except errors.UpstreamError as err:
             reply.problem = err

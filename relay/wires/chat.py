@@ -15,7 +15,7 @@ from relay import estimate
 from relay.body import Ask, Body
 from relay.errors import BadRequest, RelayError
 from relay.wires import reader, sse
-from relay.wires.interface import NO_CONTEXT, Context, EventInfo, changes, complete
+from relay.wires.interface import NO_CONTEXT, Context, EventInfo, changes
 from relay.wires.reader import error_in
 
 NAME = "chat"
@@ -58,10 +58,11 @@ __all__ = [
 
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
-# Of calls only what begins one must be seen, and a message only where a delta should be.
+# Calls are seen for the sake of their numbers, the rest of the second line for that of odd providers.
 _notable = re.compile(
     rb'"usage"\s*:\s*\{|"error"|"finish_reason"\s*:\s*"|\[DONE\]|\r|\n(?!data: \{|\n|\Z)'
-    rb'|"message"\s*:\s*\{|"name"\s*:\s*"'
+    rb'|"tool_calls"\s*:\s*[\[{]\s*["{]|"function_call"\s*:\s*\{'
+    rb'|"message"\s*:\s*\{|"role"\s*:\s*""|"content"\s*:\s*\['
 ).search
 
 
@@ -188,14 +189,12 @@ def parsed(data: bytes) -> dict | None:
 
 def signs_of(doc: dict) -> EventInfo:
     """The same of a parsed chunk or answer."""
-    info = EventInfo(usage=usage(doc), error=error_in(doc))
+    info = EventInfo(usage=usage(doc), error=error_in(doc), chunk=doc)
     choices = doc.get("choices")
     for choice in choices if isinstance(choices, list) else ():
         if not isinstance(choice, dict):
             continue
-        delta = choice.get("delta")
-        info.message |= not delta and isinstance(choice.get("message"), dict)
-        delta = delta or choice.get("message")
+        delta = choice.get("delta") or choice.get("message")
         if isinstance(delta, dict):
             parts = list(reader.said(delta))
             info.content |= bool(parts or delta.get("audio") or delta.get("images"))
@@ -225,6 +224,11 @@ def clean(event: bytes) -> bytes:
         return event.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
     data = sse.data(event)
     return sse.frame(data) if data else b""
+
+
+def complete(doc: dict, ask_body: dict) -> dict | None:
+    """The whole answer as clients know it; None if it is so already."""
+    return reader.Reader().mended(doc, "message")
 
 
 def completed(doc: dict, model: str) -> dict:
@@ -257,17 +261,14 @@ def as_events(doc: dict) -> list[bytes]:
     return [sse.frame(_encode(with_deltas(doc))), DONE]
 
 
-def with_deltas(doc: dict, said: bool = False) -> dict:
-    """A chunk whose choices hold deltas in place of whole messages.
-
-    `said`: the deltas before have said it all, and the message repeats it.
-    """
+def with_deltas(doc: dict) -> dict:
+    """A whole answer as a chunk."""
     choices = []
     for choice in doc["choices"]:
         if not isinstance(choice, dict):
             continue
         message = choice.get("message")
-        delta = {} if said or not isinstance(message, dict) else message | reader.numbered(message)
+        delta = message | reader.numbered(message) if isinstance(message, dict) else {}
         without = {name: value for name, value in choice.items() if name != "message"}
         choices.append({**without, "delta": choice.get("delta") or delta})
     return {**doc, "object": "chat.completion.chunk", "choices": choices}

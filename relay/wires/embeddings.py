@@ -12,7 +12,7 @@ import struct
 from billing import Usage
 from relay import estimate
 from relay.body import Ask, Body
-from relay.errors import BadRequest
+from relay.errors import BadRequest, UpstreamError
 from relay.wires import chat
 from relay.wires.chat import (
     DONE,
@@ -77,11 +77,14 @@ def changes(ask_body: dict) -> dict:
 def complete(doc: dict, ask_body: dict) -> dict | None:
     """The answer with what a caller may count on.
 
-    The encoding asked for, an index and an object each, the model.
+    The encoding asked for, an index and an object each, the model. Raises UpstreamError where there
+    is not a vector for each input.
     """
     data = doc.get("data")
     if not isinstance(data, list):
         return None
+    if len(data) != _count(ask_body.get("input")):
+        raise UpstreamError("The model's provider did not give a vector for each input.")
     as_base64 = ask_body.get("encoding_format") == "base64"
     vectors = [
         {"object": "embedding", "index": index, **vector, "embedding": _encoded(vector, as_base64)}
@@ -109,6 +112,13 @@ def usage(doc: dict) -> Usage | None:
 def signs_of(doc: dict) -> EventInfo:
     """What an answer tells the spine."""
     return EventInfo(content=bool(doc.get("data")), usage=usage(doc), error=chat.error_in(doc))
+
+
+def _count(inputs: object) -> int:
+    """How many texts (or lists of tokens) an input holds."""
+    if not isinstance(inputs, list) or all(_is_token(token) for token in inputs):
+        return 1
+    return len(inputs)
 
 
 def _size(given: object) -> int:

@@ -26,7 +26,7 @@ class EventInfo:
     error: dict | None = None  # an error in place of content
     finish: str | None = None  # why the answer ended, in chat's words
     done: bool = False  # the end mark
-    message: bool = False  # a whole message stands where a delta should
+    chunk: dict | None = None  # of chat, parsed: for the reader
     usage_only: bool = False  # carries usage and no choice
 
 

@@ -32,6 +32,7 @@ ENDS = {
     "abort": FAILED,
 }
 OVERLOADED = "insufficient_system_resource"
+PLAIN_END = "stop"
 ANNOUNCED = ("tool_calls", "function_call")  # finishes that promise a call
 
 BROKEN_OFF = "The model's provider broke off its answer."
@@ -69,17 +70,22 @@ def kind_of(finish: str | None) -> str | None:
     return ENDS.get(finish.lower(), GOOD) if finish else None
 
 
-def flaw(finish: str | None, calls: bool) -> UpstreamError | None:
+def flaw(finish: str | None, *, runs: bool, nameless: bool, said: bool) -> UpstreamError | None:
     """What is wrong with an answer that ended so, None if nothing is.
 
-    `calls`: whether it holds a call that can be run. A turn that lost its calls must not look like
-    a success: an agent would wait for nothing.
+    `runs`: it holds a call that can be run; `nameless`: one that cannot, for it does not say of
+    what; `said`: it holds something else. A turn that lost its calls must not look like a success:
+    an agent would wait for nothing. Where there is a text, a call that was only announced is none.
     """
     if not finish:
         return UpstreamError(BROKEN_OFF)
     if kind_of(finish) == FAILED:
         return UpstreamOverloaded() if finish.lower() == OVERLOADED else UpstreamError()
-    if finish in ANNOUNCED and not calls:
+    if runs or kind_of(finish) != GOOD:
+        return None
+    if nameless:
+        return UpstreamError("The model called a tool without saying which.")
+    if finish in ANNOUNCED and not said:
         return UpstreamError("The model announced a tool call and made none.")
     return None
 
@@ -126,7 +132,7 @@ def whole(doc: dict) -> list[Piece]:
     One without a finish_reason, as Spark's, is whole all the same.
     """
     reader = Reader()
-    return [*reader.feed(doc), *reader.close(finish="stop")]
+    return [*reader.feed(doc), *reader.close(PLAIN_END)]
 
 
 class Reader:
@@ -135,6 +141,7 @@ class Reader:
     def __init__(self) -> None:
         self._choices: dict[int, _Spoken] = {}
         self._usage: dict | None = None
+        self.odd = False  # `mended` had something to mend: what has not been read may need it too
 
     def heard(self, chunk: dict | None) -> list[Piece] | tuple[None, ...]:
         """What a chunk of a stream tells; None for silence, and while what it tells has to wait."""
@@ -155,11 +162,28 @@ class Reader:
         pieces: list[Piece] = []
         for place, choice in enumerate(_objects(chunk.get("choices"))):
             self._usage = _object(choice, "usage") or self._usage
-            index = choice.get("index")
-            number = index if isinstance(index, int) else place
-            state = self._choices.setdefault(number, _Spoken(number))
-            pieces += state.feed(choice)
+            pieces += self._of(choice, place).feed(choice)
         return pieces
+
+    def mended(self, chunk: dict, words: str = "delta") -> dict | None:
+        """The chunk as clients of chat know it; None if it is so already.
+
+        It is read on the way, as by `feed`. `words`: where its words belong, delta or message.
+        """
+        choices = _objects(chunk.get("choices"))
+        made = [
+            self._of(choice, place).mended(choice, words) for place, choice in enumerate(choices)
+        ]
+        if made == choices:
+            return None
+        self.odd = True
+        return {**chunk, "choices": made}
+
+    def note(self, said: bool = False, calls: bool = False, finish: str | None = None) -> None:
+        """What was seen of an answer otherwise than by reading it."""
+        choice = self._choices.setdefault(0, _Spoken(0))
+        choice.said, choice.called = choice.said or said, choice.called or calls
+        choice.finish = choice.finish or finish or ""
 
     def close(self, finish: str = "") -> list[Piece]:
         """What had to wait, and the ends. Raises UpstreamError for an answer that is not good.
@@ -173,6 +197,11 @@ class Reader:
             for choice in self._choices.values()
             for piece in choice.close(choice.finish or finish, self._usage)
         ]
+
+    def _of(self, choice: dict, place: int) -> "_Spoken":
+        index = choice.get("index")
+        number = index if isinstance(index, int) else place
+        return self._choices.setdefault(number, _Spoken(number))
 
 
 @dataclass(slots=True)
@@ -235,65 +264,113 @@ class _Spoken:
     stop: str | None = None
     items: list[_Item] = field(default_factory=list)
     over: int = 0  # items that are complete
+    said: bool = False  # something was said that was not read
+    called: bool = False  # among it a call
+    placed: list[int] = field(default_factory=list)  # the numbers of the calls read last
+
+    @property
+    def calls(self) -> list[_Item]:
+        return [item for item in self.items if item.kind == "call"]
+
+    @property
+    def runs(self) -> bool:
+        """Whether there is a call that can be run."""
+        return self.called or any(call.name for call in self.calls)
+
+    @property
+    def spoke(self) -> bool:
+        """Whether there is anything but calls."""
+        return self.said or len(self.calls) < len(self.items)
 
     def feed(self, choice: dict) -> list[Piece]:
         finish, stop = choice.get("finish_reason"), choice.get("stop_reason")
         self.finish = self.finish or (finish if isinstance(finish, str) else "")
         self.stop = stop if isinstance(stop, str) else self.stop
-        delta, message = choice.get("delta"), choice.get("message")
-        if isinstance(message, dict) and not delta:
-            if self.items:  # the whole once more, behind its deltas
-                return []
-            delta = message | numbered(message)
-        if isinstance(delta, dict):
-            for kind, slot, id, name, text in said(delta):
-                self._take(kind, slot, id, name, text)
+        self.placed = []
+        for kind, slot, id, name, text in said(self._news(choice)):
+            self._take(kind, slot, id, name, text)
         return list(self._ready())
+
+    def _news(self, choice: dict) -> dict:
+        """What a choice says that was not said yet: its delta, or a whole message in its place."""
+        delta, message = choice.get("delta"), choice.get("message")
+        if delta or not isinstance(message, dict):
+            return delta if isinstance(delta, dict) else {}
+        if self.items or self.said:
+            return {}  # the whole once more, behind its deltas
+        return message | numbered(message)
+
+    def mended(self, choice: dict, place: str) -> dict:
+        """The choice as clients know it, its words in `place`, which is delta or message."""
+        words = self._news(choice) if place == "delta" else choice.get("message")
+        self.feed(choice)
+        if "text" in choice or not isinstance(words, dict):
+            return choice  # an old completion's, or nothing to mend
+        made = choice | {place: self._proper(words, place == "delta")}
+        if self.number:
+            made["index"] = self.number
+        made.pop("message" if place == "delta" else "delta", None)
+        if made.get("finish_reason") in ANNOUNCED and self.spoke and not self.runs:
+            made["finish_reason"] = PLAIN_END
+        return made
+
+    def _proper(self, words: dict, streamed: bool) -> dict:
+        proper = dict(words)
+        if proper.get("role") == "":
+            del proper["role"]
+        if isinstance(proper.get("content"), list):
+            proper["content"] = text_of(proper["content"])
+        if proper.get("tool_calls"):
+            numbers = iter(self.placed) if streamed else None
+            proper["tool_calls"] = [_proper_call(call, numbers) for call in calls_of(words)]
+        return proper
 
     def close(self, finish: str, usage: dict | None) -> Iterator[Piece]:
         """What waits, and the end. A call without a name cannot be run, and does not count."""
-        calls = [item for item in self.items if item.kind == "call"]
-        runnable = any(item.name for item in calls)
-        kind = kind_of(finish)
-        if problem := flaw(finish, runnable):
+        nameless = any(not call.name for call in self.calls)
+        problem = flaw(finish, runs=self.runs, nameless=nameless, said=self.spoke)
+        if problem:
             raise problem
-        if calls and not runnable and kind == GOOD:
-            raise UpstreamError("The model called a tool without saying which.")
+        if finish in ANNOUNCED and not self.runs:
+            finish = PLAIN_END
         for item in self.items[self.over :]:
             if item.kind != "call" or item.name:
                 yield from item.rest(self.number)
-        yield Piece("end", finish, self.number, end=End(kind or GOOD, finish, self.stop, usage))
+        kind = kind_of(finish) or GOOD
+        yield Piece("end", finish, self.number, end=End(kind, finish, self.stop, usage))
 
     def _take(self, kind: str, slot: int | None, id: str, name: str, text: str) -> None:
         item: _Item | None
         if kind == "call":
-            item = self._call(slot, id, name)
+            item = self._call(slot, id, name, text)
         else:
             item = self.items[-1] if len(self.items) > self.over else None
             item = item if item and item.kind == kind else None
         if item is None:
             item = _Item(kind, slot)
             self.items.append(item)
-        elif any(item is done for done in self.items[: self.over]):
-            return  # behind its end
-        item.take(id, name, text)
+        if kind == "call":
+            self.placed.append(next(at for at, call in enumerate(self.calls) if call is item))
+        if not any(item is over for over in self.items[: self.over]):  # else it is behind its end
+            item.take(id, name, text)
 
-    def _call(self, slot: int | None, id: str, name: str) -> _Item | None:
+    def _call(self, slot: int | None, id: str, name: str, text: str) -> _Item | None:
         """The call that a piece continues, None if it begins one.
 
         By its index; without one, by its id; without both it is the last call's. Gateways that give
-        all calls the same index, or none, are told by a name that comes after a call is whole.
+        all calls the same index, or none, are told by another id, or by a name with arguments that
+        comes after a call is whole.
         """
-        calls = [item for item in self.items if item.kind == "call"]
+        calls = self.calls
         if slot is not None:
-            calls = [item for item in calls if item.slot == slot]
+            calls = [call for call in calls if call.slot == slot]
         elif id:
-            calls = [item for item in calls if item.id == id]
+            calls = [call for call in calls if call.id == id]
         if not calls:
             return None
-        call = calls[-1]
-        another = id != call.id if id and call.id else slot is None and not id
-        return None if name and another and (call.whole or slot is not None) else call
+        last = calls[-1]
+        another = id != last.id if id and last.id else bool(text) and last.whole
+        return None if name and another else last
 
     def _ready(self) -> Iterator[Piece]:
         """What can go out: the first item that is not over, and those behind it as it ends."""
@@ -307,36 +384,53 @@ class _Spoken:
             self.over += 1
 
 
-def said(delta: dict) -> Iterator[tuple[str, int | None, str, str, str]]:
+def said(words: dict) -> Iterator[tuple[str, int | None, str, str, str]]:
     """What a delta or message holds: (kind, slot, id, name, text), in the order for the caller."""
-    thought = text_of(delta.get("reasoning_content")) or text_of(delta.get("reasoning"))
+    thought = text_of(words.get("reasoning_content")) or text_of(words.get("reasoning"))
     for kind, text in (
         ("thought", thought),
-        ("text", text_of(delta.get("content"))),
-        ("refusal", text_of(delta.get("refusal"))),
+        ("text", text_of(words.get("content"))),
+        ("refusal", text_of(words.get("refusal"))),
     ):
         if text:
             yield kind, None, "", "", text
-    calls = delta.get("tool_calls")
-    if not calls and isinstance(delta.get("function_call"), dict):  # as it was before tools
-        calls = [{"index": 0, "function": delta["function_call"]}]
-    for call in _objects([calls] if isinstance(calls, dict) else calls):
-        function = call.get("function")
-        function = function if isinstance(function, dict) else {}
-        arguments, slot = function.get("arguments"), call.get("index")
-        if isinstance(arguments, dict | list) and arguments:
-            arguments = json.dumps(arguments, ensure_ascii=False)
-        id, name, text = text_of(call.get("id")), text_of(function.get("name")), text_of(arguments)
+    for call in calls_of(words):
+        slot, (id, name, text) = call.get("index"), _told(call)
         if id or name or text:
             yield "call", slot if isinstance(slot, int) else None, id, name, text
 
 
+def calls_of(words: dict) -> list[dict]:
+    """The calls of a delta or message: also where one stands for the list, or as before tools."""
+    calls = words.get("tool_calls")
+    if not calls and isinstance(words.get("function_call"), dict):
+        calls = [{"index": 0, "function": words["function_call"]}]
+    return _objects([calls] if isinstance(calls, dict) else calls)
+
+
 def numbered(message: dict) -> dict:
     """The calls of a whole message as those of a delta, which have numbers; nothing without any."""
-    calls = message.get("tool_calls")
-    if not isinstance(calls, list) or not calls:
-        return {}
-    return {"tool_calls": [{"index": at} | call for at, call in enumerate(_objects(calls))]}
+    calls = calls_of(message)
+    return {"tool_calls": [{"index": at} | call for at, call in enumerate(calls)]} if calls else {}
+
+
+def _told(call: dict) -> tuple[str, str, str]:
+    """A call's id, name and arguments, which some send as an object."""
+    function = _object(call, "function") or {}
+    arguments = function.get("arguments")
+    if isinstance(arguments, dict | list) and arguments:
+        arguments = json.dumps(arguments, ensure_ascii=False)
+    return text_of(call.get("id")), text_of(function.get("name")), text_of(arguments)
+
+
+def _proper_call(call: dict, numbers: Iterator[int] | None) -> dict:
+    """A call with its arguments as text, and in a stream a number of its own."""
+    made, function = dict(call), _object(call, "function")
+    if function and isinstance(function.get("arguments"), dict | list):
+        made["function"] = function | {"arguments": _told(call)[2]}
+    if numbers is not None and any(_told(call)):
+        made["index"] = next(numbers, call.get("index", 0))
+    return made
 
 
 def text_of(value: object) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import struct
 
@@ -80,11 +81,17 @@ def test_upstreams_are_asked_for_floats_and_the_caller_gets_what_it_asked_for():
 def test_what_a_provider_leaves_out_is_completed():
     told = embeddings.complete(
         {"data": [{"embedding": [1]}, {"embedding": [2.5]}], "usage": {"total_tokens": 7}},
-        {"model": "m"},
+        {"model": "m", "input": ["a", "b"]},
     )
     TypeAdapter(CreateEmbeddingResponse).validate_python(told)
     assert [each["index"] for each in told["data"]] == [0, 1]
     assert told["model"] == "m" and told["usage"] == {"prompt_tokens": 7, "total_tokens": 7}
+
+
+@pytest.mark.parametrize("inputs", ["a", ["a", "b", "c"], [1, 2, 3], [[1], [2], [3]]])
+def test_each_input_has_a_vector_or_the_answer_is_none(inputs):
+    with pytest.raises(errors.UpstreamError):
+        embeddings.complete({"data": [{"embedding": [1]}, {"embedding": [2]}]}, {"input": inputs})
 
 
 def test_usage_is_input_only():
@@ -126,7 +133,8 @@ odd = st.recursive(
     st.sampled_from(["base64", "float", None]),
 )
 def test_no_answer_breaks_it(doc, encoding):
-    embeddings.complete(doc, {"encoding_format": encoding})
+    with contextlib.suppress(errors.UpstreamError):
+        embeddings.complete(doc, {"encoding_format": encoding})
     embeddings.signs_of(doc)
 
 

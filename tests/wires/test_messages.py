@@ -456,7 +456,8 @@ def test_a_plain_answer_and_its_stream_say_the_same(name):
     ],
 )
 def test_an_answer_that_is_an_error_in_disguise_is_one(finish, expected):
-    doc = {"choices": [{"message": {"content": "Half"}, "finish_reason": finish}]}
+    said = None if finish == "tool_calls" else "Half"
+    doc = {"choices": [{"message": {"content": said}, "finish_reason": finish}]}
     with pytest.raises(expected):
         messages.from_chat(doc, ASK, Context("req_1"))
 

@@ -70,8 +70,49 @@ HABITS = {
     "error as a finish": Habit([*HELLO, delta("error")], False, "hello"),
     "an error frame": Habit([*HELLO, {"error": {"message": "x", "code": "500"}}], False, "hello"),
     "a frame that is no JSON": Habit([*HELLO, b"{oops"], False, "hello"),
-    "calls announced, none made": Habit([*HELLO, delta("tool_calls")], False, "hello"),
-    "function announced, none made": Habit([*HELLO, delta("function_call")], False, "hello"),
+    "a call announced, none made, but a text": Habit([*HELLO, delta("tool_calls")], True, "hello"),
+    "a function announced, and a text": Habit([*HELLO, delta("function_call")], True, "hello"),
+    "[DONE] without a reason": Habit([*HELLO], True, "hello"),
+    "a text among the pieces of a call": Habit(
+        [*HELLO, RAN[0], delta(content="\n"), RAN[1], delta("tool_calls")],
+        True,
+        "hello\n",
+        ("f",),
+    ),
+    "a text and a piece of a call in one": Habit(
+        [RAN[0], delta(content="hello", **RAN[1]["choices"][0]["delta"]), delta("tool_calls")],
+        True,
+        "hello",
+        ("f",),
+    ),
+    "two calls with one index": Habit(
+        [
+            delta(tool_calls=[call("f", '{"a":1}')]),
+            delta(tool_calls=[call("g", '{"a":2}', id="call_b")]),
+            delta("tool_calls"),
+        ],
+        True,
+        "",
+        ("f", "g"),
+    ),
+    "two calls with one index and no ids": Habit(
+        [
+            delta(tool_calls=[call("f", '{"a":1}', id=None)]),
+            delta(tool_calls=[call("g", '{"a":2}', id=None)]),
+            delta("tool_calls"),
+        ],
+        True,
+        "",
+        ("f", "g"),
+    ),
+    "arguments as an object": Habit(
+        [delta(tool_calls=[call("f", {"a": 1})]), delta("tool_calls")], True, "", ("f",)
+    ),
+    "a role that is empty": Habit(
+        [delta(role="", content="hel"), delta(role="", content="lo"), delta("stop", role="")],
+        True,
+        "hello",
+    ),
     "a call without a name": Habit(
         [*HELLO, delta(tool_calls=[call(None, "{}")]), delta("tool_calls")], False, "hello"
     ),
@@ -126,6 +167,16 @@ def read_chat(streamed: Stream) -> tuple:
                 if each["function"].get("name")
             ]
     return not failed and b"[DONE]" in streamed.body, said, tuple(names)
+
+
+def numbers_of(streamed: Stream) -> list[int]:
+    """The indexes of the calls that a caller of chat puts together."""
+    choices = [choice for doc in streamed.documents() for choice in doc.get("choices", ())]
+    deltas = [choice["delta"] for choice in choices if choice.get("delta")]
+    assert not any(delta.get("role", "assistant") == "" for delta in deltas)
+    calls = [call for delta in deltas for call in delta.get("tool_calls") or ()]
+    assert all(isinstance(call["function"].get("arguments", ""), str) for call in calls)
+    return [call["index"] for call in calls]
 
 
 def read_completions(streamed: Stream) -> tuple:
@@ -212,7 +263,6 @@ def test_however_the_bytes_are_cut_the_story_is_the_same(alice, fake, never_rest
 WHOLE = {
     "network_error": ({"content": "hello"}, "network_error", 502),
     "out of resources": ({"content": "hello"}, "insufficient_system_resource", 503),
-    "calls announced, none made": ({"content": "hello"}, "tool_calls", 502),
     "nothing at all": ({"content": ""}, "stop", 502),
 }
 
@@ -228,3 +278,26 @@ def test_a_plain_answer_that_is_no_good_is_an_error_on_every_wire(alice, fake, w
     assert refused.status == status and "error" in refused.json
     row = alice.relay.closed_row(refused.request_id)
     assert (row["outcome"], row["status"], row["cost"] or 0) == ("failed", status, 0)
+
+
+@pytest.mark.parametrize(
+    "habit", ["two calls with one index", "two calls with one index and no ids"]
+)
+def test_a_caller_of_chat_can_tell_calls_apart_that_came_with_one_index(alice, fake, habit):
+    """openai's SDK puts pieces together by their index, and made one call of two."""
+    data = bytes_of(HABITS[habit])
+    fake.always([head(content_type="text/event-stream"), data, end])
+    path, body = ASKS["chat"]
+    streamed = alice.open("POST", path, {"model": "test-model", "stream": True} | body)
+    assert numbers_of(streamed) == [0, 1]
+
+
+def test_of_two_answers_one_that_broke_off_is_no_good_end(alice, fake):
+    """Both were asked for; the first ended, the second did not."""
+    first, second = delta("stop", content="a"), delta(content="b")
+    second["choices"][0]["index"] = 1
+    fake.always([head(content_type="text/event-stream"), event(first), event(second), end])
+    path, body = ASKS["chat"]
+    streamed = alice.open("POST", path, {"model": "test-model", "stream": True, "n": 2} | body)
+    assert not read_chat(streamed)[0]
+    assert alice.relay.closed_row(streamed.request_id)["outcome"] == "upstream_cut"
