@@ -121,7 +121,7 @@ class Catalog:
 
     def __init__(self, settings):
         self.upstreams = {each.name: _upstream(each) for each in settings.upstreams}
-        self.demo = not any(each.usable for each in self.upstreams.values())
+        self.demo = not any(each.connected for each in settings.upstreams)
         self.models = {
             each.id: self._model(each, settings.plans)
             for each in settings.models

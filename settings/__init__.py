@@ -5,10 +5,11 @@ start; all mistakes are named at once, each with its key (`tables` reads them). 
 here: the catalogue makes integers of them.
 """
 
+import functools
 import os
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import date
 from decimal import Decimal
 from ipaddress import ip_address
@@ -20,6 +21,7 @@ from zoneinfo import ZoneInfo
 import msgspec
 from msgspec import Meta
 
+from settings import providers
 from settings.reader import Section, each_must, must, section
 
 HERE = Path(__file__).resolve().parent.parent
@@ -258,6 +260,10 @@ class UpstreamSettings(Section, kw_only=True):
     api_keys: Annotated[
         tuple[str, ...], each_must(_is_key, KEY), "Instead of api_key: several, used in turn."
     ] = ()
+    api_key_file: Annotated[
+        str, "Instead of api_key: the file that holds it; without a slash a systemd credential."
+    ] = ""
+    enabled: Annotated[bool, "false: it is asked nothing."] = True
     speaks: Annotated[
         tuple[Literal[WIRES], ...],
         Meta(min_length=1),
@@ -291,7 +297,12 @@ class UpstreamSettings(Section, kw_only=True):
 
     @property
     def usable(self) -> bool:
-        """It has a key, or it is a local server, which needs none."""
+        """It may be asked: it has a key, or is a local server, which needs none."""
+        return self.enabled and self.connected
+
+    @property
+    def connected(self) -> bool:
+        """It could be asked, were it switched on. One that is ends the demo."""
         return bool(self.keys) or self.allow_private
 
     def mistakes(self):
@@ -299,6 +310,8 @@ class UpstreamSettings(Section, kw_only=True):
             yield "name", "is taken by the built-in demo"
         if self.api_key and self.api_keys:
             yield "api_keys", "give either api_key or api_keys"
+        if self.api_key_file and (self.api_key or self.api_keys):
+            yield "api_key_file", "give either a key or the file that holds it"
         for wire in self.wire_urls:
             if wire not in self.speaks:
                 yield f"wire_urls.{wire}", f"{wire} is not among what it speaks"
@@ -394,20 +407,50 @@ class Settings(Section):
 
 
 def load(path: str | os.PathLike | None = None, env: Mapping[str, str] = os.environ) -> Settings:
-    """Read the settings. `path`, else RELAY_CONFIG, else config.toml beside this file, else the
-    shipped defaults.
+    """Read the settings. `path`, else RELAY_CONFIG, else config.toml beside this file, with
+    providers.toml below it; else the shipped defaults.
 
     Raises SettingsError, which names every mistake.
     """
+    above = written(path, env)
+    try:
+        return together(above, providers.read(providers.path_beside(database_path(above))), env)
+    except providers.ProvidersError as err:
+        raise SettingsError([str(err)]) from err
+
+
+def written(path: str | os.PathLike | None = None, env: Mapping[str, str] = os.environ) -> dict:
+    """What the config.toml in force says, unchecked. Raises SettingsError."""
     beside = HERE / "config.toml"
     chosen = path or env.get("RELAY_CONFIG") or (beside if beside.exists() else None)
-    given = _read(Path(chosen)) if chosen else {}
-    plans_given, upstreams_given = "plans" in given, "upstreams" in given or "models" in given
-    if not (plans_given and upstreams_given):
-        shipped = _read(SHIPPED)
-        taken = ["plans"] * (not plans_given) + ["upstreams", "models"] * (not upstreams_given)
-        given |= {name: shipped[name] for name in taken}
+    return _read(Path(chosen)) if chosen else {}
+
+
+def together(above: dict, kept: dict, env: Mapping[str, str] = os.environ) -> Settings:
+    """The settings of config.toml, of providers.toml, and of the shipped file where they are
+    silent. Raises SettingsError."""
+    given, _ = providers.merged(above, kept, _read(SHIPPED), env)
     return check(given, env)
+
+
+def origins(
+    path: str | os.PathLike | None = None, env: Mapping[str, str] = os.environ
+) -> dict[str, str]:
+    """The file from which each upstream, model and plan comes: {"upstreams.deepseek":
+    "providers.toml"}. Raises SettingsError."""
+    above = written(path, env)
+    try:
+        kept = providers.read(providers.path_beside(database_path(above)))
+    except providers.ProvidersError as err:
+        raise SettingsError([str(err)]) from err
+    return providers.merged(above, kept, _read(SHIPPED), env)[1]
+
+
+def database_path(above: dict) -> Path:
+    """The database of a config.toml that is not checked yet."""
+    section_ = above.get("database")
+    given = section_.get("path") if isinstance(section_, dict) else None
+    return HERE / (given if isinstance(given, str) else DatabaseFile().path)
 
 
 def check(given: dict, env: Mapping[str, str]) -> Settings:
@@ -467,13 +510,30 @@ def _across(given: dict, settings: Settings) -> Iterator[str]:
 
 
 def _keys(upstream: UpstreamSettings, env: Mapping[str, str], wrong: list[str]) -> Iterator[str]:
-    """The keys there are, with variables filled in; a variable that is unset or empty is no key."""
+    """The keys there are, with variables and files filled in; what is unset or empty is no key."""
+    where = f"upstreams.{upstream.name}.api_key"
+    if upstream.api_key_file:
+        yield from _secret(
+            lambda: providers.secret_file(upstream.api_key_file, env), f"{where}_file", wrong
+        )
+        return
     for given in upstream.api_keys or (upstream.api_key,):
         variable = _variable(given)
-        key = env.get(variable[1], "").strip() if variable else given
-        if variable and not _visible(key):
-            wrong.append(
-                f"upstreams.{upstream.name}.api_key: the variable {variable[1]} cannot be sent in a header"
-            )
-        elif key:
-            yield key
+        if variable:
+            read = functools.partial(providers.secret, given, env)
+            yield from _secret(read, f"{where}: the variable {variable[1]}", wrong)
+        elif given:
+            yield given
+
+
+def _secret(read: Callable[[], str], where: str, wrong: list[str]) -> Iterator[str]:
+    """The key that `read` finds, if it finds any that can be sent."""
+    try:
+        key = read()
+    except providers.ProvidersError as err:
+        wrong.append(f"{where}: {err}")
+        return
+    if not _visible(key):
+        wrong.append(f"{where} cannot be sent in a header")
+    elif key:
+        yield key
