@@ -110,12 +110,35 @@ WRONG = {
     "context_length_exceeded",
 }
 
+# More input than the model takes: Zhipu, Spark, Ark, MiniMax, OpenAI; others say it in words.
+TOO_LONG_CODES = {
+    "1261",
+    "10907",
+    "oversizeinput",
+    "prompt_tokens_too_long",
+    "context_length_exceeded",
+    "model_context_window_exceeded",
+}
+TOO_LONG = "The input is longer than the model's context."
+
+# Where a reason stands: texts, the first that says something, and what they may stand in.
+MESSAGES = ("message", "msg", "error_msg", "error_message", "errorMessage", "detail", "reason")
+INNER = ("error", "errors", "detail", "message", "data")
+NESTED_MAX = 4
+EVENT_LINES_MAX = 50
+
 MESSAGE_LENGTH_MAX = 2000
 CODE_LENGTH_MAX = 100
 RETRY_AFTER_MAX_S = 3600
 SECRET_LENGTH_MIN = 12  # of a part of a key that is struck out for itself
 
 _decode = msgspec.json.Decoder().decode
+_too_long = re.compile(
+    r"context.{0,10}(?:length|window)|token limit|(?:prompt|input|request|messages?).{0,20}too long"
+    r"|tokens? too long|input length|max message tokens|exceeds? (?:the )?max(?:imum)? (?:length|input)"
+    r"|max(?:imum)? input tokens|prompt exceeds|input is too long|超长|过长|超过上限|超出.{0,6}长度",
+    re.IGNORECASE,
+).search
 _keys = re.compile(r"\b(?:sk-|bce-v3/|Bearer\s+)[A-Za-z0-9_\-/.*]{8,}", re.IGNORECASE)
 
 
@@ -124,16 +147,53 @@ def of_status(status: int, body: bytes, headers, key: str | None = None) -> Rela
 
     `key` is struck out of its message.
     """
-    try:
-        doc = _decode(body)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-        doc = {}
-    doc = doc if isinstance(doc, dict) else {}
-    error = doc.get("error")
-    if isinstance(error, str):
-        error = {"message": error}
-    error = error if isinstance(error, dict) else doc
+    error = _error_of(body.decode(errors="replace"))
     return read(error, status, retry_after=seconds(headers.get("retry-after")), key=key)
+
+
+def _error_of(body: str) -> dict:
+    """The error object of a body, in whatever shape: JSON, an event of a stream, or bare text."""
+    text = "".join(_event_data(body)) or body.strip()
+    error = _flat(text)
+    page = error.get("message") == text and text.startswith("<")  # of a proxy in between
+    return {} if page else error
+
+
+def _flat(said: object, depth: int = 0) -> dict:
+    """What is said of an error, as one object with `message` and codes.
+
+    The reason may be a text, JSON in a text, a list of reasons, or an object in an object; what
+    stands further in is nearer to the cause.
+    """
+    if isinstance(said, str) and (said.lstrip()[:1] in ("{", "[") or said == "null"):
+        try:
+            said = _decode(said)
+        except (msgspec.DecodeError, RecursionError):
+            pass
+    if isinstance(said, str):
+        return {"message": said}
+    if isinstance(said, list):
+        said = next((each for each in said if isinstance(each, dict | str) and each), {})
+        return _flat(said, depth)
+    if not isinstance(said, dict) or depth > NESTED_MAX:
+        return {}
+    own = {name: value for name, value in said.items() if isinstance(value, str | int)}
+    inner: dict = {}
+    for name in INNER:
+        if said.get(name) and not isinstance(said[name], int):
+            inner = _flat(said[name], depth + 1)
+            if inner.get("message"):
+                break
+    message = next((own[name] for name in MESSAGES if own.get(name)), None)
+    if isinstance(message, str) and message.lstrip()[:1] in ("{", "["):
+        inner = _flat(message, depth + 1) | inner
+    return own | ({"message": message} if message else {}) | inner
+
+
+def _event_data(body: str) -> list[str]:
+    """The data lines of a body that is an event, as DashScope answers who asked for a stream."""
+    lines = [line.strip() for line in body.splitlines()[:EVENT_LINES_MAX]]
+    return [line[5:].strip() for line in lines if line.startswith("data:")]
 
 
 def read(
@@ -146,7 +206,11 @@ def read(
         if error.get(name) is not None
     }
     codes |= {code.split(".")[0] for code in codes}
-    message = _text(error.get("message") or error.get("error_msg"), key) or ""
+    message = _text(_flat(error).get("message"), key) or ""
+    if (status in (400, 404, 413, 422, 500) or status == 200) and is_too_long(codes, message):
+        return UpstreamRefused(
+            413 if status == 413 else 400, message or TOO_LONG, code="context_length_exceeded"
+        )
     if codes & NOT_OPEN:
         return _of_model(UpstreamAccount())
     if status in (401, 402, 403) or codes & ACCOUNT or _is_out_of_money(codes, status, message):
@@ -173,6 +237,11 @@ def read(
         )
         return _of_model(err) if codes & NO_MODEL else err
     return UpstreamError()
+
+
+def is_too_long(codes: set[str], message: str) -> bool:
+    """Whether a refusal says that the input is longer than the model takes."""
+    return bool(codes & TOO_LONG_CODES or _too_long(message))
 
 
 def _text(said: object, key: str | None, length_max: int = MESSAGE_LENGTH_MAX) -> str | None:

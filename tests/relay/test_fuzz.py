@@ -244,6 +244,14 @@ VECTORS = {
     "model": "v",
     "usage": {"prompt_tokens": 4, "total_tokens": 4},
 }
+
+
+def vectors(inputs) -> dict:
+    """A vector for each input, as providers give."""
+    several = isinstance(inputs, list) and not all(isinstance(each, int) for each in inputs)
+    return VECTORS | {"data": VECTORS["data"] * (len(inputs) if several else 1)}
+
+
 GOOD_ENDS = (b"data: [DONE]\n\n", b'data: {"type":"message_stop"}\n\n')
 
 
@@ -295,7 +303,7 @@ def alice(start_relay, person, fake):
     )
     fake.always(
         lambda request: (
-            answer(VECTORS)
+            answer(vectors(request.json.get("input")))
             if request.path.endswith("embeddings")
             else Says("Sunny.", "Hm.")(request)
         )

@@ -821,7 +821,7 @@ SAYS = {
     "qianfan busy": BUSY,
     "moonshot quota": ACCOUNT,
     "moonshot busy": BUSY,
-    "moonshot context": told_as(400, None),
+    "moonshot context": told_as(400, "context_length_exceeded"),
     "zhipu key": ACCOUNT,
     "zhipu arrears": ACCOUNT,
     "zhipu model": told_as(400, "1211"),
@@ -940,7 +940,7 @@ MORE = {  # (provider, status, body, what it is told as)
         "zhipu",
         400,
         {"error": {"code": "1261", "message": "Prompt 超长"}},
-        told_as(400, "1261"),
+        told_as(400, "context_length_exceeded"),
     ),
     "zhipu plan has not this model": (
         "zhipu",
@@ -1015,7 +1015,7 @@ MORE = {  # (provider, status, body, what it is told as)
         "spark",
         200,
         {"code": 10907, "message": "too many tokens", "sid": "cha1"},
-        told_as(400, "10907"),
+        told_as(400, "context_length_exceeded"),
     ),
     "spark parameter": (
         "spark",

@@ -178,7 +178,7 @@ def test_a_key_is_struck_out_however_it_is_spelled(provider, spelled):
 
 
 def test_what_is_no_text_is_no_message():
-    err = provider_errors.read({"message": {"detail": ["no"]}, "code": {"a": 1}, "param": [1]}, 400)
+    err = provider_errors.read({"message": {"detail": [7]}, "code": {"a": 1}, "param": [1]}, 400)
     assert (err.message, err.code, err.param) == (
         "The provider says that the request is not valid.",
         None,
@@ -263,3 +263,67 @@ def test_the_cause_of_a_refusal_is_told_without_the_providers_words_which_may_qu
     assert (
         provider_errors.cause(provider_errors.of_status(422, b"my secret plan", {}), KEY) == "(422)"
     )
+
+
+REASON = "Input should be 'user' or 'assistant'"
+SHAPES = {
+    "FastAPI's": {"detail": [{"loc": ["body", "messages", 1, "role"], "msg": REASON}]},
+    "a detail": {"detail": REASON},
+    "an object of detail": {"detail": {"error": {"message": REASON}}},
+    "msg": {"code": 400, "msg": REASON},
+    "error_msg": {"error_code": 336003, "error_msg": REASON},
+    "a message in a message": {"error": {"message": {"message": REASON}}},
+    "a list of errors": {"errors": [{"message": REASON}]},
+    "a list": [{"error": {"code": 400, "message": REASON}}],
+    "JSON in a message": {"error": {"message": json.dumps({"error": {"message": REASON}})}},
+    "JSON in an error": {"error": json.dumps({"message": REASON})},
+    "an error that is a text": {"error": REASON},
+    "Anthropic's": {"type": "error", "error": {"type": "invalid_request_error", "message": REASON}},
+    "a text": REASON.encode(),
+    "an event": f'id:1\nevent:error\n:HTTP_STATUS/400\ndata:{{"code":"X","message":"{REASON}"}}\n\n'.encode(),
+}
+
+
+@pytest.mark.parametrize("status", [400, 422])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_reason_of_a_refusal_is_found_wherever_it_stands(shape, status):
+    err = fault(status, SHAPES[shape])
+    assert (type(err), err.status, err.message) == (errors.UpstreamRefused, status, REASON)
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"<html>Bad gateway</html>", b"{}", b"[]", b"null", b'{"error": {"message": {}}}']
+)
+def test_a_refusal_that_gives_no_reason_gets_a_sentence_of_ours(body):
+    assert fault(400, body).message == "The provider says that the request is not valid."
+
+
+@pytest.mark.parametrize(
+    "status, body",
+    [
+        (400, {"error": {"code": "1261", "message": "Prompt exceeds max length"}}),
+        (200, {"code": 10907, "message": "token数量超过上限。对话历史+问题的字数太多"}),
+        (400, {"error": {"code": "OversizeInput", "message": "Total tokens of image and text"}}),
+        (400, {"error": {"message": "the max input tokens of model is 65536", "type": "invalid"}}),
+        (400, {"error": {"message": "Range of input length should be [1, 129024]"}}),
+        (400, {"error": {"message": "This model's maximum context length is 131072 tokens."}}),
+        (400, {"error": {"message": "Invalid request: Your request exceeded model token limit"}}),
+        (400, {"error": {"message": "Prompt tokens too long"}}),
+        (400, {"error": {"message": "prompt is too long: 210000 tokens > 200000 maximum"}}),
+        (400, {"error": {"message": "输入内容过长，请缩短"}}),
+        (413, b"Prompt exceeds max length"),
+        (500, {"error": {"message": "Input length exceeds the context window"}}),
+    ],
+)
+def test_an_input_that_is_too_long_is_known_by_code_and_words(status, body):
+    err = fault(status, body)
+    assert (type(err), err.code) == (errors.UpstreamRefused, "context_length_exceeded")
+    assert err.status == (413 if status == 413 else 400)
+
+
+@pytest.mark.parametrize(
+    "message",
+    ["Range of max_tokens should be [1, 8192]", "stop is too long", "the name is too long"],
+)
+def test_not_all_that_is_too_long_is_the_prompt(message):
+    assert fault(400, {"error": {"message": message}}).code != "context_length_exceeded"

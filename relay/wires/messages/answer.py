@@ -5,7 +5,6 @@ closed when it changes again. A whole answer is folded from the same events, so 
 """
 
 import json
-import re
 from collections.abc import Iterable, Iterator
 from itertools import count
 
@@ -42,11 +41,6 @@ HIDDEN_PER_PING = 64  # deltas of thinking that nobody asked to see
 
 TOO_LONG = "prompt is too long"  # Claude Code shortens its history when it reads these words
 
-_too_long = re.compile(
-    r"context.{0,10}(?:length|window)|token limit|too long|input length|max message tokens"
-    r"|超长|过长",
-    re.IGNORECASE,
-).search
 _encode = msgspec.json.Encoder().encode
 
 
@@ -95,7 +89,8 @@ def error(err: RelayError, request_id: str) -> dict:
     A provider's ways to say that the input is too long become Anthropic's.
     """
     message = err.message
-    if isinstance(err, UpstreamRefused) and _too_long(message) and TOO_LONG not in message.lower():
+    too_long = isinstance(err, UpstreamRefused) and err.code == "context_length_exceeded"
+    if too_long and TOO_LONG not in message.lower():
         message = f"{TOO_LONG}: {message}"
     told = {"type": err.anthropic_type, "message": message}
     if err.code == NO_THREADS:
