@@ -6,7 +6,18 @@ server that may run, and hand the work to the modules that own it: they hold no 
 Exit status: 0 done, 1 refused with the reason in a line on standard error, 2 typed wrongly.
 """
 
-from commands import calls, codes, configuration, file, ledger, money, serving, tokens, users
+from commands import (
+    calls,
+    codes,
+    configuration,
+    file,
+    ledger,
+    money,
+    serving,
+    tokens,
+    upstream,
+    users,
+)
 from commands.given import DatabaseWhenAsked, start_said
 
 __all__ = ["DatabaseWhenAsked", "register", "start_said"]
@@ -23,6 +34,7 @@ TOPICS = (
     file.restore,
     configuration.config,
     serving.upstreams,
+    upstream.upstream,
     serving.reload,
 )
 

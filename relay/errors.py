@@ -247,6 +247,7 @@ class UpstreamError(RelayError):
     status = 502
     code = "upstream_error"
     of_model = False
+    words = ""  # the provider's own, redacted: for whoever runs the relay
     sentence = "The model's provider failed to answer."
 
 

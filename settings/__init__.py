@@ -62,7 +62,7 @@ class SettingsError(Exception):
         self.mistakes = mistakes
 
 
-def _is_url(url: str) -> bool:
+def is_url(url: str) -> bool:
     try:
         parts = urlsplit(url)
         return (
@@ -117,7 +117,7 @@ Count = Annotated[int, Meta(ge=1, le=10**12)]
 Bytes = Annotated[int, Meta(ge=1024, le=2**31)]
 Seconds = Annotated[float, Meta(gt=0, le=86400)]
 Name = Annotated[str, must(_is_name, "a name")]
-Url = Annotated[str, must(_is_url, URL)]
+Url = Annotated[str, must(is_url, URL)]
 TimeZone = Annotated[str, must(_is_timezone, "a time zone like Asia/Shanghai")]
 Money = Annotated[
     Decimal,
@@ -138,8 +138,8 @@ class Site(Section):
     name: Annotated[Name, "The name on every page."] = "PingToken"
     public_url: Annotated[
         str,
-        must(lambda it: not it or _is_url(it), URL),
-        must(lambda it: not _is_url(it) or urlsplit(it).path in ("", "/"), "without a path"),
+        must(lambda it: not it or is_url(it), URL),
+        must(lambda it: not is_url(it) or urlsplit(it).path in ("", "/"), "without a path"),
         "What snippets and links show; empty: the address by which the visitor came.",
     ] = ""
     language: Annotated[Literal["zh", "en"], "zh or en; a visitor's own choice wins."] = "zh"
@@ -221,7 +221,7 @@ class Retention(Section):
 
 class NoticeSettings(Section):
     webhook: Annotated[
-        str, must(lambda it: not it or _is_url(it), URL), "Where notices are posted as JSON."
+        str, must(lambda it: not it or is_url(it), URL), "Where notices are posted as JSON."
     ] = ""
     wallet_below: Annotated[Money, "A notice when a wallet falls below this; 0: none."] = Decimal(0)
     grant_below: Annotated[
@@ -271,7 +271,7 @@ class UpstreamSettings(Section, kw_only=True):
     ] = ("chat",)
     wire_urls: Annotated[
         dict[Literal[WIRES], str],
-        each_must(_is_url, URL),
+        each_must(is_url, URL),
         "Whole addresses of wires that live elsewhere.",
     ] = {}
     connect_s: Annotated[Seconds, "How long connecting may take."] = 10

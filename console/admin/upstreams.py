@@ -11,7 +11,6 @@ from statistics import median
 from flask import abort, flash, render_template, request
 
 from console import throttle
-from console.admin import probe
 from console.admin.guard import note, pages
 from console.context import member, state
 from console.docs.pages import error_classes
@@ -19,6 +18,7 @@ from console.session import back_to
 from console.ui import format
 from console.ui.i18n import gettext as _
 from console.ui.i18n import lazy_gettext as _l
+from relay import probe
 from relay.catalog import DEMO
 
 LOOKED_AT = 2000  # newest calls

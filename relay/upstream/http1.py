@@ -109,6 +109,21 @@ class ConnectionPool:
             answer_s,
         )
 
+    def get(
+        self,
+        line: Connection,
+        url: str,
+        headers: Mapping[str, str],
+        connect_s: float,
+        answer_s: float,
+    ) -> "HTTPResponse":
+        """The answer to a GET over a connection of its own. Raises as `post` does."""
+        place = place_of(url)
+        lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        request = b"GET%b%b\r\n" % (place.start.removeprefix(b"POST"), lines.encode("latin-1"))
+        sock = connect(line, place.host, place.port, place.secure, connect_s)
+        return self._exchange(line, place, sock, request, answer_s)
+
     def keep(self, place: Origin, sock: socket.socket) -> None:
         """Take a connection back that has nothing more to say, and close those that have waited too
         long."""

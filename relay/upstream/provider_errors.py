@@ -148,7 +148,10 @@ def of_status(status: int, body: bytes, headers, key: str | None = None) -> Rela
     `key` is struck out of its message.
     """
     error = _error_of(body.decode(errors="replace"))
-    return read(error, status, retry_after=seconds(headers.get("retry-after")), key=key)
+    err = read(error, status, retry_after=seconds(headers.get("retry-after")), key=key)
+    if isinstance(err, UpstreamError):
+        err.words = _text(error.get("message"), key) or f"HTTP {status}"
+    return err
 
 
 def _error_of(body: str) -> dict:

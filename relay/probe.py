@@ -2,8 +2,8 @@
 
 Owns what is asked and how long it may take. It goes out through the relay's own sender, but with a
 health of its own: an upstream that rests is tried all the same, and a failed test puts none to
-rest. Of the answer only its code, its status and its time are kept: neither a provider's words nor
-a key ever reach a page.
+rest. Of an answer its code, its status and its time are kept, and of a refusal the provider's own
+reason, with the key struck out.
 """
 
 import threading
@@ -16,6 +16,7 @@ from relay.catalog import Model, Target
 from relay.meter import CallState
 from relay.upstream.health import Health
 from relay.upstream.payload import payload
+from relay.upstream.provider_errors import redacted
 from relay.upstream.sender import CallerLeft, Dispatch, Dispatcher
 from relay.wires.registry import WIRES
 
@@ -35,12 +36,18 @@ _one_at_a_time = threading.Lock()
 class Outcome:
     """What came of a call.
 
-    "ok" or the code of an error, the provider's status, and how long it took.
+    "ok" or the code of an error, the provider's status, how long it took, and why it failed: the
+    provider's words, or what the network says.
     """
 
     code: str
     status: int | None
     ms: int
+    words: str = ""
+
+    @property
+    def ok(self) -> bool:
+        return self.code == "ok"
 
 
 @dataclass
@@ -91,16 +98,25 @@ def call(target: Target, wire_name: str, key: str) -> Outcome:
     with _one_at_a_time:
         sender, started = _sender(), time.monotonic()
         sender.health = Health(notice=lambda _message: None)
-        code = _sent(sender, dispatch, replace(target, upstream=upstream, wire=wire_name))
+        code, words = _sent(sender, dispatch, replace(target, upstream=upstream, wire=wire_name))
         took_ms = round((time.monotonic() - started) * 1000)
-    return Outcome(code, next(iter(witness.attempts), None), took_ms)
+    return Outcome(code, next(iter(witness.attempts), None), took_ms, redacted(words, key))
 
 
-def _sent(sender: Dispatcher, dispatch: Dispatch, target: Target) -> str:
+def _sent(sender: Dispatcher, dispatch: Dispatch, target: Target) -> tuple[str, str]:
     try:
         sender.send(dispatch, (target,)).close()
-    except errors.UpstreamRefused:
-        return "upstream_refused"  # its own code is the provider's word
+    except errors.UpstreamRefused as err:
+        return "upstream_refused", str(err)  # its own code is the provider's word
     except (errors.RelayError, CallerLeft) as err:
-        return getattr(err, "code", None) or "error"
-    return "ok"
+        return getattr(err, "code", None) or "error", getattr(err, "words", "") or cause(err)
+    return "ok", ""
+
+
+def cause(err: BaseException) -> str:
+    """What the network says, in the words of the innermost error: Connection refused."""
+    while (inner := err.__cause__ or err.__context__) is not None:
+        err = inner
+    if isinstance(err, errors.RelayError | CallerLeft):
+        return ""
+    return getattr(err, "strerror", None) or str(err)
