@@ -6,7 +6,7 @@ targets for a model and a wire. It never changes once made: a reload makes anoth
 member and opens no connection.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from decimal import ROUND_HALF_UP, Decimal
 from urllib.parse import urlsplit
@@ -64,6 +64,7 @@ class Target:
     quirks: tuple[str, ...] = ()
     priority: int = 0
     weight: int = 1
+    output_max: int | None = None  # of the model
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +184,7 @@ class Catalog:
                 upstream.quirks + route.quirks,
                 route.priority,
                 route.weight,
+                given.output_max,
             )
             for route in given.routes
             if (upstream := self.upstreams[route.upstream]).usable
@@ -261,10 +263,4 @@ def _speakable(upstream: Upstream, wire: str) -> bool:
 def _spoken(target: Target, wire: str) -> Target:
     """The target with the wire to speak there: the caller's own if it can be, else chat."""
     spoken = wire if wire in target.upstream.speaks else "chat"
-    return (
-        target
-        if spoken == target.wire
-        else Target(
-            target.upstream, target.model, spoken, target.quirks, target.priority, target.weight
-        )
-    )
+    return target if spoken == target.wire else replace(target, wire=spoken)

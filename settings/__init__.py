@@ -45,6 +45,9 @@ QUIRKS = {
     "untyped_tools": "To a messages address, tools of the type `custom` are sent without a type.",
     "no_stream_options": "`stream_options` is not sent: usage comes without it.",
     "spark_chunks": "Tool calls are asked for in the usual list, which Spark gives only on request.",
+    "max_tokens_only": "`max_completion_tokens` is sent as `max_tokens`.",
+    "json_object_only": "A JSON schema is sent as an instruction beside `json_object`.",
+    "prefill_partial": "An assistant's turn at the end is marked as `partial`, to be continued.",
 }
 
 _hours = re.compile(r"([01]\d|2[0-3]):[0-5]\d-(([01]\d|2[0-3]):[0-5]\d|24:00)", re.ASCII).fullmatch

@@ -6,6 +6,7 @@ route names those that it needs in its `quirks`. Code exists per quirk, never pe
 the providers' documentation of parameters and their error messages.
 """
 
+import json
 from collections.abc import Callable, Mapping
 
 Filter = Callable[[Mapping], dict]
@@ -137,6 +138,37 @@ def spark_chunks(body: Mapping) -> dict:
     return {"tool_calls_switch": True} if body.get("tools") else {}
 
 
+def max_tokens_only(body: Mapping) -> dict:
+    """max_completion_tokens is ignored: say max_tokens, or nothing bounds the answer."""
+    limit = body.get("max_completion_tokens")
+    if limit is None:
+        return {}
+    return {"max_completion_tokens": None, "max_tokens": body.get("max_tokens") or limit}
+
+
+def json_object_only(body: Mapping) -> dict:
+    """Of response_format only `json_object` is known: the schema becomes an instruction."""
+    wanted = body.get("response_format")
+    if not isinstance(wanted, dict) or wanted.get("type") != "json_schema":
+        return {}
+    schema = wanted.get("json_schema")
+    schema = schema.get("schema", schema) if isinstance(schema, dict) else {}
+    said = f"Answer with one JSON object that fits this JSON Schema, and nothing else:\n{_json(schema)}"
+    return {"response_format": {"type": "json_object"}} | _instructed(body, said)
+
+
+def prefill_partial(body: Mapping) -> dict:
+    """An assistant's turn at the end is begun anew unless it is marked as `partial`."""
+    messages = body.get("messages")
+    last = messages[-1] if isinstance(messages, list) and messages else None
+    begun = (
+        isinstance(last, dict) and last.get("role") == "assistant" and not last.get("tool_calls")
+    )
+    if not isinstance(messages, list) or not isinstance(last, dict) or not begun:
+        return {}
+    return {"messages": [*messages[:-1], {**last, "partial": True}]}
+
+
 FILTERS: dict[str, Filter] = {
     each.__name__: each
     for each in (
@@ -154,6 +186,9 @@ FILTERS: dict[str, Filter] = {
         untyped_tools,
         no_stream_options,
         spark_chunks,
+        max_tokens_only,
+        json_object_only,
+        prefill_partial,
     )
 }
 OF_MESSAGES = {"untyped_tools"}  # all others are chat's
@@ -179,6 +214,23 @@ def _messages(body: Mapping, change: Callable[[dict], dict]) -> dict:
         if any(new is not old for new, old in zip(after, before, strict=True))
         else {}
     )
+
+
+def _instructed(body: Mapping, said: str) -> dict:
+    """The messages with one more instruction, in the first one that gives some."""
+    messages = body.get("messages")
+    if not isinstance(messages, list):
+        return {}
+    first = messages[0] if messages and isinstance(messages[0], dict) else {}
+    if first.get("role") not in ("system", "developer") or not isinstance(
+        first.get("content"), str
+    ):
+        return {"messages": [{"role": "system", "content": said}, *messages]}
+    return {"messages": [{**first, "content": f"{first['content']}\n\n{said}"}, *messages[1:]]}
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _is_custom(tool: object) -> bool:

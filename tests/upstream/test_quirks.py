@@ -128,6 +128,39 @@ def test_a_quirk_of_messages_changes_no_chat_request_and_the_other_way_round():
     assert quirks.apply(both, {"tools": [{"name": "a"}]}, "messages") == {}
 
 
+@pytest.mark.parametrize(
+    "name, body, changes",
+    [
+        (
+            "max_tokens_only",
+            {"max_completion_tokens": 9},
+            {"max_completion_tokens": None, "max_tokens": 9},
+        ),
+        (
+            "max_tokens_only",
+            {"max_completion_tokens": 9, "max_tokens": 5},
+            {"max_completion_tokens": None, "max_tokens": 5},
+        ),
+        ("max_tokens_only", {"max_tokens": 5}, {}),
+        (
+            "prefill_partial",
+            {"messages": [{"role": "user"}, {"role": "assistant", "content": "{"}]},
+            {
+                "messages": [
+                    {"role": "user"},
+                    {"role": "assistant", "content": "{", "partial": True},
+                ]
+            },
+        ),
+        ("prefill_partial", {"messages": [{"role": "assistant", "tool_calls": [1]}]}, {}),
+        ("prefill_partial", {"messages": [{"role": "user", "content": "x"}]}, {}),
+        ("json_object_only", {"response_format": {"type": "json_object"}}, {}),
+    ],
+)
+def test_a_field_that_a_provider_knows_by_another_name_or_not_at_all(name, body, changes):
+    assert quirks.apply((name,), body) == changes
+
+
 def test_several_quirks_build_on_each_other():
     body = {
         "messages": [{"role": "developer", "content": [{"type": "text", "text": "a"}]}],

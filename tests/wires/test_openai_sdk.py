@@ -254,7 +254,7 @@ def test_what_a_retry_cannot_mend_is_asked_once(fake, start_relay, person, wire,
             openai.BadRequestError,
             None,
         ),
-        (openai_sdk(alice), {}, openai.BadRequestError, None),
+        (openai_sdk(alice), {}, openai.BadRequestError, "context_length_exceeded"),
     ):
         with pytest.raises(kind) as caught:
             sorts(sdk, wire, **changes)
