@@ -6,8 +6,9 @@ speaks: `relay.wires.chat` and `relay.wires.messages` turn an error into their o
 
 RelayError                       500  ours; no details leave the house
 ├── BadRequest                   400  the request itself is wrong; `param` names the place
-│   └── ContextTooLong           400  more input than the model takes
-│       └── OverPlan             400  more input than the plan takes
+│   ├── ContextTooLong           400  more input than the model takes
+│   │   └── OverPlan             400  more input than the plan takes
+│   └── NotInChat                400  what only an upstream of the caller's own wire can do
 ├── NotAuthenticated             401  no, unknown, expired or revoked token; disabled member
 ├── InsufficientBalance                   402  the pockets do not cover the call
 │   └── CapReached               402  the token has spent what it may in this day or month
@@ -95,6 +96,10 @@ class OverPlan(ContextTooLong):
 
     A shorter conversation may not help: agents begin with more.
     """
+
+
+class NotInChat(BadRequest):
+    """Chat has no word for it. An upstream that speaks the caller's own wire may understand it."""
 
 
 class NotAuthenticated(RelayError):

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 
 from relay import estimate
 from relay.body import Ask, Body
-from relay.errors import BadRequest
+from relay.errors import BadRequest, NotInChat
 from relay.wires import chat
 from relay.wires.interface import NO_CONTEXT, Context, changes, complete
 from relay.wires.messages.answer import error, error_event, frame, from_chat, stream_from_chat
@@ -57,13 +57,17 @@ def read(body: Body, context: Context = NO_CONTEXT) -> Ask:
     name, limit = chat.model(body), chat.count(body, "max_tokens")
     if limit is None:
         raise BadRequest("'max_tokens' is required.", param="max_tokens")
-    request = to_chat(body)
+    try:
+        readable = to_chat(body)
+        request: dict | None = readable
+    except NotInChat:  # an upstream that speaks Messages may be able to
+        request, readable = None, to_chat(body, lenient=True)
     return Ask(
         model=name,
         body=body,
         stream=chat.flag(body, "stream"),
         output_tokens_max=limit,
-        input_tokens=estimate.chat(request),
+        input_tokens=estimate.chat(readable),
         chat=request,
     )
 
@@ -73,7 +77,7 @@ def count_tokens(body: dict) -> int:
 
     Raises BadRequest.
     """
-    return estimate.chat(to_chat(body))
+    return estimate.chat(to_chat(body, lenient=True))
 
 
 def models(listed: Iterable, asked: Mapping[str, str] = {}) -> dict:

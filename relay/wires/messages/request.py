@@ -4,8 +4,11 @@ Owns `to_chat`. It knows no upstream: what a provider cannot take is its quirks'
 
 Chat is stricter about turns than Messages is. A turn here is a run of messages of one side; each
 becomes one chat message, and an assistant's tool calls are followed at once by exactly one tool
-message each. Members and blocks that are not known are left out without a word, because betas come
-and go; wrong types are refused with their path.
+message each. Members that are not known are left out without a word, because betas come and go.
+
+What stands in the history is never refused for its content, or an agent that repeats it would be
+stuck for good: what chat has no word for is said in words in its place. Only the user's own newest
+words may be refused, with the path of the part.
 """
 
 import hashlib
@@ -14,9 +17,12 @@ import re
 from collections.abc import Iterator
 from itertools import chain, groupby
 
-from relay.errors import BadRequest
+from relay.errors import BadRequest, NotInChat
 from relay.wires.chat import count, flag
+from relay.wires.messages.checks import optional, string, want
 from relay.wires.messages.names import chat_id, chat_name
+from relay.wires.messages.tools import to_functions, tool_choice
+from relay.wires.parts import in_json
 
 Block = tuple[str, dict]  # a content block, behind its path in the request
 EFFORTS = ("minimal", "low", "medium", "high", "xhigh", "max")
@@ -24,42 +30,41 @@ NO_THREADS = (
     "thread_unsupported_request"  # where Anthropic's SDK reads it, it sends all again by itself
 )
 
-_KINDS = {
-    dict: "an object",
-    list: "a list",
-    str: "a string",
-    bool: "true or false",
-    int: "a number",
-    (int, float): "a number",
-}
+CHAT_PARTS = ("image_url", "video_url", "input_audio")
+UNREADABLE = ("audio", "video", "file", "input_file", "container_upload")
+LOST_RESULT = "(the result of a tool call that is no longer in this conversation)"
+
 _billing_line = re.compile(r"\s*x-anthropic-billing-header:[^\n]*\n?").match
 
 
-def to_chat(body: dict, key: bytes | str = "") -> dict:
+def to_chat(body: dict, key: bytes | str = "", *, lenient: bool = False) -> dict:
     """The chat request that asks for the same. Raises BadRequest, whose `param` is a path such as
     `messages.0.content`, and nothing else. `max_tokens` may be missing here: counting needs none.
+    `lenient`: the newest words are not refused for their content either.
     """
+    if body.get("mcp_servers") and not lenient:
+        raise NotInChat("'mcp_servers' needs Anthropic's own servers.", param="mcp_servers")
     if body.get("thread") is not None:
         raise BadRequest(
             "Threads are not stored here; send all messages, and no 'thread'.",
             param="thread",
             code=NO_THREADS,
         )
-    tools = _tools(body)
+    tools = to_functions(body)
     stream = flag(body, "stream")
     request = {
         "model": body.get("model"),
-        "messages": _messages(body),
+        "messages": _messages(body, lenient),
         "max_tokens": count(body, "max_tokens"),
-        "temperature": _optional(body, "temperature", (int, float)),
-        "top_p": _optional(body, "top_p", (int, float)),
+        "temperature": optional(body, "temperature", (int, float)),
+        "top_p": optional(body, "top_p", (int, float)),
         "stop": _stop(body),
         "stream": stream or None,
         "stream_options": {"include_usage": True} if stream else None,
         "tools": tools,
         "user": _user_id(body),
         "response_format": _response_format(body),
-        **_tool_choice(body, tools),
+        **tool_choice(body, tools, lenient),
         **_thinking(body),
     }
     # Strict servers refuse nulls and empty lists where a lenient one sees nothing.
@@ -75,26 +80,22 @@ def thinks(body: dict) -> bool:
 def call_ids(body: dict) -> set[str]:
     """The ids of the tool calls in the conversation so far, of a request that `to_chat` has taken."""
     contents = (
-        message["content"] for message in body["messages"] if message["role"] == "assistant"
+        message.get("content") for message in body["messages"] if message["role"] == "assistant"
     )
-    return {
-        block["id"]
-        for content in contents
-        if isinstance(content, list)
-        for block in content
-        if block["type"] == "tool_use"
-    }
+    blocks = [block for content in contents for block in _dicts(content)]
+    ids = [block.get("id") for block in blocks if block.get("type") == "tool_use"]
+    return {id for id in ids if isinstance(id, str)}
 
 
 # The conversation
 
 
-def _messages(body: dict) -> list[dict]:
-    messages = _want(body.get("messages"), list, "messages")
+def _messages(body: dict, lenient: bool) -> list[dict]:
+    messages = want(body.get("messages"), list, "messages")
     roles = [_role(message, f"messages.{index}") for index, message in enumerate(messages)]
     leading = next((index for index, role in enumerate(roles) if role != "system"), len(roles))
     system = [
-        *_system(body.get("system"), "system"),
+        *_system(body.get("system"), "system", new=True),
         *chain(
             *(
                 _system(messages[index].get("content"), f"messages.{index}.content")
@@ -107,11 +108,15 @@ def _messages(body: dict) -> list[dict]:
     for assistant, run in groupby(
         range(leading, len(messages)), key=lambda index: roles[index] == "assistant"
     ):
+        at = list(run)
+        new = not lenient and not assistant and at[-1] == len(messages) - 1
         blocks = [
-            list(_blocks(messages[index], roles[index], f"messages.{index}.content"))
-            for index in run
+            list(_blocks(messages[index], roles[index], f"messages.{index}.content", new))
+            for index in at
         ]
-        turn = [_assistant(blocks)] if assistant else _user([*chain(*blocks)], calls)
+        said = [*chain(*blocks)]
+        new = new and not any(block["type"] == "tool_result" for _, block in said)
+        turn = [_assistant(blocks)] if assistant else _user(said, calls, new)
         turns += [message for message in turn if message is not None]
         calls = (
             [call["id"] for call in turns[-1].get("tool_calls", ())] if assistant and turns else []
@@ -125,34 +130,39 @@ def _messages(body: dict) -> list[dict]:
 
 
 def _role(message: object, path: str) -> str:
-    role = _want(message, dict, path).get("role")
+    role = want(message, dict, path).get("role")
     if role not in ("user", "assistant", "system", "developer"):
         raise BadRequest(f"'{path}.role' must be user, assistant or system.", param=f"{path}.role")
     return "system" if role == "developer" else role
 
 
-def _system(content: object, path: str) -> list[str]:
+def _system(content: object, path: str, new: bool = False) -> list[str]:
     """System texts without Claude Code's billing line: its value changes with every call and would
     spoil the provider's cache.
     """
     texts = []
-    for where, block in _listed(content, path):
+    for where, block in _listed(content, path, new):
         if block["type"] == "text":
-            text = _string(block, "text", where)
+            text = string(block, "text", where) if new else _text(block, "text")
             line = _billing_line(text)
             texts.append(text[line.end() :] if line else text)
     return [text for text in texts if text.strip()]
 
 
-def _blocks(message: dict, role: str, path: str) -> Iterator[Block]:
+def _text(block: dict, name: str) -> str:
+    value = block.get(name)
+    return value if isinstance(value, str) else ""
+
+
+def _blocks(message: dict, role: str, path: str, new: bool) -> Iterator[Block]:
     """A message's content blocks. A system message in mid-conversation becomes a reminder in the
     user's turn: strict upstreams take a system message at the beginning only.
     """
     content = message.get("content")
     if role != "system":
-        if content is None:
+        if content is None and new:
             raise BadRequest(f"'{path}' must be a string or a list.", param=path)
-        yield from _listed(content, path)
+        yield from _listed(content, path, new)
         return
     text = "\n\n".join(_system(content, path))
     if text:
@@ -164,18 +174,42 @@ def _blocks(message: dict, role: str, path: str) -> Iterator[Block]:
         yield path, {"type": "text", "text": reminder}
 
 
-def _listed(content: object, path: str) -> Iterator[Block]:
+def _listed(content: object, path: str, new: bool = False) -> Iterator[Block]:
+    """Content as blocks. What is no block is refused if it is `new`, else said as far as it can be."""
     if content is None:
         return
     if isinstance(content, str):
         yield path, {"type": "text", "text": content}
         return
     if not isinstance(content, list):
-        raise BadRequest(f"'{path}' must be a string or a list.", param=path)
+        if new:
+            raise BadRequest(f"'{path}' must be a string or a list.", param=path)
+        content = [content]
     for index, block in enumerate(content):
         where = f"{path}.{index}"
-        _string(_want(block, dict, where), "type", where)
-        yield where, block
+        if new:
+            string(want(block, dict, where), "type", where)
+        if isinstance(block, dict) and isinstance(block.get("type"), str):
+            yield where, block
+        elif block is not None:
+            yield where, {"type": "text", "text": _words(block)}
+
+
+def _words(block: object) -> str:
+    """What of the history a model cannot be given as it is, in words."""
+    if not isinstance(block, dict):
+        return block if isinstance(block, str) else "(something that cannot be read)"
+    kind = block.get("type")
+    named = kind.replace("_", " ") if isinstance(kind, str) else "part"
+    content = block.get("content")
+    texts = [block.get(name) for name in ("title", "text", "url", "name")]
+    texts += [content, *(each.get("text") for each in _dicts(content))]
+    said = "\n".join(text for text in texts if isinstance(text, str) and text)
+    return f"({named})\n{said}" if said else f"(a {named} that this model cannot read)"
+
+
+def _dicts(value: object) -> list[dict]:
+    return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
 
 
 def _assistant(turn: list[list[Block]]) -> dict | None:
@@ -186,12 +220,14 @@ def _assistant(turn: list[list[Block]]) -> dict | None:
     texts, thoughts, calls = [], [], []
     for blocks in turn:
         said = {"text": "", "thinking": ""}
-        for path, block in blocks:
+        for _, block in blocks:
             kind = block["type"]
             if kind in said:
-                said[kind] += _string(block, kind, path)
-            elif kind == "tool_use":
-                calls.append(_call(block, path))
+                said[kind] += _text(block, kind)
+            elif kind == "tool_use" and block.get("id") and block.get("name"):
+                calls.append(_call(block))
+            elif kind != "redacted_thinking":
+                said["text"] += ("\n" if said["text"] else "") + f"{_words(block)}\n"
         texts.append(said["text"])
         thoughts.append(said["thinking"])
     message = {"role": "assistant", "content": "\n".join(filter(None, texts))}
@@ -202,41 +238,48 @@ def _assistant(turn: list[list[Block]]) -> dict | None:
     return message if message["content"] or len(message) > 2 else None
 
 
-def _call(block: dict, path: str) -> dict:
-    given = _want({} if block.get("input") is None else block["input"], dict, f"{path}.input")
-    function = {
-        "name": chat_name(_string(block, "name", path, least=1)),
-        "arguments": json.dumps(given, ensure_ascii=False),
-    }
+def _call(block: dict) -> dict:
+    given = block.get("input")
+    arguments = json.dumps(given if isinstance(given, dict) else {}, ensure_ascii=False)
     return {
-        "id": chat_id(_string(block, "id", path, least=1)),
+        "id": chat_id(str(block["id"])),
         "type": "function",
-        "function": function,
+        "function": {"name": chat_name(str(block["name"])), "arguments": arguments},
     }
 
 
-def _user(blocks: list[Block], calls: list[str]) -> list[dict]:
+def _user(blocks: list[Block], calls: list[str], new: bool) -> list[dict]:
     """A user's turn.
 
-    A tool message for each of `calls`, then all else that was said in one message.
+    A tool message for each of `calls`, then all else that was said in one message. `new`: the
+    user's newest words, which may be refused for what they hold.
     """
     given: dict[str, list] = {}
     parts = []
     for path, block in blocks:
         if block["type"] == "tool_result":
-            call = chat_id(_string(block, "tool_use_id", path))
-            given.setdefault(call, []).append(_result(block, path))
+            call = block.get("tool_use_id")
+            given.setdefault(chat_id(call) if isinstance(call, str) else "", []).append(
+                _result(block, path)
+            )
         else:
-            parts += _parts(block, path)
+            parts += _parts(block, path) if new else _told(block, path)
     messages, images = _results(given, calls)
-    parts = images + parts
+    lost = [
+        part
+        for call, results in given.items()
+        if call not in calls
+        for result in results
+        for part in _lost(*result)
+    ]
+    parts = images + lost + parts
     return messages + ([{"role": "user", "content": _joined(parts)}] if parts else [])
 
 
 def _results(given: dict[str, list], calls: list[str]) -> tuple[list[dict], list[dict]]:
     """One tool message for each call, in the order of the calls, and the images that tools gave:
-    tool messages hold text only. A result that is missing is said to be missing; results of no call
-    are dropped.
+    tool messages hold text only. A result that is missing is said to be missing; those of no call
+    stay in `given`.
     """
     messages, images = [], []
     for call in calls:
@@ -246,63 +289,74 @@ def _results(given: dict[str, list], calls: list[str]) -> tuple[list[dict], list
     return messages, images
 
 
+def _lost(text: str, images: list[dict]) -> list[dict]:
+    """The result of a call that was compacted away, or came late: strict providers refuse it as a
+    tool's, and its content is often the point."""
+    return [{"type": "text", "text": f"{LOST_RESULT}\n{text}"}, *images]
+
+
 def _result(block: dict, path: str) -> tuple[str, list[dict]]:
     """A tool result's text and its images."""
+    content = in_json(block.get("content"), ("text", "image", "image_url"))
     parts = [
-        part
-        for where, inner in _listed(block.get("content"), f"{path}.content")
-        for part in _parts(inner, where, of_tool=True)
+        part for where, inner in _listed(content, f"{path}.content") for part in _told(inner, where)
     ]
     text = "\n".join(part["text"] for part in parts if part["type"] == "text")
     images = [part for part in parts if part["type"] != "text"]
     text = text or ("(the image follows)" if images else "(no output)")
-    failed = block.get("is_error") is not None and _want(
-        block["is_error"], bool, f"{path}.is_error"
-    )
-    return f"Error: {text}" if failed else text, images
+    return f"Error: {text}" if block.get("is_error") is True else text, images
 
 
-def _parts(block: dict, path: str, of_tool: bool = False) -> list[dict]:
-    """A content block as chat parts; blocks that chat has no word for give none."""
+def _told(block: dict, path: str) -> list[dict]:
+    """A block of the history as chat parts, or in words."""
+    try:
+        return _parts(block, path)
+    except BadRequest:
+        return _text_part(_words(block))
+
+
+def _parts(block: dict, path: str) -> list[dict]:
+    """A content block as chat parts. Raises BadRequest for what chat has no word for."""
     kind = block["type"]
     if kind == "text":
-        return _text_part(_string(block, "text", path))
+        return _text_part(string(block, "text", path))
     if kind == "image":
         return [_image(block, path)]
+    if kind in CHAT_PARTS and isinstance(block.get(kind), dict | str):  # in OpenAI's words
+        given = block[kind]
+        return [{"type": kind, kind: {"url": given} if isinstance(given, str) else given}]
     if kind == "document":
-        return _document(block, path, of_tool)
+        return _document(block, path)
     if kind == "search_result":
         head = [block[name] for name in ("title", "source") if isinstance(block.get(name), str)]
         inner = [
             part
             for where, each in _listed(block.get("content"), f"{path}.content")
-            for part in _parts(each, where, of_tool)
+            for part in _told(each, where)
         ]
         return [*_text_part("\n".join(head)), *inner]
     if kind == "tool_reference":
         return _text_part(
-            f"The tool {chat_name(_string(block, 'tool_name', path))} is now available."
+            f"The tool {chat_name(string(block, 'tool_name', path))} is now available."
         )
-    return []
+    if kind in UNREADABLE:
+        raise NotInChat(f"'{path}': this model cannot read a {kind}.", param=path)
+    return _text_part(_words(block))
 
 
-def _document(block: dict, path: str, of_tool: bool) -> list[dict]:
-    source = _want(block.get("source"), dict, f"{path}.source")
+def _document(block: dict, path: str) -> list[dict]:
+    source = want(block.get("source"), dict, f"{path}.source")
     head = [block[name] for name in ("title", "context") if isinstance(block.get(name), str)]
     if source.get("type") == "text":
-        return _text_part("\n".join([*head, _string(source, "data", f"{path}.source")]))
+        return _text_part("\n".join([*head, string(source, "data", f"{path}.source")]))
     if source.get("type") == "content":
         inner = [
             part
             for where, each in _listed(source.get("content"), f"{path}.source.content")
-            for part in _parts(each, where, of_tool)
+            for part in _told(each, where)
         ]
         return [*_text_part("\n".join(head)), *inner]
-    if of_tool:
-        # A refusal would stop an agent for good: the file stays in its history. The model can help
-        # itself.
-        return _text_part("(a document that this model cannot read)")
-    raise BadRequest(
+    raise NotInChat(
         f"'{path}.source': this model reads documents as plain text only, not as PDF or file.",
         param=f"{path}.source",
     )
@@ -310,14 +364,14 @@ def _document(block: dict, path: str, of_tool: bool) -> list[dict]:
 
 def _image(block: dict, path: str) -> dict:
     path = f"{path}.source"
-    source = _want(block.get("source"), dict, path)
+    source = want(block.get("source"), dict, path)
     kind = source.get("type")
     if kind == "base64":
-        url = f"data:{_string(source, 'media_type', path)};base64,{_string(source, 'data', path, least=1)}"
+        url = f"data:{string(source, 'media_type', path)};base64,{string(source, 'data', path, least=1)}"
     elif kind == "url":
-        url = _string(source, "url", path, least=1)
+        url = string(source, "url", path, least=1)
     else:
-        raise BadRequest(f"'{path}.type' must be base64 or url.", param=f"{path}.type")
+        raise NotInChat(f"'{path}.type' must be base64 or url.", param=f"{path}.type")
     return {"type": "image_url", "image_url": {"url": url}}
 
 
@@ -332,70 +386,20 @@ def _joined(parts: list[dict]) -> str | list[dict]:
     return parts
 
 
-# Tools and parameters
-
-
-def _tools(body: dict) -> list[dict]:
-    """The caller's own tools.
-
-    Those that Anthropic runs itself, or whose schema only Claude knows, are left out.
-    """
-    tools = []
-    for index, tool in enumerate(_optional(body, "tools", list) or ()):
-        path = f"tools.{index}"
-        if _want(tool, dict, path).get("type") not in (None, "custom"):
-            continue
-        function = {
-            "name": chat_name(_string(tool, "name", path, least=1)),
-            "description": _optional(tool, "description", str, path),
-            "parameters": _schema(_optional(tool, "input_schema", dict, path) or {}),
-        }
-        tools.append(
-            {
-                "type": "function",
-                "function": {name: value for name, value in function.items() if value is not None},
-            }
-        )
-    return tools
-
-
-def _schema(schema: dict) -> dict:
-    """A schema that strict servers take: an object with properties, and no `$schema`."""
-    kept = {name: value for name, value in schema.items() if name != "$schema"}
-    if not isinstance(kept.get("properties"), dict):
-        kept["properties"] = {}
-    return {"type": "object"} | kept
-
-
-def _tool_choice(body: dict, tools: list[dict]) -> dict:
-    choice = _optional(body, "tool_choice", dict)
-    if choice is None or not tools:
-        return {}
-    kind = choice.get("type")
-    if kind not in ("auto", "any", "tool", "none"):
-        raise BadRequest(
-            "'tool_choice.type' must be auto, any, tool or none.", param="tool_choice.type"
-        )
-    chosen = {"auto": "auto", "any": "required", "none": "none"}.get(kind, "auto")
-    if kind == "tool":
-        name = chat_name(_string(choice, "name", "tool_choice"))
-        if any(tool["function"]["name"] == name for tool in tools):
-            chosen = {"type": "function", "function": {"name": name}}
-    alone = _optional(choice, "disable_parallel_tool_use", bool, "tool_choice")
-    return {"tool_choice": chosen} | ({"parallel_tool_calls": False} if alone else {})
+# Parameters
 
 
 def _thinking(body: dict) -> dict:
     """`thinking` and `reasoning_effort`. The effort asked for wins over the budget."""
-    config = _optional(body, "output_config", dict) or {}
-    effort = _optional(config, "effort", str, "output_config")
+    config = optional(body, "output_config", dict) or {}
+    effort = optional(config, "effort", str, "output_config")
     effort = effort if effort in EFFORTS else None
-    thinking = _optional(body, "thinking", dict)
+    thinking = optional(body, "thinking", dict)
     if thinking is None:
         return {"reasoning_effort": effort}
-    if _string(thinking, "type", "thinking") == "disabled":
+    if string(thinking, "type", "thinking") == "disabled":
         return {"thinking": {"type": "disabled"}}
-    budget = _optional(thinking, "budget_tokens", int, "thinking")
+    budget = optional(thinking, "budget_tokens", int, "thinking")
     if effort is None and budget is not None:
         effort = "low" if budget < 4000 else "medium" if budget < 16000 else "high"
     return {"thinking": {"type": "enabled"}, "reasoning_effort": effort}
@@ -403,12 +407,12 @@ def _thinking(body: dict) -> dict:
 
 def _response_format(body: dict) -> dict | None:
     """`output_config.format`, or `output_format`, its name while it was a beta."""
-    config = _optional(body, "output_config", dict) or {}
+    config = optional(body, "output_config", dict) or {}
     path = "output_config.format" if config.get("format") is not None else "output_format"
-    wanted = _want(config.get("format") or body.get("output_format") or {}, dict, path)
+    wanted = want(config.get("format") or body.get("output_format") or {}, dict, path)
     if wanted.get("type") != "json_schema":
         return None
-    schema = _want(wanted.get("schema"), dict, f"{path}.schema")
+    schema = want(wanted.get("schema"), dict, f"{path}.schema")
     return {
         "type": "json_schema",
         "json_schema": {"name": "answer", "schema": schema, "strict": True},
@@ -416,8 +420,8 @@ def _response_format(body: dict) -> dict | None:
 
 
 def _stop(body: dict) -> list[str]:
-    sequences = _optional(body, "stop_sequences", list) or []
-    return [_want(each, str, f"stop_sequences.{index}") for index, each in enumerate(sequences)]
+    sequences = optional(body, "stop_sequences", list) or []
+    return [want(each, str, f"stop_sequences.{index}") for index, each in enumerate(sequences)]
 
 
 def _user_id(body: dict) -> str | None:
@@ -425,27 +429,9 @@ def _user_id(body: dict) -> str | None:
 
     What Claude Code packs into it, device and session, is no provider's concern.
     """
-    user_id = _optional(_optional(body, "metadata", dict) or {}, "user_id", str, "metadata")
+    user_id = optional(optional(body, "metadata", dict) or {}, "user_id", str, "metadata")
     return (
         hashlib.sha256(user_id.encode("utf-8", "surrogatepass")).hexdigest()[:32]
         if user_id
         else None
     )
-
-
-def _optional(holder: dict, name: str, kind: type | tuple, path: str = ""):
-    value = holder.get(name)
-    return None if value is None else _want(value, kind, f"{path}.{name}" if path else name)
-
-
-def _string(holder: dict, name: str, path: str, least: int = 0) -> str:
-    value = _want(holder.get(name), str, f"{path}.{name}")
-    if len(value) < least:
-        raise BadRequest(f"'{path}.{name}' must not be empty.", param=f"{path}.{name}")
-    return value
-
-
-def _want(value: object, kind: type | tuple, path: str):
-    if not isinstance(value, kind) or isinstance(value, bool) and kind is not bool:
-        raise BadRequest(f"'{path}' must be {_KINDS[kind]}.", param=path)
-    return value

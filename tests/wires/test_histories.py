@@ -1,0 +1,199 @@
+"""What stands in the history of a conversation never stops an agent, on no wire.
+
+An agent repeats its history with every turn: what is refused once is refused for good. Only the
+newest words of the user may be, and then the part is named.
+"""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.fake_upstream import answer
+from tests.stage import model_config, upstream_config
+from tests.wires.scripted_model import Says
+
+PDF = {"type": "base64", "media_type": "application/pdf", "data": "JVBERi0="}
+PNG = {"type": "base64", "media_type": "image/png", "data": "iVBORw0="}
+LOST = "no longer in this conversation"
+
+ODD_BLOCKS = {
+    "a PDF": {"type": "document", "source": PDF},
+    "a file": {"type": "document", "source": {"type": "file", "file_id": "f"}},
+    "a document without a source": {"type": "document"},
+    "an image by its file": {"type": "image", "source": {"type": "file", "file_id": "f"}},
+    "an image of nothing": {"type": "image", "source": None},
+    "a container upload": {"type": "container_upload", "file_id": "f"},
+    "audio": {"type": "audio", "source": PDF},
+    "a block of tomorrow": {"type": "hologram", "depth": 3},
+    "a text that is a number": {"type": "text", "text": 7},
+    "no type": {"text": "x"},
+    "a type that is none": {"type": None},
+    "null": None,
+    "a number": 5,
+    "a text in place of a block": "x",
+    "a result of tomorrow": {"type": "code_execution_tool_result", "content": {"stdout": "1"}},
+}
+odd = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(-3, 3), st.text(max_size=3)),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3),
+        st.dictionaries(
+            st.sampled_from(["type", "text", "source", "content", "id", "name", "input", "data"]),
+            st.one_of(inner, st.sampled_from(["text", "image", "document", "tool_result"])),
+            max_size=4,
+        ),
+    ),
+    max_leaves=6,
+)
+
+
+@pytest.fixture(autouse=True)
+def answering(fake):
+    fake.always(Says("Sunny."))
+
+
+def messages(alice, content, *more, **members):
+    """Claude Code's second turn: the first one held `content`."""
+    turns = [
+        {"role": "user", "content": content},
+        {"role": "assistant", "content": "Hm."},
+        *more,
+        {"role": "user", "content": "Never mind."},
+    ]
+    return alice.post(
+        "/api/v1/messages", {"model": "test-model", "max_tokens": 9, "messages": turns} | members
+    )
+
+
+def said(fake) -> str:
+    """All that the upstream was told, as one text."""
+    return json.dumps(fake.requests[-1].json["messages"], ensure_ascii=False)
+
+
+@pytest.mark.parametrize("block", ODD_BLOCKS)
+def test_no_block_of_the_history_is_refused(alice, fake, block):
+    done = messages(alice, [{"type": "text", "text": "Look."}, ODD_BLOCKS[block]])
+    assert done.status == 200, done.body
+    assert "Look." in said(fake) and "Never mind." in said(fake)
+
+
+@pytest.mark.parametrize("block", ODD_BLOCKS)
+def test_no_block_of_the_models_own_turns_is_refused(alice, fake, block):
+    own = [{"type": "text", "text": "Seen."}, ODD_BLOCKS[block]]
+    more = ({"role": "user", "content": "Go on."}, {"role": "assistant", "content": own})
+    assert messages(alice, "Hi", *more).status == 200
+    assert "Seen." in said(fake)
+
+
+def test_a_pdf_beside_a_tools_result_is_said_in_words(alice, fake):
+    """Claude Code's way to read one; the refusal killed the session for good."""
+    turn = [
+        {"type": "tool_result", "tool_use_id": "t1", "content": "PDF file read"},
+        {"type": "document", "source": PDF},
+    ]
+    call = {"type": "tool_use", "id": "t1", "name": "Read", "input": {}}
+    asked = [
+        {"role": "user", "content": "read a.pdf"},
+        {"role": "assistant", "content": [call]},
+        {"role": "user", "content": turn},
+    ]
+    body = {"model": "test-model", "max_tokens": 9, "messages": asked}
+    assert alice.post("/api/v1/messages", body).status == 200
+    assert "document that this model cannot read" in said(fake) and "JVBERi0" not in said(fake)
+    assert [each["role"] for each in fake.requests[-1].json["messages"]].count("tool") == 1
+
+
+@pytest.mark.parametrize("block", ["a PDF", "a file", "a container upload", "audio"])
+def test_what_is_new_and_cannot_be_read_is_refused_by_its_place(alice, block):
+    body = {
+        "model": "test-model",
+        "max_tokens": 9,
+        "messages": [{"role": "user", "content": [ODD_BLOCKS[block]]}],
+    }
+    refused = alice.post("/api/v1/messages", body)
+    assert refused.status == 400 and "messages.0.content.0" in refused.json["error"]["message"]
+    assert alice.post("/v1/messages/count_tokens", body).status == 200
+
+
+@given(st.lists(odd, max_size=3), odd)
+def test_whatever_stands_in_the_history_the_newest_words_arrive(alice, fake, blocks, content):
+    own = {"role": "assistant", "content": content}
+    assert messages(alice, blocks, own).status == 200
+    assert "Never mind." in said(fake)
+
+
+def test_a_result_whose_call_was_compacted_away_reaches_the_model(alice, fake):
+    result = {"type": "tool_result", "tool_use_id": "gone", "content": "42"}
+    assert messages(alice, [result]).status == 200
+    assert "42" in said(fake) and LOST in said(fake)
+
+
+def test_a_native_upstream_is_sent_what_only_it_can_read(start_relay, person, fake):
+    relay = start_relay(
+        upstreams=[upstream_config(fake.url, speaks=["messages"])], models=[model_config()]
+    )
+    alice = person("alice", relay).given(wallet="10")
+    message = {
+        "type": "message",
+        "role": "assistant",
+        "content": [{"type": "text", "text": "Read."}],
+        "stop_reason": "end_turn",
+        "usage": {"input_tokens": 9, "output_tokens": 2},
+    }
+    fake.always(answer(message))
+    block = {"type": "document", "source": PDF}
+    body = {
+        "model": "test-model",
+        "max_tokens": 9,
+        "messages": [{"role": "user", "content": [block]}],
+    }
+    assert alice.post("/api/v1/messages", body).status == 200
+    assert fake.requests[-1].json["messages"][0]["content"] == [block]
+
+
+@pytest.mark.parametrize("shape", ["image", "image_url"])
+def test_a_picture_in_the_json_of_a_tools_output_is_seen_as_one(alice, fake, shape):
+    picture = {
+        "image": {"type": "image", "source": PNG},
+        "image_url": {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0="}},
+    }[shape]
+    call = {"type": "tool_use", "id": "t", "name": "shot", "input": {}}
+    result = {"type": "tool_result", "tool_use_id": "t", "content": json.dumps([picture])}
+    more = (
+        {"role": "user", "content": "look"},
+        {"role": "assistant", "content": [call]},
+        {"role": "user", "content": [result]},
+    )
+    assert messages(alice, "Hi", *more).status == 200
+    sent = fake.requests[-1].json["messages"]
+    texts = [each["content"] for each in sent if isinstance(each["content"], str)]
+    assert "iVBORw0" not in "".join(texts) and '"image_url"' in json.dumps(sent)
+
+
+@pytest.mark.parametrize(
+    "tools, choice",
+    [
+        (
+            [{"type": "web_search_20250305", "name": "web_search"}],
+            {"type": "tool", "name": "web_search"},
+        ),
+        ([{"type": "web_search_20250305", "name": "web_search"}], {"type": "any"}),
+        (
+            [{"name": "f"}, {"type": "web_fetch_20250910", "name": "w"}],
+            {"type": "tool", "name": "w"},
+        ),
+    ],
+)
+def test_a_tool_that_is_demanded_and_cannot_be_had_is_refused(alice, tools, choice):
+    refused = messages(alice, "Hi", tools=tools, tool_choice=choice)
+    assert refused.status == 400 and "tool" in refused.json["error"]["message"]
+
+
+@pytest.mark.parametrize("kind", ["bash_20250124", "text_editor_20250728", "memory_20250818"])
+def test_tools_that_the_caller_runs_are_offered_to_the_model(alice, fake, kind):
+    tools = [{"type": kind, "name": "it"}]
+    assert messages(alice, "Hi", tools=tools, tool_choice={"type": "any"}).status == 200
+    (tool,) = fake.requests[-1].json["tools"]
+    assert tool["function"]["name"] == "it" and tool["function"]["parameters"]["properties"]
