@@ -16,6 +16,7 @@ from console import context, request_limits, session
 from console.ui import charts, format, forms, i18n
 from console.ui.i18n import lazy_gettext as _
 from db import StorageError
+from members import accounts
 
 THEMES = {"auto": _("Automatic"), "light": _("Light"), "dark": _("Dark")}
 THEME_COOKIE = "theme"
@@ -143,6 +144,7 @@ def template_context() -> dict:
         "site_url": context.site_url(),
         "api_base": context.api_base(),
         "demo": state.catalog.demo,
+        "not_set_up": _not_set_up(state),
         "language": i18n.language(),
         "languages": i18n.LANGUAGES,
         "theme": theme(),
@@ -150,6 +152,15 @@ def template_context() -> dict:
         "has_page": lambda endpoint: endpoint in current_app.view_functions,
         "registration": state.settings.accounts.registration,
     }
+
+
+def _not_set_up(state) -> bool:
+    """Whether nobody is an administrator yet. Once there is one there always is: it is asked no
+    more."""
+    if getattr(state, "set_up", False) or state.db is None:
+        return False
+    state.set_up = accounts.is_set_up(state.db)
+    return not state.set_up
 
 
 def finish(response):

@@ -315,6 +315,15 @@ def _keep_setup_key(conn, key: str) -> bool:
     return wanted
 
 
+def is_set_up(db: Database) -> bool:
+    """Whether the last start made no key, or somebody has become an administrator since."""
+    waits = db.read().execute("SELECT 1 FROM meta WHERE key = 'setup_key'").fetchone()
+    if waits is None:
+        return True
+    found = db.read().execute("SELECT 1 FROM users WHERE role = 'admin' LIMIT 1").fetchone()
+    return found is not None
+
+
 def setup_key_is(db: Database, key: str) -> bool:
     """Whether this key makes the first administrator still."""
     return _opens(db.read(), key)

@@ -20,6 +20,7 @@ from relay.upstream.discovery import Listed, NotListed
 from settings import SettingsError, providers
 
 TRIED_MAX = 3  # models that a test asks before it gives up: an account has not all that are listed
+TEAM_REQUESTS_PER_MINUTE = 600  # an agent with helpers of its own asks often
 FREE = {"input": "0", "output": "0"}
 LOCAL = {  # servers of one's own: they need no key, and their models cost nothing
     "ollama": ("Ollama", "http://127.0.0.1:11434/v1"),
@@ -405,6 +406,18 @@ def edit_row(relay: Any, name: str, **changes: Any) -> None:
 def rotate(relay: Any, name: str, key: str) -> None:
     """Give a connected provider another key. Raises ConnectError."""
     edit_row(relay, name, api_key=key, api_keys=None, api_key_file=None)
+
+
+def open_to_colleagues(relay: Any) -> bool:
+    """Let the plan of who has no other take coding agents: no input limit, and a rate for them.
+
+    False where config.toml has plans, which win. Raises ConnectError.
+    """
+    if "plans" in configuration.written():
+        return False
+    plan = {"title": "Team", "requests_per_minute": TEAM_REQUESTS_PER_MINUTE}
+    change(relay, lambda kept: kept.setdefault("plans", {}).update(free=plan))
+    return True
 
 
 def remove(relay: Any, name: str) -> list[str]:

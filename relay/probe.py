@@ -8,8 +8,11 @@ reason, with the key struck out.
 
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cache
+
+import msgspec
 
 from relay import body, errors
 from relay.catalog import Model, Target
@@ -17,10 +20,13 @@ from relay.meter import CallState
 from relay.upstream.health import Health
 from relay.upstream.payload import payload
 from relay.upstream.provider_errors import redacted
-from relay.upstream.sender import CallerLeft, Dispatch, Dispatcher
+from relay.upstream.sender import CallerLeft, Dispatch, Dispatcher, Reply
+from relay.wires import sse
+from relay.wires.reader import Reader, whole
 from relay.wires.registry import WIRES
 
 PATIENCE_S = 20
+STREAM_TOKENS = 512  # of an answer that is only looked at
 ASKED = {  # the smallest call of each wire, the best known wire first
     "chat": b'{"model":"%s","messages":[{"role":"user","content":"Say hi."}],"max_tokens":16}',
     "messages": b'{"model":"%s","messages":[{"role":"user","content":"Say hi."}],"max_tokens":16}',
@@ -120,3 +126,47 @@ def cause(err: BaseException) -> str:
     if isinstance(err, errors.RelayError | CallerLeft):
         return ""
     return getattr(err, "strerror", None) or str(err)
+
+
+def stream(target: Target, key: str, question: str) -> Iterator[str]:
+    """What a target says to a question, bit by bit as it comes; at the end why it failed, if it did.
+
+    It must speak chat. Nobody pays for it: it is the administrator's own try.
+    """
+    wire, reader = WIRES["chat"], Reader()
+    asked = {"model": "test", "messages": [{"role": "user", "content": question}], "stream": True}
+    ask = wire.read(body.parse(msgspec.json.encode(asked | {"max_tokens": STREAM_TOKENS})))
+    upstream = replace(target.upstream, keys=(key,) if key else (), calls_at_once=None)
+    dispatch = Dispatch(
+        ask,
+        Witness(),
+        lambda: False,
+        lambda found: (wire, payload(wire, ask, found)),
+        attempts_max=1,
+        total_s=PATIENCE_S,
+    )
+    sender = Dispatcher(connections=0)
+    sender.health = Health(notice=lambda _message: None)
+    try:
+        reply = sender.send(dispatch, (replace(target, upstream=upstream, wire="chat"),))
+        try:
+            if reply.doc is not None:
+                yield from (piece.text for piece in whole(reply.doc) if piece.kind == "text")
+                return
+            for event in _events(reply):
+                data = sse.data(event)
+                if data and data != b"[DONE]":
+                    for piece in reader.heard(msgspec.json.decode(data)):
+                        if piece is not None and piece.kind == "text":
+                            yield piece.text
+        finally:
+            reply.close()
+    except (errors.RelayError, CallerLeft, msgspec.DecodeError) as err:
+        words = getattr(err, "words", "") or cause(err) or str(err)
+        yield f"\n✗ {redacted(words, key)}"
+
+
+def _events(reply: Reply) -> Iterator[bytes]:
+    yield from reply.held
+    while chunk := reply.read():
+        yield from reply.cut(chunk)

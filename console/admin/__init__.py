@@ -9,6 +9,7 @@ from console.admin import (  # noqa: F401
     audit,
     calls,
     codes,
+    connect,
     member,
     members,
     models,

@@ -37,6 +37,13 @@ ACTIONS = {
     "code.revoke": _l("Code revoked"),
     "settings.reload": _l("Settings reloaded"),
     "upstream.test": _l("Upstream tested"),
+    "upstream.add": _l("Upstream connected"),
+    "upstream.edit": _l("Upstream changed"),
+    "upstream.key": _l("Upstream's key changed"),
+    "upstream.enable": _l("Upstream switched on"),
+    "upstream.disable": _l("Upstream switched off"),
+    "upstream.remove": _l("Upstream removed"),
+    "settings.audience": _l("Audience chosen"),
     "ledger.verify": _l("Ledger verified"),
     "database.backup": _l("Backup downloaded"),
 }

@@ -21,7 +21,7 @@ pages = Blueprint("admin", __name__, url_prefix="/admin")
 
 PROVEN_S = 1800
 TRIES = "5 per minute"
-NOT_KEPT = ("csrf_token", "own_password")
+NOT_KEPT = ("csrf_token", "own_password", "key")  # the last: a provider's, which no page holds
 
 
 @pages.before_request

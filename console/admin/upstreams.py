@@ -10,6 +10,7 @@ from statistics import median
 
 from flask import abort, flash, render_template, request
 
+from billing import now_ms
 from console import throttle
 from console.admin.guard import note, pages
 from console.context import member, state
@@ -18,8 +19,9 @@ from console.session import back_to
 from console.ui import format
 from console.ui.i18n import gettext as _
 from console.ui.i18n import lazy_gettext as _l
-from relay import probe
-from relay.catalog import DEMO
+from db import meta
+from relay import connect, probe
+from relay.catalog import DEMO, Target
 
 LOOKED_AT = 2000  # newest calls
 TESTS = "20 per minute"
@@ -63,6 +65,9 @@ def page():
         recent=recent(),
         states=STATES,
         models={each.name: served(each.name) for each in known},
+        origins=connect.origins(),
+        tested=tested(),
+        switched_off={each.name for each in state().settings.upstreams if not each.enabled},
         looked_at=LOOKED_AT,
         sentences=sentences(),
     )
@@ -87,8 +92,32 @@ def _typical(sorted_ms: list[int]) -> tuple[int | None, int | None]:
     return round(median(sorted_ms)), sorted_ms[min(len(sorted_ms) - 1, len(sorted_ms) * 19 // 20)]
 
 
-def served(name: str) -> list[tuple]:
-    """The models that an upstream serves now: (model, target)."""
+def tested() -> dict[str, dict]:
+    """What the last test of each upstream found: {"at": ms, "code", "words", "model"}."""
+    return meta.get(state().db, "upstream_tests", {})
+
+
+def remember(name: str, model: str, outcome: probe.Outcome) -> None:
+    """Keep what a test found, so that pages can say it also after a restart."""
+    found = {"at": now_ms(), "code": outcome.code, "words": outcome.words, "model": model}
+    known = state().catalog.upstreams
+    kept = {each: what for each, what in tested().items() if each in known}
+    meta.put(state().db, "upstream_tests", kept | {name: found})
+
+
+def served(name: str, switched_off: bool = False) -> list[tuple]:
+    """The models that an upstream serves now: (model, target).
+
+    `switched_off`: those that it would serve, were it on.
+    """
+    if switched_off and not state().catalog.upstreams[name].usable:
+        upstream = state().catalog.upstreams[name]
+        return [
+            (model, Target(upstream, route.model, "chat"))
+            for model in state().settings.models
+            for route in model.routes
+            if route.upstream == name
+        ]
     return [
         (model, target)
         for model in state().catalog.models.values()
@@ -116,6 +145,7 @@ def test_upstream(name: str):
         abort(404)
     keys = target.upstream.keys or ("",)
     outcomes = [probe.call(target, wire, key) for key in keys]
+    remember(name, model.id, next((each for each in outcomes if not each.ok), outcomes[0]))
     for number, (key, outcome) in enumerate(zip(keys, outcomes, strict=True), 1):
         answered = outcome.code == "ok"
         if answered:  # it may rest from earlier failures: let calls through again
@@ -141,6 +171,8 @@ def _said(name: str, model: str, outcome: probe.Outcome, number: int | None) -> 
     code = outcome.code
     if outcome.status:
         code = _("%(code)s, status %(status)s", code=code, status=outcome.status)
+    if outcome.words:
+        code = f"{code}: {outcome.words}"
     return _(
         "%(what)s failed for %(model)s after %(time)s: %(code)s.",
         what=what,

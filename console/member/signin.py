@@ -10,6 +10,7 @@ from pathlib import Path
 
 from flask import (
     Blueprint,
+    Response,
     flash,
     make_response,
     redirect,
@@ -19,7 +20,7 @@ from flask import (
     url_for,
 )
 from flask_login import UserMixin, login_user, logout_user
-from wtforms import BooleanField, HiddenField, PasswordField, StringField
+from wtforms import BooleanField, HiddenField, PasswordField, RadioField, StringField
 from wtforms.validators import EqualTo, InputRequired, Length, ValidationError
 
 import billing
@@ -27,10 +28,12 @@ from console import throttle
 from console.context import member, site_url, state
 from console.session import back_to, login, safe_way_back
 from console.ui import i18n
-from console.ui.forms import Form
+from console.ui.forms import Form, options
 from console.ui.i18n import gettext as _
 from console.ui.i18n import lazy_gettext as _l
 from members import accounts
+from relay import connect
+from server import jobs
 
 pages = Blueprint("signin", __name__)
 
@@ -93,7 +96,7 @@ def begin_session(who: accounts.Member, keep: bool = False) -> None:
     login_user(SignedIn(who))
 
 
-def _enter(who: accounts.Member, keep: bool = False, greeting: str = ""):
+def _enter(who: accounts.Member, keep: bool = False, greeting: str = "") -> Response:
     """Sign a member in and lead where the visitor wanted to go, in the member's language."""
     begin_session(who, keep)
     if greeting:
@@ -318,6 +321,19 @@ class SetUpForm(Form):
     name = name_field()
     password = new_password(_l("Password"))
     again = repeated("password")
+    audience = RadioField(
+        _l("Who will use it?"),
+        choices=options(
+            {
+                "colleagues": _l(
+                    "My colleagues: no limit on the length of input, so that coding agents work at once"
+                ),
+                "public": _l("The public: newcomers get the free plan with its limits"),
+            }
+        ),
+        default="colleagues",
+        validate_choice=False,
+    )
 
 
 @pages.route("/setup", methods=["GET", "POST"])
@@ -339,4 +355,26 @@ def setup():
     reward = state().settings.accounts.signup_reward
     if reward:
         billing.credit(state().db, who.id, "grant", reward, "reward", "sign-up", key="sign-up")
-    return _enter(who, greeting=_("You are the administrator. Make a token, and try it."))
+    if request.form.get("audience") == "colleagues":
+        _open_to_colleagues(who)
+    if not state().catalog.demo:
+        return _enter(who, greeting=_("You are the administrator. Make a token, and try it."))
+    return _enter(
+        who,
+        greeting=_(
+            "You are the administrator. Connect a provider, and the first real answer is a minute away."
+        ),
+    )
+
+
+def _open_to_colleagues(who: accounts.Member) -> None:
+    """Give everybody a plan that takes coding agents, unless config.toml has plans of its own."""
+    try:
+        if connect.open_to_colleagues(state()):
+            detail = {"plan": "free"}
+            state().db.write(
+                lambda conn: accounts.audit(conn, who.id, "settings.audience", None, detail)
+            )
+            jobs.reload_now(state())
+    except connect.ConnectError as err:
+        flash(str(err), "bad")

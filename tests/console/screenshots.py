@@ -115,6 +115,8 @@ EMPTY = {
 }
 LIVE = {
     "upstreams-live": "/admin/upstreams",
+    "connect": "/admin/upstreams/new?preset=deepseek",
+    "upstream-live": "/admin/upstreams/fake",
     "models-live": "/models",
     "front-live": "/",
     "admin-models-live": "/admin/models",

@@ -440,6 +440,8 @@ def admin_pages(month: Month) -> dict[str, str]:
         "codes-revoke": "/admin/codes/revoke?code=3",
         "upstreams": "/admin/upstreams",
         "admin-models": "/admin/models",
+        "connect": "/admin/upstreams/new",
+        "upstream": "/admin/upstreams/deepseek",
         "system": "/admin/system",
         "audit": "/admin/audit",
     }
