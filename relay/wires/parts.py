@@ -1,6 +1,8 @@
-"""Parts of content that agents hide in a text."""
+"""Parts of content that chat has no word for, and those that agents hide in a text."""
 
 import json
+
+LOST_RESULT = "(the result of a tool call that is no longer in this conversation)"
 
 
 def in_json(output: object, kinds: tuple[str, ...]) -> object:
@@ -19,3 +21,21 @@ def in_json(output: object, kinds: tuple[str, ...]) -> object:
     if not parts or not all(isinstance(part, dict) and part.get("type") in kinds for part in parts):
         return output
     return parts if any("image" in part["type"] for part in parts) else output
+
+
+def in_words(part: object) -> str:
+    """What of the history a model cannot be given as it is, in words."""
+    if not isinstance(part, dict):
+        return part if isinstance(part, str) else "(something that cannot be read)"
+    kind = part.get("type")
+    named = kind.replace("_", " ") if isinstance(kind, str) and kind else "part"
+    content = part.get("content")
+    texts = [part.get(name) for name in ("title", "text", "url", "name", "filename")]
+    texts += [content, *(each.get("text") for each in dicts(content))]
+    said = "\n".join(text for text in texts if isinstance(text, str) and text)
+    return f"({named})\n{said}" if said else f"({named}, which this model cannot read)"
+
+
+def dicts(value: object) -> list[dict]:
+    """The objects of a list; of anything else none."""
+    return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []

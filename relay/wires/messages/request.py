@@ -22,7 +22,7 @@ from relay.wires.chat import count, flag
 from relay.wires.messages.checks import optional, string, want
 from relay.wires.messages.names import chat_id, chat_name
 from relay.wires.messages.tools import to_functions, tool_choice
-from relay.wires.parts import in_json
+from relay.wires.parts import LOST_RESULT, dicts, in_json, in_words
 
 Block = tuple[str, dict]  # a content block, behind its path in the request
 EFFORTS = ("minimal", "low", "medium", "high", "xhigh", "max")
@@ -32,7 +32,6 @@ NO_THREADS = (
 
 CHAT_PARTS = ("image_url", "video_url", "input_audio")
 UNREADABLE = ("audio", "video", "file", "input_file", "container_upload")
-LOST_RESULT = "(the result of a tool call that is no longer in this conversation)"
 
 _billing_line = re.compile(r"\s*x-anthropic-billing-header:[^\n]*\n?").match
 
@@ -82,7 +81,7 @@ def call_ids(body: dict) -> set[str]:
     contents = (
         message.get("content") for message in body["messages"] if message["role"] == "assistant"
     )
-    blocks = [block for content in contents for block in _dicts(content)]
+    blocks = [block for content in contents for block in dicts(content)]
     ids = [block.get("id") for block in blocks if block.get("type") == "tool_use"]
     return {id for id in ids if isinstance(id, str)}
 
@@ -192,24 +191,7 @@ def _listed(content: object, path: str, new: bool = False) -> Iterator[Block]:
         if isinstance(block, dict) and isinstance(block.get("type"), str):
             yield where, block
         elif block is not None:
-            yield where, {"type": "text", "text": _words(block)}
-
-
-def _words(block: object) -> str:
-    """What of the history a model cannot be given as it is, in words."""
-    if not isinstance(block, dict):
-        return block if isinstance(block, str) else "(something that cannot be read)"
-    kind = block.get("type")
-    named = kind.replace("_", " ") if isinstance(kind, str) else "part"
-    content = block.get("content")
-    texts = [block.get(name) for name in ("title", "text", "url", "name")]
-    texts += [content, *(each.get("text") for each in _dicts(content))]
-    said = "\n".join(text for text in texts if isinstance(text, str) and text)
-    return f"({named})\n{said}" if said else f"(a {named} that this model cannot read)"
-
-
-def _dicts(value: object) -> list[dict]:
-    return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
+            yield where, {"type": "text", "text": in_words(block)}
 
 
 def _assistant(turn: list[list[Block]]) -> dict | None:
@@ -227,7 +209,7 @@ def _assistant(turn: list[list[Block]]) -> dict | None:
             elif kind == "tool_use" and block.get("id") and block.get("name"):
                 calls.append(_call(block))
             elif kind != "redacted_thinking":
-                said["text"] += ("\n" if said["text"] else "") + f"{_words(block)}\n"
+                said["text"] += ("\n" if said["text"] else "") + f"{in_words(block)}\n"
         texts.append(said["text"])
         thoughts.append(said["thinking"])
     message = {"role": "assistant", "content": "\n".join(filter(None, texts))}
@@ -312,7 +294,7 @@ def _told(block: dict, path: str) -> list[dict]:
     try:
         return _parts(block, path)
     except BadRequest:
-        return _text_part(_words(block))
+        return _text_part(in_words(block))
 
 
 def _parts(block: dict, path: str) -> list[dict]:
@@ -341,7 +323,7 @@ def _parts(block: dict, path: str) -> list[dict]:
         )
     if kind in UNREADABLE:
         raise NotInChat(f"'{path}': this model cannot read a {kind}.", param=path)
-    return _text_part(_words(block))
+    return _text_part(in_words(block))
 
 
 def _document(block: dict, path: str) -> list[dict]:

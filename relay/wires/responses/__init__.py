@@ -13,7 +13,7 @@ import msgspec
 
 from relay import estimate
 from relay.body import Ask, Body
-from relay.errors import RelayError
+from relay.errors import NotInChat, RelayError
 from relay.wires import chat, sse
 from relay.wires.chat import FORWARDED_HEADERS, HEADERS
 from relay.wires.interface import NO_CONTEXT, Context, changes, complete
@@ -59,13 +59,17 @@ error = chat.error
 
 def read(body: Body, context: Context = NO_CONTEXT) -> Ask:
     """A Responses request. Raises BadRequest, which names the place."""
-    as_chat = to_chat(body, context.key)
+    try:
+        readable = to_chat(body, context.key)
+        as_chat: dict | None = readable
+    except NotInChat:  # an upstream that speaks Responses may be able to
+        as_chat, readable = None, to_chat(body, context.key, lenient=True)
     return Ask(
-        model=as_chat["model"],
+        model=readable["model"],
         body=body,
         stream=chat.flag(body, "stream"),
-        output_tokens_max=as_chat.get("max_tokens"),
-        input_tokens=estimate.chat(as_chat),
+        output_tokens_max=readable.get("max_tokens"),
+        input_tokens=estimate.chat(readable),
         chat=as_chat,
     )
 
@@ -75,7 +79,10 @@ def count_tokens(body: dict, key: bytes | str = b"") -> dict:
 
     Raises BadRequest.
     """
-    return {"object": "response.input_tokens", "input_tokens": estimate.chat(to_chat(body, key))}
+    return {
+        "object": "response.input_tokens",
+        "input_tokens": estimate.chat(to_chat(body, key, lenient=True)),
+    }
 
 
 def error_event(err: RelayError, request_id: str) -> bytes:

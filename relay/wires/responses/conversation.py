@@ -2,8 +2,12 @@
 
 Owns how items become messages. Three rules carry the rest: all that the assistant did between two
 other items (reasoning, text, calls) is ONE message; the outputs of its calls follow it at once, in
-the order of the calls; whatever the developer says, wherever it stands, goes into one leading
-system message. Providers refuse anything else.
+the order of the calls; a system message stands at the beginning only, and what the developer says
+later is a reminder in its place: to move it would cost the provider's cache of all that follows.
+
+What stands in the history is never refused for its content, or an agent that repeats it would be
+stuck for good: what chat has no word for is said in words. Only the newest words of the user, those
+behind all that the assistant and its tools did, may be refused, with the place of the part.
 """
 
 import base64
@@ -13,7 +17,8 @@ from collections import defaultdict, deque
 from dataclasses import dataclass, field
 from urllib.parse import unquote_to_bytes
 
-from relay.errors import BadRequest
+from relay.errors import BadRequest, NotInChat
+from relay.wires.parts import LOST_RESULT, dicts, in_json, in_words
 from relay.wires.responses import compaction, sealed, tools
 
 TEXTS = ("input_text", "output_text", "text", "summary_text", "reasoning_text")
@@ -25,6 +30,15 @@ CALLS = {
     "apply_patch_call": "operation",
 }
 OUTPUTS = tuple(f"{kind}_output" for kind in CALLS)
+ROLES = {
+    "user": "user says",
+    "assistant": "assistant says",
+    "system": "system says",
+    "developer": "system says",
+    "tool": "function_call_output",
+}
+# Items that say nothing to the model.
+SILENT = ("additional_tools", "mcp_list_tools", "tool_search_call", "tool_search_output")
 NAMES = {
     "local_shell_call": "local_shell",
     "shell_call": "shell",
@@ -39,6 +53,10 @@ class AssistantTurn:
     thoughts: list[str] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
     calls: list[dict] = field(default_factory=list)
+
+    @property
+    def empty(self) -> bool:
+        return not (self.thoughts or self.texts or self.calls)
 
     def messages(self, outputs: dict[str, deque]) -> list[dict]:
         """The turn's message and the outputs of its calls.
@@ -63,43 +81,64 @@ class AssistantTurn:
         return told + ([{"role": "user", "content": shown}] if shown else [])
 
 
-def messages(body: dict, key: bytes | str) -> list[dict]:
+def messages(body: dict, key: bytes | str, lenient: bool = False) -> list[dict]:
     """Chat's messages. `key` is what sealed reasoning is believed by.
 
-    Raises BadRequest, which names the place.
+    Raises BadRequest, which names the place. `lenient`: the newest words are not refused for their
+    content either.
     """
-    items = _items(body, key)
+    items = _items(body, key, lenient)
     outputs = _outputs(items)
+    called = _ids(items)
     system, talk, turn = [_instructions(body)], [], AssistantTurn()
-    for at, kind, item in items:
+    for at, kind, item, new in items:
         if kind == "reasoning":
-            turn.thoughts.append(_thought(item, at, key))
-        elif kind in CALLS:
-            turn.calls.append(_call(item, kind, at))
-        elif kind == "assistant says":
-            turn.texts.append(_text(item, at))
-            turn.thoughts.append(
-                item["reasoning_content"] if isinstance(item.get("reasoning_content"), str) else ""
-            )
-            turn.calls += _chat_calls(item, at)
-        elif kind == "system says":
-            system.append(_text(item, at))
-        elif kind == "user says" or kind in OUTPUTS:
+            turn.thoughts.append(_thought(item, key))
+        elif kind in CALLS or kind == "assistant says":
+            _done(turn, item, kind, at)
+        elif kind == "system says" and not talk and turn.empty:
+            system.append(_text(item, at, new))
+        elif kind in ("user says", "system says") or kind in OUTPUTS:
             talk += _kept(turn).messages(outputs)
             turn = AssistantTurn()
-            if kind == "user says":
-                talk.append(
-                    {
-                        "role": "user",
-                        "content": _collapsed(_parts(item.get("content"), f"{at}.content")),
-                    }
-                )
+            if said := _said(item, kind, at, new, called):
+                talk.append({"role": "user", "content": said})
+        elif kind not in SILENT:
+            turn.texts.append(in_words(item))
     talk += _kept(turn).messages(outputs)
     head = "\n\n".join(text for text in system if text)
     told = ([{"role": "system", "content": head}] if head else []) + talk
     if not told:
         raise BadRequest("'input' holds nothing to answer.", param="input")
     return told
+
+
+def _done(turn: AssistantTurn, item: dict, kind: str, at: str) -> None:
+    """Add what the assistant said or called; a call that cannot be understood is said in words."""
+    if kind in CALLS:
+        try:
+            turn.calls.append(_call(item, kind, at))
+        except BadRequest:
+            turn.texts.append(in_words(item))
+        return
+    turn.texts.append(_text(item, at))
+    thought = item.get("reasoning_content")
+    turn.thoughts.append(thought if isinstance(thought, str) else "")
+    turn.calls += _chat_calls(item, at)
+
+
+def _said(item: dict, kind: str, at: str, new: bool, called: set[str]) -> str | list[dict]:
+    """What stands in the user's place for an item: nothing for the output of a call that is there."""
+    if kind == "user says":
+        content = item.get("content")
+        return _collapsed(_parts(content, f"{at}.content", new)) if new or content else ""
+    if kind == "system says":
+        text = _text(item, at, new)
+        return f"<system-reminder>\n{text}\n</system-reminder>" if text else ""
+    if _call_id(item) in called:
+        return ""
+    text, images = _output(item, kind, at)
+    return _collapsed([{"type": "text", "text": f"{LOST_RESULT}\n{text}"}, *images])
 
 
 def _kept(turn: AssistantTurn) -> AssistantTurn:
@@ -115,66 +154,67 @@ def _instructions(body: dict) -> str:
     return told or ""
 
 
-def _items(body: dict, key: bytes | str = b"") -> list[tuple[str, str, dict]]:
-    """(place, kind, item) of each item; a message's kind is who says it.
-
-    Kinds that are not known are dropped later.
-    """
+def _items(
+    body: dict, key: bytes | str = b"", lenient: bool = True
+) -> list[tuple[str, str, dict, bool]]:
+    """(place, kind, item, whether it is new) of each item; a message's kind is who says it."""
     given = body.get("input")
     if isinstance(given, str):
-        return [("input", "user says", {"content": given})]
+        return [("input", "user says", {"content": given}, True)]
     if not isinstance(given, list) or not given:
         raise BadRequest(
             "'input' must be a string or a list with at least one item.", param="input"
         )
+    kinds = [_kind(item) for item in given]
+    done = [at for at, kind in enumerate(kinds) if kind not in ("user says", "system says", "")]
+    first_new = len(given) if lenient else max(done, default=-1) + 1
     items = []
-    for index, item in enumerate(given):
-        at = f"input[{index}]"
+    for index, (item, kind) in enumerate(zip(given, kinds, strict=True)):
+        at, new = f"input[{index}]", index >= first_new
+        _refuse(item, kind, at, new)
         if not isinstance(item, dict):
-            raise BadRequest("An input item must be an object.", param=at)
+            item = {"content": in_words(item)}
         summary = compaction.told(item, key)
-        items.append(
-            (at, _kind(item, at), item)
-            if summary is None
-            else (at, "user says", {"content": summary})
-        )
+        if summary is not None:
+            item, kind, new = {"content": summary}, "user says", False
+        items.append((at, kind or "user says", item, new))
     return items
 
 
-def _kind(item: dict, at: str) -> str:
-    kind = item.get("type")
-    if kind is None and "role" in item:
+def _kind(item: object) -> str:
+    """The kind of an item, "" for what is none."""
+    kind = item.get("type") if isinstance(item, dict) else None
+    if kind is None and isinstance(item, dict) and "role" in item:
         kind = "message"
-    if kind == "item_reference" or (kind is None and "id" in item):
+    if isinstance(item, dict) and kind == "message":
+        role = item.get("role")
+        return ROLES.get(role, "") if isinstance(role, str) else ""
+    return kind if isinstance(kind, str) else ""
+
+
+def _refuse(item: object, kind: str, at: str, new: bool) -> None:
+    """Raise BadRequest for an item that stands for another, and for a new one that is none."""
+    refers = isinstance(item, dict) and not kind and "id" in item and "role" not in item
+    if kind == "item_reference" or refers:
         raise BadRequest(
             "Answers are not stored here, so an item cannot be referred to. Send the item itself: "
             "clients do so when they are told 'store': false.",
             param=at,
             code="unsupported_parameter",
         )
-    if not isinstance(kind, str):
+    if not new or kind:
+        return
+    if not isinstance(item, dict):
+        raise BadRequest("An input item must be an object.", param=at)
+    if "role" not in item and item.get("type") != "message":
         raise BadRequest("An input item needs a type.", param=f"{at}.type")
-    if kind != "message":
-        return kind
-    roles = {
-        "user": "user says",
-        "assistant": "assistant says",
-        "system": "system says",
-        "developer": "system says",
-        "tool": "function_call_output",
-    }
-    role = item.get("role")
-    if not isinstance(role, str) or role not in roles:
-        raise BadRequest(
-            "The role must be user, assistant, system or developer.", param=f"{at}.role"
-        )
-    return roles[role]
+    raise BadRequest("The role must be user, assistant, system or developer.", param=f"{at}.role")
 
 
 # What the assistant did
 
 
-def _thought(item: dict, at: str, key: bytes | str) -> str:
+def _thought(item: dict, key: bytes | str) -> str:
     """The text of a reasoning item: what was sealed here; else the plain text, else the summary.
 
     Falling back gives nothing away: a caller may put any words into an assistant's mouth anyhow.
@@ -183,15 +223,9 @@ def _thought(item: dict, at: str, key: bytes | str) -> str:
     if text is not None:
         return text
     for name in ("content", "summary"):
-        parts = item.get(name)
-        if parts is not None and not isinstance(parts, list):
-            raise BadRequest(f"'{name}' must be a list.", param=f"{at}.{name}")
-        texts = [
-            _part(part, f"{at}.{name}[{index}]").get("text")
-            for index, part in enumerate(parts or ())
-        ]
+        texts = [part.get("text") for part in dicts(item.get(name))]
         if any(texts):
-            return "\n\n".join(text for text in texts if text)
+            return "\n\n".join(text for text in texts if isinstance(text, str) and text)
     return ""
 
 
@@ -214,7 +248,10 @@ def _call(item: dict, kind: str, at: str) -> dict:
         raise BadRequest(f"'{CALLS[kind]}' must be {kind_asked}.", param=f"{at}.{CALLS[kind]}")
     if kind == "custom_tool_call":
         arguments = json.dumps({"input": arguments}, ensure_ascii=False)
-    return chat_call(_call_id(item, at), tools.flat(name, space), arguments)
+    call_id = _call_id(item)
+    if not call_id:
+        raise BadRequest("A call needs a call_id.", param=f"{at}.call_id")
+    return chat_call(call_id, tools.flat(name, space), arguments)
 
 
 def chat_call(call_id: str, name: str, arguments: str) -> dict:
@@ -231,58 +268,60 @@ def chat_call(call_id: str, name: str, arguments: str) -> dict:
 
 def _chat_calls(item: dict, at: str) -> list[dict]:
     """The calls of an assistant message in chat's own shape, which some clients mix in."""
-    calls = item.get("tool_calls")
     told = []
-    for index, call in enumerate(calls if isinstance(calls, list) else ()):
-        place = f"{at}.tool_calls[{index}]"
-        function = call.get("function") if isinstance(call, dict) else None
-        if not isinstance(function, dict):
-            raise BadRequest("A call must be an object with a function.", param=place)
-        inner = {"call_id": call.get("id"), **function}
-        told.append(_call(inner, "function_call", place))
+    for index, call in enumerate(dicts(item.get("tool_calls"))):
+        function = call.get("function")
+        inner = {"call_id": call.get("id"), **(function if isinstance(function, dict) else {})}
+        try:
+            told.append(_call(inner, "function_call", f"{at}.tool_calls[{index}]"))
+        except BadRequest:
+            continue  # nothing that could be answered
     return told
 
 
-def _call_id(item: dict, at: str) -> str:
-    for name in ("call_id", "tool_call_id", "id"):
-        if isinstance(item.get(name), str) and item[name]:
-            return item[name]
-    raise BadRequest("A call and its output need a call_id.", param=f"{at}.call_id")
+def _call_id(item: dict) -> str:
+    """What a call and its output have in common; "" where it is missing."""
+    ids = (item.get(name) for name in ("call_id", "tool_call_id", "id"))
+    return next((id for id in ids if isinstance(id, str) and id), "")
+
+
+def _ids(items: list[tuple[str, str, dict, bool]]) -> set[str]:
+    turn = AssistantTurn()
+    for at, kind, item, _ in items:
+        if kind in CALLS or kind == "assistant says":
+            _done(turn, item, kind, at)
+    return {call["id"] for call in turn.calls}
 
 
 def call_ids(body: dict) -> set[str]:
     """The ids of all calls in the conversation so far, of a request that `to_chat` has taken."""
-    items = _items(body)
-    return {_call_id(item, at) for at, kind, item in items if kind in CALLS} | {
-        call["id"]
-        for at, kind, item in items
-        if kind == "assistant says"
-        for call in _chat_calls(item, at)
-    }
+    return _ids(_items(body))
 
 
 # What came back
 
 
-def _outputs(items: list[tuple[str, str, dict]]) -> dict[str, deque]:
+def _outputs(items: list[tuple[str, str, dict, bool]]) -> dict[str, deque]:
     """(text, images) of each output, by call id.
 
     Ids may come again in a later turn, so they stand in line.
     """
     outputs: dict[str, deque] = defaultdict(deque)
-    for at, kind, item in items:
+    for at, kind, item, _ in items:
         if kind in OUTPUTS:
-            name = "output" if item.get("role") is None else "content"
-            outputs[_call_id(item, at)].append(_output(item.get(name), f"{at}.{name}", kind))
+            outputs[_call_id(item)].append(_output(item, kind, at))
     return outputs
 
 
-def _output(given: object, at: str, kind: str) -> tuple[str, list[dict]]:
+def _output(item: dict, kind: str, at: str) -> tuple[str, list[dict]]:
+    """What a tool gave: its text, and the images, which a tool's message cannot hold."""
+    name = "output" if item.get("role") is None else "content"
+    given = in_json(item.get(name), (*TEXTS, "input_image", "image_url"))
     if isinstance(given, str):
         return given, []
     if kind in ("shell_call_output", "apply_patch_call_output", "local_shell_call_output"):
         return "" if given is None else json.dumps(given, ensure_ascii=False), []
-    parts = _parts(given, at)
+    parts = _parts(given, f"{at}.{name}", new=False)
     text = "\n".join(part["text"] for part in parts if part["type"] == "text")
     return text, [part for part in parts if part["type"] != "text"]
 
@@ -290,16 +329,16 @@ def _output(given: object, at: str, kind: str) -> tuple[str, list[dict]]:
 # Contents
 
 
-def _text(item: dict, at: str) -> str:
+def _text(item: dict, at: str, new: bool = False) -> str:
     """The text of a message in which only text can stand."""
     content = item.get("content")
-    if content is None and item.get("role") == "assistant":
+    if content is None and not new:
         return ""
-    parts = _parts(content, f"{at}.content")
+    parts = _parts(content, f"{at}.content", new)
     for index, part in enumerate(parts):
-        if part["type"] != "text":
+        if part["type"] != "text" and new:
             raise BadRequest("Only text can stand here.", param=f"{at}.content[{index}].type")
-    return "\n".join(part["text"] for part in parts)
+    return "\n".join(part["text"] if part["type"] == "text" else in_words(part) for part in parts)
 
 
 def _collapsed(parts: list[dict]) -> str | list[dict]:
@@ -311,12 +350,24 @@ def _collapsed(parts: list[dict]) -> str | list[dict]:
     )
 
 
-def _parts(content: object, at: str) -> list[dict]:
+def _parts(content: object, at: str, new: bool) -> list[dict]:
+    """Content as chat's parts. What chat has no word for is refused if it is new, else said."""
     if isinstance(content, str):
         return [{"type": "text", "text": content}]
     if not isinstance(content, list):
-        raise BadRequest(f"'{at}' must be a string or a list of parts.", param=at)
-    return [_part(part, f"{at}[{index}]") for index, part in enumerate(content)]
+        if new:
+            raise BadRequest(f"'{at}' must be a string or a list of parts.", param=at)
+        content = [] if content is None else [content]
+    return [_told(part, f"{at}[{index}]", new) for index, part in enumerate(content)]
+
+
+def _told(part: object, at: str, new: bool) -> dict:
+    try:
+        return _part(part, at)
+    except BadRequest:
+        if new:
+            raise
+        return {"type": "text", "text": in_words(part)}
 
 
 def _part(part: object, at: str) -> dict:
@@ -332,9 +383,9 @@ def _part(part: object, at: str) -> dict:
         return _image(part, at)
     if kind == "input_file":
         return _file(part, at)
-    if kind == "input_audio" and isinstance(part.get("input_audio"), dict):
-        return {"type": "input_audio", "input_audio": part["input_audio"]}
-    raise BadRequest(
+    if kind in ("input_audio", "video_url") and isinstance(part.get(kind), dict):
+        return {"type": kind, kind: part[kind]}
+    raise NotInChat(
         "A part must be input_text, output_text, refusal, input_image, input_audio or input_file.",
         param=f"{at}.type",
     )
@@ -350,7 +401,7 @@ def _image(part: dict, at: str) -> dict:
     given = part.get("image_url")
     inner = given if isinstance(given, dict) else {"url": given, "detail": part.get("detail")}
     if not isinstance(inner.get("url"), str) or not inner["url"]:
-        raise BadRequest(
+        raise NotInChat(
             "An image needs an image_url; files are not stored here.", param=f"{at}.image_url"
         )
     detail = {"detail": inner["detail"]} if inner.get("detail") in ("low", "high", "auto") else {}
@@ -362,7 +413,7 @@ def _file(part: dict, at: str) -> dict:
     data = part.get("file_data")
     head, comma, rest = data.partition(",") if isinstance(data, str) else ("", "", "")
     if not comma or not head.startswith(("data:text/", "data:application/json")):
-        raise BadRequest(
+        raise NotInChat(
             "Only text files can be read here, as a data: URL in file_data.",
             param=f"{at}.file_data",
         )

@@ -18,11 +18,15 @@ PREFIXES = {
     "function": "fc",
     "custom": "ctc",
     "local_shell": "lsh",
+    "shell": "sh",
+    "apply_patch": "apc",
 }
 CALLS = {
     "function": "function_call",
     "custom": "custom_tool_call",
     "local_shell": "local_shell_call",
+    "shell": "shell_call",
+    "apply_patch": "apply_patch_call",
 }
 EVENTS = {  # whose deltas are what, whose part is what, and where in the item
     "reasoning": ("reasoning_summary_text", "reasoning_summary_part", {"summary_index": 0}),
@@ -31,6 +35,8 @@ EVENTS = {  # whose deltas are what, whose part is what, and where in the item
     "function": ("function_call_arguments", None, {}),
     "custom": ("custom_tool_call_input", None, {}),
     "local_shell": (None, None, {}),
+    "shell": (None, None, {}),
+    "apply_patch": (None, None, {}),
     "compaction": (None, None, {}),
 }
 
@@ -152,6 +158,10 @@ class Item:
         told = {"id": self.id, "type": CALLS[kind], "status": status, "call_id": self.own_call_id}
         if kind == "local_shell":
             return told | {"action": _action(text)}
+        if kind == "shell":
+            return told | {"action": _commands(text)}
+        if kind == "apply_patch":
+            return told | {"operation": _operation(text)}
         told["name"] = self.tool.name
         if self.tool.namespace:
             told["namespace"] = self.tool.namespace
@@ -235,3 +245,25 @@ def _action(arguments: str) -> dict:
     if isinstance(told.get("working_directory"), str):
         kept["working_directory"] = told["working_directory"]
     return kept
+
+
+def _commands(arguments: str) -> dict:
+    """What a shell is asked to do; a single command stands for the list."""
+    told = tools.value(arguments)
+    told = told if isinstance(told, dict) else {}
+    commands = told.get("commands", told.get("command"))
+    commands = [commands] if isinstance(commands, str) else commands
+    kept: dict = {
+        "commands": [str(each) for each in commands] if isinstance(commands, list) else []
+    }
+    for name in ("timeout_ms", "max_output_length"):
+        kept[name] = told[name] if isinstance(told.get(name), int) else None
+    return kept
+
+
+def _operation(arguments: str) -> dict:
+    """What is to be done to a file."""
+    told = tools.value(arguments)
+    told = told if isinstance(told, dict) else {}
+    kept = {name: str(told.get(name, "")) for name in ("type", "path")}
+    return kept if kept["type"] == "delete_file" else kept | {"diff": str(told.get("diff", ""))}

@@ -25,16 +25,17 @@ STATEFUL = {
 }
 
 
-def to_chat(body: dict, key: bytes | str = b"") -> dict:
+def to_chat(body: dict, key: bytes | str = b"", *, lenient: bool = False) -> dict:
     """The chat request. `key` opens the reasoning that callers carry for us (see `sealed`).
 
-    Raises BadRequest, which names the place, and nothing else.
+    Raises BadRequest, which names the place, and nothing else. `lenient`: the newest words are not
+    refused for their content either.
     """
     _refuse_what_needs_memory(body)
     box = tools.read(body)
-    functions, choice = tools.choice(body, box)
+    functions, choice = tools.choice(body, box, lenient)
     compacts = compaction.asked(body)
-    request = {"model": chat.model(body), "messages": conversation.messages(body, key)}
+    request = {"model": chat.model(body), "messages": conversation.messages(body, key, lenient)}
     if functions and not compacts:
         request["tools"] = functions
         request["tool_choice"] = choice

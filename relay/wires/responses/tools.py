@@ -2,9 +2,9 @@
 
 Owns the names of tools. A chat upstream is shown plain functions only: the children of a
 `namespace` under `<namespace>__<child>`, a freeform `custom` tool as a function with one text,
-`local_shell` as a function. What the model then calls is split again into the tool that the caller
-named: Codex runs no other. Hosted tools (web_search, mcp, ...) are dropped, since no chat upstream
-can run them.
+`local_shell`, `shell` and `apply_patch` as functions. What the model then calls is split again into
+the tool that the caller named: Codex runs no other. Hosted tools (web_search, mcp, ...) are
+dropped, since no chat upstream can run them.
 """
 
 import hashlib
@@ -13,9 +13,18 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from relay.errors import BadRequest
+from relay.errors import BadRequest, NotInChat
 
 NAME_MAX = 64  # OpenAI's limit for the name of a function
+HOSTED = (
+    "web_search",
+    "web_search_preview",
+    "file_search",
+    "code_interpreter",
+    "image_generation",
+    "computer_use_preview",
+    "mcp",
+)  # what only OpenAI's servers run
 MODES = ("auto", "none", "required")
 
 _decode = msgspec.json.Decoder().decode
@@ -44,11 +53,42 @@ _SHELL = {
 }
 
 
+# Tools that OpenAI defines and the caller runs: what they do, and their arguments. Source: OpenAI's
+# documentation of the shell and the apply_patch tool.
+CLIENT_RUN = {
+    "local_shell": ("Runs a command in a shell.", _SHELL),
+    "shell": (
+        "Runs commands in a shell, at once beside each other.",
+        {
+            "type": "object",
+            "required": ["commands"],
+            "properties": {
+                "commands": {"type": "array", "items": {"type": "string"}},
+                "timeout_ms": {"type": "integer"},
+                "max_output_length": {"type": "integer"},
+            },
+        },
+    ),
+    "apply_patch": (
+        "Creates, changes or deletes a file. `diff` is in the V4A format.",
+        {
+            "type": "object",
+            "required": ["type", "path"],
+            "properties": {
+                "type": {"type": "string", "enum": ["create_file", "update_file", "delete_file"]},
+                "path": {"type": "string"},
+                "diff": {"type": "string"},
+            },
+        },
+    ),
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Tool:
     """A tool as the caller knows it."""
 
-    kind: str  # "function", "custom" or "local_shell"
+    kind: str  # "function", "custom" or one of CLIENT_RUN
     name: str
     namespace: str | None = None
 
@@ -118,13 +158,9 @@ def _add(box: Toolbox, tool: object, at: str, space: dict | None = None) -> dict
         tool, at = {"type": kind, **tool[kind]}, f"{at}.{kind}"
     if kind == "namespace" and space is None:
         return _add_namespace(box, tool, at)
-    if kind == "local_shell" and space is None:
-        _put(
-            box,
-            Tool(kind, kind),
-            {"description": "Runs a command in a shell.", "parameters": _SHELL},
-            at,
-        )
+    if kind in CLIENT_RUN and space is None:
+        description, schema = CLIENT_RUN[kind]
+        _put(box, Tool(kind, kind), {"description": description, "parameters": schema}, at)
         return {"type": kind}
     if kind not in ("function", "custom"):
         return None
@@ -228,13 +264,17 @@ def _custom(tool: dict) -> tuple[dict, dict]:
     return {"description": told.strip(), "parameters": _FREEFORM}, echo
 
 
-def choice(body: dict, box: Toolbox) -> tuple[list[dict], object]:
+def choice(body: dict, box: Toolbox, lenient: bool = False) -> tuple[list[dict], object]:
     """(chat's tools, chat's tool_choice or None): what the model may call and whether it must.
 
     Without any tool there is no choice either: strict servers refuse `tool_choice` beside an empty
-    list.
+    list. Raises NotInChat where one is demanded that nobody here can run, unless `lenient`: the
+    model would make up what the tool was to find.
     """
     asked, functions = body.get("tool_choice"), list(box.functions.values())
+    hosted = isinstance(asked, dict) and asked.get("type") in HOSTED
+    if not lenient and (hosted or asked == "required" and body.get("tools") and not functions):
+        raise NotInChat("The tool that is demanded cannot be run here.", param="tool_choice")
     if isinstance(asked, str) and asked in MODES:
         return functions, asked if functions else None
     if asked is None:
@@ -248,9 +288,9 @@ def choice(body: dict, box: Toolbox) -> tuple[list[dict], object]:
     inner = asked[kind] if isinstance(asked.get(kind), dict) else asked
     if kind == "allowed_tools":
         return _allowed(inner, box)
-    if kind not in ("function", "custom"):
+    if kind not in ("function", "custom", *CLIENT_RUN):
         return functions, "auto" if functions else None
-    name = _chosen(inner, "tool_choice")
+    name = kind if kind in CLIENT_RUN else _chosen(inner, "tool_choice")
     if name not in box.functions:
         raise BadRequest(
             f"'tool_choice' names the tool '{name}', which is not among the tools.",
