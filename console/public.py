@@ -7,12 +7,12 @@ Refuses to compute a price or a charge: prices come from the catalogue, charges 
 import time
 from dataclasses import dataclass
 
-from flask import Blueprint, abort, render_template, request, url_for
+from flask import Blueprint, Response, abort, render_template, request, url_for
 
 import billing
 from billing import Pockets, Price, Usage
 from console.context import site, site_url, state
-from console.docs import snippets
+from console.docs import setup, snippets
 from console.ui.i18n import gettext as _
 from console.ui.i18n import lazy_gettext as _l
 
@@ -138,6 +138,23 @@ def front():
         shown=[(m, offers(m)) for m in shown],
         models_count=len(state().catalog.models),
     )
+
+
+@pages.get("/setup.sh")
+def setup_sh() -> Response:
+    """The script that connects a developer's machine; ?model= names the model."""
+    return _script("setup.sh", "text/x-shellscript")
+
+
+@pages.get("/setup.ps1")
+def setup_ps1() -> Response:
+    """The same for PowerShell."""
+    return _script("setup.ps1", "text/plain")
+
+
+def _script(name: str, kind: str) -> Response:
+    text = setup.script(name, place(picked_model()))
+    return Response(text, content_type=f"{kind}; charset=utf-8")
 
 
 @pages.get("/models")
