@@ -192,6 +192,7 @@ def _dispatch(relay: Relay, wire: Wire, ask: body.Ask, meter: Meter) -> Dispatch
         lambda target: (WIRES[target.wire], payload(wire, ask, target)),
         conversation(ask, meter.caller),
         request.headers,
+        meter.caller.user_id,
         policy.attempts_max,
         policy.total_s,
     )

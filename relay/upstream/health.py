@@ -49,6 +49,7 @@ class State:
     last_error: str | None = None  # a code, never a provider's words
     last_error_at: int | None = None
     noticed: bool = False  # administrators have heard of it, and not yet that it is over
+    callers: set[object] = field(default_factory=set)  # whose calls failed in a row
 
     def busy(self, seconds: float | None, now: float) -> None:
         """Rest as long as the provider says, or for a moment; a longer or a worse rest stays."""
@@ -81,20 +82,26 @@ class Health:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def begin(
-        self, upstream, preferred: int, tried: set[str], last_resort: bool = False
+        self,
+        upstream,
+        preferred: int,
+        tried: set[str],
+        last_resort: bool = False,
+        caller: object = None,
     ) -> str | None:
         """A key of this upstream that a call may try now, the `preferred`-th if it can be; None if
         it or all keys rest.
 
         An upstream without keys has the key "". After a pause only one call is let through to
-        probe. `last_resort`: there is nobody else to ask. What begins here is ended by `end`, and
-        what the attempt taught is told to `learn`.
+        probe. `last_resort`: there is nobody else to ask. Where all that failed were calls of one
+        `caller`, any other's goes through: it may be the requests. What begins here is ended by
+        `end`, and what the attempt taught is told to `learn`.
         """
         now, keys = self.clock(), upstream.keys or ("",)
         with self._lock:
             state = self._upstream(upstream.name)
             full = upstream.calls_at_once is not None and state.running >= upstream.calls_at_once
-            if full or not self._may_try(state, now, last_resort):
+            if full or not self._may_try(state, now, last_resort, caller):
                 return None
             for offset in range(len(keys)):
                 key = keys[(preferred + offset) % len(keys)]
@@ -113,7 +120,12 @@ class Health:
             self._upstream(upstream_name).running -= 1
 
     def learn(
-        self, upstream_name: str, key: str, error: BaseException | None, took_ms: float
+        self,
+        upstream_name: str,
+        key: str,
+        error: BaseException | None,
+        took_ms: float,
+        caller: object = None,
     ) -> None:
         """What an attempt teaches; `error` None: it began to answer."""
         now = self.clock()
@@ -128,17 +140,24 @@ class Health:
             ):
                 self._answers(upstream, state, took_ms, now)
             elif isinstance(error, errors.UpstreamError):
-                self._failed(upstream, state, error, now)
+                self._failed(upstream, state, error, now, caller)
 
-    def learn_end(self, upstream_name: str, key: str, error: errors.UpstreamError | None) -> None:
+    def learn_end(
+        self,
+        upstream_name: str,
+        key: str,
+        error: errors.UpstreamError | None,
+        caller: object = None,
+    ) -> None:
         """What the end of an answer teaches; `error`: why it broke off."""
         now = self.clock()
         with self._lock:
             upstream, state = self._upstream(upstream_name), self._key(upstream_name, key)
             if error is None or isinstance(error, errors.UpstreamRefused):
                 upstream.failures = upstream.trips = state.trips = 0
+                upstream.callers.clear()
             else:
-                self._failed(upstream, state, error, now)
+                self._failed(upstream, state, error, now, caller)
 
     def lacks(self, upstream_name: str, model: str) -> None:
         """An upstream has no such model, or not for us.
@@ -239,7 +258,14 @@ class Health:
         weight = LATENCY_WEIGHT if upstream.latency_ms else 1.0
         upstream.latency_ms += weight * (took_ms - upstream.latency_ms)
 
-    def _failed(self, upstream: State, key: State, error: errors.UpstreamError, now: float) -> None:
+    def _failed(
+        self,
+        upstream: State,
+        key: State,
+        error: errors.UpstreamError,
+        now: float,
+        caller: object,
+    ) -> None:
         self.changes += 1
         upstream.failed += 1
         for state in (upstream, key):
@@ -256,6 +282,7 @@ class Health:
             key.busy(error.retry_after, now)
         else:
             upstream.failures += 1
+            upstream.callers.add(caller)
             if upstream.failures >= FAILURES_TO_REST:
                 upstream.rest("failing", PAUSE_S, PAUSE_MAX_S, now)
                 self._trouble(
@@ -276,8 +303,13 @@ class Health:
         self.notice(message)
         return True
 
-    def _may_try(self, state: State, now: float, last_resort: bool = False) -> bool:
+    def _may_try(
+        self, state: State, now: float, last_resort: bool = False, caller: object = None
+    ) -> bool:
         if state.cause is None or now >= max(state.open_until, state.probed_until):
+            return True
+        of_another = len(state.callers) == 1 and caller not in state.callers
+        if state.cause == "failing" and caller is not None and of_another:
             return True
         return last_resort and state.cause == "busy" and state.open_end
 

@@ -12,12 +12,13 @@ import logging
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import msgspec
 
 from relay import errors
 from relay.body import Ask
+from relay.catalog import Target
 from relay.upstream import order, provider_errors
 from relay.upstream.connection import Connection, Watcher
 from relay.upstream.demo.provider import Demo
@@ -34,6 +35,8 @@ END_S = 0.05  # for the end of a stream after its last event
 HELD_BYTES_MAX = 1 << 20  # bytes of a stream's events before its first content
 EVENT_BYTES_MAX = 16 << 20
 HEADER_LENGTH_MAX = 2000
+OF_SHAPE = (400, 404, 405, 415, 422, 501)  # statuses of refusals that another wire may not meet
+OF_CONTENT = ("content_filter", "context_length_exceeded")  # and codes that it would meet too
 SILENCE_S = 10.0  # after so long without a word the caller should hear that the line stands
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
@@ -156,9 +159,21 @@ class Dispatch:
     headers: Mapping[str, str] = field(
         default_factory=dict
     )  # the caller's; the wire says which of them pass
+    caller: object = None  # whose it is
     attempts_max: int = 4
     total_s: float = 180.0
     failures: list[errors.UpstreamError] = field(default_factory=list)  # of the attempts
+
+    def over_chat(self, target: Target, refusal: errors.UpstreamRefused) -> Target | None:
+        """The same target asked over chat, where it refused the shape of a request on the caller's
+        own wire (a field, the address) and not what it holds; None where that cannot be."""
+        of_content = refusal.code in OF_CONTENT or refusal.status not in OF_SHAPE
+        speaks = target.wire != "chat" and "chat" in target.upstream.speaks
+        if of_content or not speaks or self.ask.chat is None:
+            return None
+        return (
+            replace(target, wire="chat") if len(self.meter.attempts) < self.attempts_max else None
+        )
 
     @property
     def failure(self) -> errors.UpstreamError | None:
@@ -198,13 +213,29 @@ class Dispatcher:
                 return self._try(dispatch, target, key)
             except errors.UpstreamError as err:
                 if isinstance(err, errors.UpstreamRefused) and not err.of_model:
-                    raise  # else another target may do better
+                    return self._again(dispatch, target, key, err)  # else another may do better
             if len(dispatch.meter.attempts) >= dispatch.attempts_max or time.monotonic() > end_at:
                 break
         failure = dispatch.failure or self.health.exhausted([target.upstream for target in targets])
         if isinstance(failure, errors.UpstreamOverloaded):
             failure.retry_after = failure.retry_after or 1
         raise failure
+
+    def _again(
+        self, dispatch: Dispatch, target: Target, key: str, refusal: errors.UpstreamRefused
+    ) -> Reply:
+        """One more attempt over chat at the same target, with the same key.
+
+        Raises the refusal where it cannot be or helps no more.
+        """
+        again = dispatch.over_chat(target, refusal)
+        others = set(target.upstream.keys) - {key}
+        if not again or self.health.begin(again.upstream, 0, others, True, dispatch.caller) is None:
+            raise refusal
+        try:
+            return self._try(dispatch, again, key)
+        except errors.UpstreamError:
+            raise refusal from None
 
     def notify(self, url: str, body: bytes) -> None:
         """POST a notice to an operator's webhook, which may be in the own network.
@@ -244,7 +275,9 @@ class Dispatcher:
             for target in ordered:
                 tried: set[str] = set()
                 while (
-                    key := self.health.begin(target.upstream, preferred, tried, last_resort)
+                    key := self.health.begin(
+                        target.upstream, preferred, tried, last_resort, dispatch.caller
+                    )
                 ) is not None:
                     tried.add(key)
                     yield target, key
@@ -272,16 +305,20 @@ class Dispatcher:
                     self.health.lacks(name, target.model)
             raise
         finally:
-            self.health.learn(name, key, error, (time.monotonic() - started) * 1000)
-        reply.on_close = lambda: self._ended(name, key, dispatch.meter.state)
+            took_ms = (time.monotonic() - started) * 1000
+            self.health.learn(name, key, error, took_ms, dispatch.caller)
+        reply.on_close = lambda: self._ended(name, key, dispatch)
         dispatch.meter.attempted(target, reply.status, started)
         return reply
 
-    def _ended(self, name: str, key: str, state) -> None:
+    def _ended(self, name: str, key: str, dispatch: Dispatch) -> None:
         """An answer that had begun is over; that a caller has left says nothing of the upstream."""
+        state = dispatch.meter.state
         self.health.end(name)
         if state.complete or isinstance(state.error, errors.UpstreamError):
-            self.health.learn_end(name, key, None if state.complete else state.error)
+            self.health.learn_end(
+                name, key, None if state.complete else state.error, dispatch.caller
+            )
 
     def _attempt(self, dispatch: Dispatch, target, key: str) -> Reply:
         wire, payload = dispatch.spoken(target)

@@ -1,0 +1,97 @@
+"""One member's bad requests never keep the others from asking."""
+
+import pytest
+
+from relay.upstream.health import FAILURES_TO_REST
+from tests.client import CHAT, ask
+from tests.fake_upstream import answer
+from tests.providers import plain
+from tests.stage import model_config, upstream_config
+
+BAD = "the words that break the provider"
+SICK = {
+    "500": answer({"error": {"message": "internal"}}, status=500),
+    "an empty answer": plain(content=""),
+    "an answer that is no JSON": answer(b"oops"),
+    "out of resources": plain(finish="network_error"),
+}
+
+
+@pytest.fixture
+def broken_by(fake):
+    """A function: the provider fails at certain words, as it says, and answers all others."""
+
+    def set_up(how: str):
+        fake.always(lambda request: SICK[how] if BAD in request.body.decode() else plain())
+
+    return set_up
+
+
+@pytest.mark.parametrize("how", SICK)
+def test_bad_requests_of_one_member_rest_the_upstream_for_nobody_else(alice, bob, broken_by, how):
+    broken_by(how)
+    for number in range(FAILURES_TO_REST + 2):
+        assert alice.post(CHAT, ask(f"{BAD} {number}")).status >= 500
+    assert bob.chat().status == 200
+    assert alice.chat().status == 200, "and it answers her again"
+
+
+def test_an_upstream_that_fails_for_several_members_rests(alice, bob, broken_by):
+    broken_by("500")
+    for number in range(FAILURES_TO_REST):
+        (alice, bob)[number % 2].post(CHAT, ask(BAD))
+    refused = bob.chat()
+    assert (refused.status, refused.json["error"]["code"]) == (503, "upstream_unavailable")
+
+
+@pytest.fixture
+def native(start_relay, person, fake):
+    """alice at a relay whose one upstream speaks messages, responses and chat."""
+    relay = start_relay(
+        upstreams=[upstream_config(fake.url, speaks=["chat", "messages", "responses"])],
+        models=[model_config()],
+    )
+    return person("alice", relay).given(wallet="10")
+
+
+MESSAGES = {"model": "test-model", "max_tokens": 9, "messages": [{"role": "user", "content": "Hi"}]}
+WIRES = {
+    "messages": ("/api/v1/messages", MESSAGES),
+    "responses": ("/api/v1/responses", {"model": "test-model", "input": "Hi"}),
+}
+REFUSALS = {
+    "a field": answer({"error": {"message": "thinking: Extra inputs are not permitted"}}, 400),
+    "a field, 422": answer({"detail": [{"msg": "Field required"}]}, 422),
+    "the address": answer(b"404 page not found", 404),
+}
+
+
+@pytest.mark.parametrize("refusal", REFUSALS)
+@pytest.mark.parametrize("wire", WIRES)
+def test_a_shape_that_is_refused_natively_is_asked_once_more_over_chat(native, fake, wire, refusal):
+    path, body = WIRES[wire]
+    fake.next(REFUSALS[refusal], plain())
+    done = native.post(path, body)
+    assert done.status == 200, done.body
+    assert [each.path.rpartition("/")[2] for each in fake.requests] == [wire, "completions"]
+    row = native.relay.closed_row(done.request_id)
+    assert row["outcome"] == "complete" and len(row["attempts"]) > 0
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        answer({"error": {"code": "data_inspection_failed", "message": "no"}}, 400),
+        answer({"error": {"message": "prompt is too long: 9 tokens > 1 maximum"}}, 400),
+    ],
+)
+def test_content_that_is_refused_natively_is_not_asked_again(native, fake, refusal):
+    fake.next(refusal)
+    assert native.post("/api/v1/messages", MESSAGES).status == 400
+    assert len(fake.requests) == 1
+
+
+def test_what_both_ways_refuse_is_told_in_the_words_of_the_callers_own(native, fake):
+    fake.next(REFUSALS["a field"], answer({"error": {"message": "chat's reason"}}, 400))
+    refused = native.post("/api/v1/messages", MESSAGES)
+    assert refused.status == 400 and "Extra inputs" in refused.json["error"]["message"]
