@@ -10,8 +10,10 @@ import signal
 import click
 
 import db
+import settings as configuration
 from commands import given, shown
 from db import meta
+from settings import changes
 
 SEEN = ("state", "calls", "failed", "latency_ms", "rests_s", "last_error", "last_error_at", "at")
 
@@ -51,11 +53,38 @@ def _row(upstream, seen: dict) -> dict:
 
 
 @given.command
+@click.option("--dry-run", is_flag=True, help="Only say what would change.")
 @shown.json_option
-def reload(as_json: bool) -> None:
+def reload(dry_run: bool, as_json: bool) -> None:
     """Let the relay that serves read its settings again. Calls that run go on as they began."""
-    pid = db.serving_pid(given.relay().settings.database.path)
+    relay = given.relay()
+    pid = db.serving_pid(relay.settings.database.path)
     if pid is None:
         raise click.ClickException("no relay serves this database")
+    if dry_run:
+        return _preview(relay, pid, as_json)
     os.kill(pid, signal.SIGHUP)  # the settings were read by this command, so they have no mistake
-    shown.one(as_json, {"pid": pid}, "The relay reads its settings again.")
+    return shown.one(as_json, {"pid": pid}, "The relay reads its settings again.")
+
+
+def _preview(relay, pid: int, as_json: bool) -> None:
+    """Say what a reload would change. Its variables are those with which it was started."""
+    fact = meta.get(relay.db, "settings_in_force", {})
+    has = set(fact.get("variables", ()))
+    known = configuration.variables(relay.settings)
+    unseen = sorted(name for name in known - has if os.environ.get(name, "").strip())
+    env = {name: value for name, value in os.environ.items() if name not in known}
+    after = configuration.load(env=env | dict.fromkeys(has, "set"))
+    found = changes.difference(fact.get("picture", {}), changes.picture(after))
+    lines = [
+        f"A reload changes: {changes.sentence(found)}" if found else "A reload changes nothing."
+    ]
+    lines += [
+        f"  {table}: {part} {', '.join(names)}"
+        for table, parts in found.items()
+        for part, names in parts.items()
+    ]
+    lines += [
+        f"{name} is set here, but the relay was started without it: restart" for name in unseen
+    ]
+    shown.one(as_json, {"pid": pid, "changes": found, "unseen_variables": unseen}, "\n".join(lines))

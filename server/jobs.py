@@ -5,6 +5,7 @@ Owns the calendar, not the work: each chore is a function of the ledger or of th
 """
 
 import logging
+import os
 import threading
 import time
 
@@ -14,6 +15,7 @@ import settings as configuration
 import verify
 from db import meta
 from members import accounts
+from settings import changes
 
 log = logging.getLogger("jobs")
 
@@ -35,6 +37,7 @@ def begin(app, server) -> None:
         log.warning(
             "%s calls were interrupted when the relay last ended; their holds went back", orphans
         )
+    note_settings(relay)
     plans.expire_due(relay.db)  # who has an allowance has it from the first call on
     _say_hello(relay, server.addresses)
     server.every(RETRY_S, relay.settlement.retry)
@@ -96,14 +99,17 @@ def reload_now(relay) -> list[str]:
 
     Upstreams and keys that rest are tried again at once: whoever reloads may just have mended them.
     """
-    before = relay.settings
+    before, found = relay.settings, None
     try:
-        relay.configure(configuration.load())
+        found = configuration.load()
+        relay.configure(found)
     except configuration.SettingsError as err:
         log.error("the settings were not reloaded:\n%s", err)
         return err.mistakes
     relay.sender.health.wake()
-    log.warning("the settings were reloaded")
+    what = changes.sentence(changes.difference(changes.picture(before), changes.picture(found)))
+    log.warning("the settings were reloaded: %s", what or "nothing has changed")
+    note_settings(relay)
     waiting = [
         f"{table}.{name}"
         for table, names in AT_START.items()
@@ -115,6 +121,15 @@ def reload_now(relay) -> list[str]:
             "%s: the change takes effect when the relay is started again", ", ".join(waiting)
         )
     return []
+
+
+def note_settings(relay) -> None:
+    """Write down which settings are in force, without keys, so that a command can compare them with
+    the files; and which variables this process has, which others do not see."""
+    known = configuration.variables(relay.settings)
+    has = sorted(name for name in known if configuration.providers.secret(f"${name}", os.environ))
+    fact = {"picture": changes.picture(relay.settings), "variables": has}
+    meta.put(relay.db, "settings_in_force", fact)
 
 
 def _say_hello(relay, addresses: list[str]) -> None:

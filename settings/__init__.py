@@ -449,6 +449,12 @@ def origins(
     return providers.merged(above, kept, _read(SHIPPED), env)[1]
 
 
+def variables(settings: Settings) -> set[str]:
+    """The environment variables that hold keys of upstreams, set or not."""
+    given = (key for each in settings.upstreams for key in (each.api_key, *each.api_keys))
+    return {found[1] for key in given if (found := _variable(key))}
+
+
 def database_path(above: dict) -> Path:
     """The database of a config.toml that is not checked yet."""
     section_ = above.get("database")

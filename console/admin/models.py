@@ -12,16 +12,21 @@ from console.context import state
 from console.session import back_to
 from console.ui.i18n import gettext as _
 from console.ui.i18n import ngettext
+from relay import connect
 from server import jobs
+from settings import changes
 
 
 @pages.get("/models", endpoint="models")
 def page():
     """Every configured model with its prices and routes, every plan."""
-    return show()
+    if not request.args.get("preview"):
+        return show()
+    mistakes, found = _checked()
+    return show(mistakes or None, None if mistakes else found)
 
 
-def show(mistakes: list[str] | None = None) -> str:
+def show(mistakes: list[str] | None = None, found: dict | None = None) -> str:
     settings, known = state().settings, state().catalog.models
     listed = [
         (each, known.get(each.id), public.offers(known[each.id]) if each.id in known else [])
@@ -32,6 +37,9 @@ def show(mistakes: list[str] | None = None) -> str:
         listed=listed,
         settings=settings,
         mistakes=mistakes,
+        found=found,
+        summary=changes.sentence(found) if found else "",
+        origins=connect.origins(),
         upstreams=state().catalog.upstreams,
         peak_text=public.peak_text,
     )
@@ -44,10 +52,11 @@ def reload_settings():
     A bad file leaves the old settings in force.
     """
     if request.form.get("check"):
-        mistakes, said = (
-            _mistakes(),
-            _("The file has no mistakes. It is not in force before you reload it."),
-        )
+        mistakes, _found = _checked()
+        said = _("The file has no mistakes. It is not in force before you reload it.")
+        if not mistakes:
+            flash(said, "good")
+            return back_to("admin.models", preview=1)
     else:
         mistakes, said = jobs.reload_now(state()), _("The settings are in force from now on.")
         note("settings.reload", mistakes=len(mistakes))
@@ -65,9 +74,11 @@ def reload_settings():
     return back_to("admin.models")
 
 
-def _mistakes() -> list[str]:
+def _checked() -> tuple[list[str], dict]:
+    """The mistakes of the files, and what a reload would change."""
     try:
-        configuration.load()
+        after = configuration.load()
     except configuration.SettingsError as err:
-        return err.mistakes
-    return []
+        return err.mistakes, {}
+    before = changes.picture(state().settings)
+    return [], changes.difference(before, changes.picture(after))

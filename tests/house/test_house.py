@@ -62,6 +62,7 @@ KNOWS_ONLY = {
     "settings.reader": set(),
     "settings": {"settings", "settings.providers", "settings.reader"},
     "settings.providers": set(),
+    "settings.changes": set(),
     "db": {"db.lock", "db.writer"},
     "db.lock": {"db.writer"},
     "db.keyset": set(),
