@@ -779,7 +779,7 @@ def test_a_call_has_a_page_with_whose_it_is_and_who_served_it(home, alice, desk)
 
 def test_calls_as_a_file_are_exact_and_harmless(home, desk):
     eve = home.member("=cmd|' /C calc'!A0", wallet="5")
-    home.called(eve, home.token(eve, "+1"))
+    home.called(eve, home.token(eve, "+1"), at=billing.now_ms() - 1000)
     home.called(
         eve, home.token(eve, "two"), outcome="refused", model="-2+3", error="model_not_found"
     )
