@@ -85,15 +85,16 @@ def _is_refusal(error: BaseException | None) -> bool:
 def trusted(usage: Usage, guess: Callable[[], Usage], most: Usage) -> tuple[Usage, str, str | None]:
     """The counts to charge, their source, and a note if they are not what the upstream said.
 
-    A count of -1 was not given and is replaced by our `guess`, made only then; one above `most` is
-    cut to that.
+    A count of -1 was not given, nor was a zero where something was read or said: it is replaced by
+    our `guess`, made only then. One above `most` is cut to that.
     """
     notes = []
     counts = {}
     for name in ("input_tokens", "output_tokens"):
         said, limit = getattr(usage, name), getattr(most, name)
-        counts[name] = getattr(guess(), name) if said < 0 else min(said, limit)
-        if said < 0:
+        ours = getattr(guess(), name) if said <= 0 else 0
+        counts[name] = ours if said <= 0 else min(said, limit)
+        if said < 0 or ours:
             notes.append(f"{name} estimated")
         elif said > limit:
             notes.append(f"{name} clamped")
@@ -232,16 +233,22 @@ class Meter:
     def used(self, usage: Usage | None) -> None:
         """Note what the upstream says was used.
 
-        Counts are totals: a later one replaces, -1 (not given) does not.
+        Counts are totals: a later one replaces; -1 (not given) and zero (not counted yet, or once
+        more at the end) do not. Hits of the cache that come alone are input beside what was said,
+        as Anthropic counts.
         """
         if usage is None:
             return
         before = self.state.usage or usage
-        self.state.usage = Usage(
-            usage.input_tokens if usage.input_tokens >= 0 else before.input_tokens,
-            max(usage.cached_tokens, before.cached_tokens if usage.input_tokens < 0 else 0),
-            usage.output_tokens if usage.output_tokens >= 0 else before.output_tokens,
-        )
+        total, cached = usage.input_tokens, usage.cached_tokens
+        if total <= 0:
+            total = before.input_tokens + max(0, cached - before.cached_tokens)
+            cached = max(cached, before.cached_tokens)
+            total = (
+                total if before.input_tokens > 0 else max(usage.input_tokens, before.input_tokens)
+            )
+        output = usage.output_tokens if usage.output_tokens > 0 else before.output_tokens
+        self.state.usage = Usage(total, cached, max(output, usage.output_tokens))
 
     def deliver(self, data: bytes) -> None:
         """Note upstream bytes that go out to the caller.

@@ -7,7 +7,8 @@ import pytest
 
 from billing import Usage
 from relay import errors
-from relay.meter import CallState, ending, new_id, texts_of, trusted
+from relay.meter import CallState, Meter, ending, new_id, texts_of, trusted
+from relay.wires.messages import native
 from tests.providers import plain, usage
 from tests.stage import model_config
 
@@ -64,6 +65,8 @@ GUESS, MOST = Usage(11, 0, 6), Usage(1000, 0, 100)
         (Usage(10, 50, 5), Usage(10, 10, 5), "upstream", "cached_tokens clamped"),
         (Usage(-1, 0, 5), Usage(11, 0, 5), "estimated", "input_tokens estimated"),
         (Usage(10, 0, -1), Usage(10, 0, 6), "estimated", "output_tokens estimated"),
+        (Usage(0, 0, 5), Usage(11, 0, 5), "estimated", "input_tokens estimated"),
+        (Usage(10, 0, 0), Usage(10, 0, 6), "estimated", "output_tokens estimated"),
         (
             Usage(-1, 0, 10**18),
             Usage(11, 0, 100),
@@ -117,3 +120,16 @@ def test_ids_sort_by_time_and_do_not_repeat():
     ids = [new_id() for _ in range(1000)]
     assert len(set(ids)) == 1000
     assert [each[:16] for each in ids] == sorted(each[:16] for each in ids)
+
+
+def test_hits_of_the_cache_that_come_alone_are_beside_what_was_read():
+    """Anthropic's input excludes them, and a stream may tell each count in an event of its own."""
+    meter = Meter(None, None, "messages")
+    start = {"type": "message_start", "message": {"usage": {"input_tokens": 100}}}
+    last = {
+        "type": "message_delta",
+        "usage": {"cache_read_input_tokens": 80, "output_tokens": 20},
+    }
+    for event in (start, last, last):
+        meter.used(native.usage(event))
+    assert meter.state.usage == Usage(180, 80, 20)

@@ -301,3 +301,49 @@ def test_of_two_answers_one_that_broke_off_is_no_good_end(alice, fake):
     streamed = alice.open("POST", path, {"model": "test-model", "stream": True, "n": 2} | body)
     assert not read_chat(streamed)[0]
     assert alice.relay.closed_row(streamed.request_id)["outcome"] == "upstream_cut"
+
+
+ZEROS = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
+
+
+@pytest.mark.parametrize("streamed", [True, False], ids=["stream", "plain"])
+@pytest.mark.parametrize("wire", STREAMED)
+def test_an_answer_with_a_usage_of_zeros_is_not_free(alice, fake, wire, streamed):
+    """A zero beside what was delivered is no count: both are estimated, and noted."""
+    if streamed:
+        said = b"".join(map(event, [*HELLO, delta("stop"), usage_chunk(ZEROS)]))
+        fake.always([head(content_type="text/event-stream"), said + DONE, end])
+    else:
+        fake.always(answer(message(content="hello there") | {"usage": ZEROS}))
+    path, body = ASKS[wire]
+    if streamed:
+        opened = alice.open("POST", path, {"model": "test-model", "stream": True} | body)
+        READ[wire](opened)
+    else:
+        opened = alice.post(path, {"model": "test-model"} | body)
+    row = alice.relay.closed_row(opened.request_id)
+    assert row["input_tokens"] > 0 and row["output_tokens"] > 0 and row["cost"] > 0
+    assert row["usage_source"] == "estimated" and "estimated" in row["usage_note"]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        [usage(100, 20), ZEROS],
+        [ZEROS, usage(100, 20)],
+        [usage(100, 5), usage(100, 20)],
+        [usage(100, 20), usage(100, 20)],
+        [usage(100, 20), {"completion_tokens": 20}],
+        [{"prompt_tokens": 100}, {"completion_tokens": 20}],
+    ],
+)
+@pytest.mark.parametrize("wire", STREAMED)
+def test_of_usages_that_come_again_the_last_that_counts_holds(alice, fake, wire, said):
+    chunks = [*HELLO, delta("stop"), *map(usage_chunk, said)]
+    data = b"".join(map(event, chunks)) + DONE
+    fake.always([head(content_type="text/event-stream"), data, end])
+    path, body = ASKS[wire]
+    streamed = alice.open("POST", path, {"model": "test-model", "stream": True} | body)
+    READ[wire](streamed)
+    row = alice.relay.closed_row(streamed.request_id)
+    assert (row["input_tokens"], row["output_tokens"]) == (100, 20)

@@ -38,7 +38,9 @@ def usage(doc: dict) -> Usage | None:
         natural(used.get(name))
         for name in ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
     )
-    total = max(0, fresh) + max(0, cached) + max(0, written)
+    # What was not cached goes without saying only where a stream has said it before.
+    alone = "input_tokens" not in used and doc.get("type") == "message_delta"
+    total = 0 if alone else max(0, fresh) + max(0, cached) + max(0, written)
     # No call has no input: a zero is what some providers write before they have counted.
     return Usage(total or -1, max(0, cached), natural(used.get("output_tokens")))
 
