@@ -3,10 +3,12 @@
 PYTHON ?= python3
 VENV   := .venv
 IN     := $(VENV)/bin/python
+# In a bundle the wheels lie beside the program, and no network is asked.
+FROM   := $(if $(wildcard wheels),--no-index --find-links wheels)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run dev test cover mutants lint translations clients screenshots soak bench clean
+.PHONY: help run dev test cover mutants lint translations bundle clients screenshots soak bench clean
 
 help:                       ## show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -37,6 +39,15 @@ lint: $(VENV)/ready-to-test ## look for mistakes and untidiness in the code
 translations: $(VENV)/ready ## compile the translations and name what is untranslated
 	$(IN) -m console.ui.i18n
 
+bundle: $(VENV)/ready       ## relay-bundle.tar.gz: all that a machine without a network needs for `make run` (same Python and system)
+	rm -rf build relay-bundle.tar.gz
+	mkdir -p build/relay
+	git archive HEAD | tar -x -C build/relay
+	$(IN) -m pip download --quiet --require-hashes --no-deps --only-binary :all: -r requirements.txt -d build/relay/wheels
+	tar -czf relay-bundle.tar.gz -C build relay
+	rm -rf build
+	@ls -l relay-bundle.tar.gz
+
 clients: $(VENV)/ready      ## install real agents in .clients/ and run them and the documented samples against the relay
 	$(IN) -m tests.clients
 
@@ -50,7 +61,7 @@ bench: $(VENV)/ready        ## measure the relay, beside others where `python -m
 	$(IN) -m bench
 
 clean:                      ## remove the virtual environment and what tests leave behind
-	rm -rf $(VENV) mutants .coverage .clients .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build relay-bundle.tar.gz mutants .coverage .clients .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # A stamp tells that the virtual environment holds what a list asks for, so that a second run starts at once.
@@ -60,9 +71,9 @@ $(VENV)/ready: requirements.txt
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
 	  { echo 'Python has no venv here. On Debian and Ubuntu: sudo apt install python3-venv' >&2; exit 1; }
 	@$(IN) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
-	$(IN) -m pip install --quiet -r requirements.txt
+	$(IN) -m pip install --quiet --require-hashes $(FROM) -r requirements.txt
 	@touch $@
 
 $(VENV)/ready-to-test: requirements-dev.txt $(VENV)/ready
-	$(IN) -m pip install --quiet -r requirements-dev.txt
+	$(IN) -m pip install --quiet --require-hashes -r requirements-dev.txt
 	@touch $@

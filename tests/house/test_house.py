@@ -382,10 +382,11 @@ def test_the_licence_is_mit():
 @pytest.mark.parametrize(
     "path", [ROOT / "requirements.txt", ROOT / "requirements-dev.txt"], ids=lambda path: path.name
 )
-def test_requirements_are_pinned(path):
-    lines = [line.split(";")[0].strip() for line in path.read_text(encoding="utf-8").splitlines()]
-    wanted = [line for line in lines if line and not line.startswith(("#", "-r "))]
-    assert [line for line in wanted if not re.fullmatch(r"[\w.-]+==[\w.]+", line)] == []
+def test_requirements_are_pinned_to_the_version_and_the_file(path):
+    text = path.read_text(encoding="utf-8").replace("\\\n", " ")
+    wanted = [line for line in text.splitlines() if line and not line.startswith(("#", "-r "))]
+    form = r"[\w.-]+==[\w.]+(; [^-]+?)?( +--hash=sha256:[0-9a-f]{64})+"
+    assert [line for line in wanted if not re.fullmatch(form, line)] == []
 
 
 @pytest.mark.skipif(

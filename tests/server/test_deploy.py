@@ -190,3 +190,17 @@ def test_metrics_are_not_seen_through_nginx(nginx):
 
 def test_the_example_is_a_whole_configuration():
     assert tomllib.loads((ROOT / "config.example.toml").read_text("utf-8"))["plans"]["free"]
+
+
+def test_the_compose_file_is_whole_and_gives_no_more_rights_than_needed():
+    yaml = pytest.importorskip("yaml")
+    relay = yaml.safe_load((ROOT / "deploy" / "compose.yaml").read_text())["services"]["relay"]
+    assert relay["build"]["dockerfile"] == "deploy/Dockerfile" and relay["read_only"]
+    assert relay["cap_drop"] == ["ALL"] and relay["volumes"] == ["data:/data"]
+
+
+def test_the_bundle_installs_without_a_network_what_the_list_says():
+    rules = (ROOT / "Makefile").read_text()
+    assert "--no-index --find-links wheels" in rules and "--only-binary :all:" in rules
+    for line in rules.splitlines():
+        assert "-r requirements" not in line or "--require-hashes" in line or "import" in line
