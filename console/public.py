@@ -15,6 +15,7 @@ from console.context import site, site_url, state
 from console.docs import setup, snippets
 from console.ui.i18n import gettext as _
 from console.ui.i18n import lazy_gettext as _l
+from db import meta
 
 pages = Blueprint("public", __name__)
 
@@ -309,6 +310,38 @@ def plan_title(name: str) -> str:
     if plan is not None and plan.title:
         return _(plan.title)  # "Free" has a translation; other titles answer themselves
     return _("Free") if name == "free" else name
+
+
+@pages.app_template_global()
+def model_state(model) -> tuple[str, str, int | None]:
+    """How a model is, honestly: the word, its colour, and since when (ms) it fails.
+
+    What its providers have shown since the start counts, else what the last test of each found.
+    """
+    if not model.available:
+        return _("Unavailable"), "", None
+    relay = state()
+    if relay.catalog.demo or getattr(relay, "sender", None) is None:
+        return _("Available"), "good", None
+    known = list({target.upstream.name: target.upstream for target in model.targets}.values())
+    seen = {each["name"]: each for each in relay.sender.health.report(known)}
+    tested = meta.get(relay.db, "upstream_tests", {})
+    works = [_works(seen[each.name], tested.get(each.name)) for each in known]
+    if True in works:
+        return _("Works"), "good", None
+    if None in works:
+        return _("Not tested"), "", None
+    failed_at = [
+        seen[each.name]["last_error_at"] or tested.get(each.name, {}).get("at") for each in known
+    ]
+    return _("Fails"), "bad", min((at for at in failed_at if at), default=None)
+
+
+def _works(seen: dict, test: dict | None) -> bool | None:
+    """Whether an upstream works; None if nobody knows."""
+    if seen["calls"]:
+        return seen["state"] in ("ok", "busy") and seen["calls"] > seen["failed"]
+    return None if test is None else test["code"] == "ok"
 
 
 @pages.app_template_global()

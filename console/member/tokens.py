@@ -291,6 +291,7 @@ def fresh(token_id: int, raw: str):
             models=offered,
             picked=picked,
             ready=public.ready(public.place(picked, raw)),
+            limit=balances.of(member().id).rules.input_tokens_max,
         )
     )
     response.headers["Cache-Control"] = "no-store"

@@ -4,8 +4,10 @@ import re
 
 import pytest
 
+from db import meta
 from settings import providers
 from tests.browser_stage import Visitors, fits
+from tests.console.member_stage import house
 from tests.fake_upstream import FakeUpstream, answer
 from tests.open_provider import KEY, provider
 from tests.stage import free_port, in_process, write_config
@@ -140,3 +142,31 @@ def test_a_provider_is_switched_off_and_on_given_another_key_and_removed(page, n
 
 def _kept(relay) -> dict:
     return providers.read(relay.config.parent / "providers.toml")
+
+
+def test_the_plaza_says_honestly_how_a_model_is(start_relay, fake, person):
+    relay = start_relay(site={"language": "en"})
+
+    def shown() -> str:
+        return re.search(
+            r'class="badge[^>]*>([^<]+)<', relay.client().get("/models").body.decode()
+        )[1]
+
+    assert shown() == "Not tested"
+    meta.put(relay.db, "upstream_tests", {"fake": {"at": 1, "code": "upstream_account"}})
+    assert shown() == "Fails"
+    meta.put(relay.db, "upstream_tests", {"fake": {"at": 1, "code": "ok"}})
+    assert shown() == "Works"
+    fake.always(answer({"error": {"message": "broken"}}, 500))
+    person("alice", relay).given(wallet="10").chat()
+    assert shown() == "Fails"
+
+
+def test_a_fresh_token_says_beside_an_agents_settings_that_the_plan_refuses_it(tmp_path):
+    home = house(tmp_path)
+    alice = home.browser(home.member("alice"))
+    html = alice.send("/console/tokens/new", name="first").get_data(as_text=True)
+    claude = html.split('id="tool-claude-code"')[1].split("</section>")[0]
+    assert "your plan takes at most 5,000" in claude and "ask your administrator" in claude
+    assert "your plan takes" not in html.split('id="tool-qwen-code"')[1].split("</section>")[0]
+    home.db.close()
