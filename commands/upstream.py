@@ -58,7 +58,7 @@ def add(
         raise ConnectError(f"nothing is kept: {explained(findings)}")
     chosen = _chosen(findings, models, input_price, output_price)
     relay = given.relay()
-    left_out = connect.keep(relay, findings.row, key, chosen)
+    left_out = connect.keep(relay, findings.row, key, chosen, findings.outcome)
     _done(relay, "upstream.add", upstream=findings.row["name"], models=len(chosen))
     _said(as_json, findings, chosen, left_out)
 

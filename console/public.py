@@ -15,7 +15,7 @@ from console.context import site, site_url, state
 from console.docs import setup, snippets
 from console.ui.i18n import gettext as _
 from console.ui.i18n import lazy_gettext as _l
-from db import meta
+from relay import connect
 
 pages = Blueprint("public", __name__)
 
@@ -325,7 +325,7 @@ def model_state(model) -> tuple[str, str, int | None]:
         return _("Available"), "good", None
     known = list({target.upstream.name: target.upstream for target in model.targets}.values())
     seen = {each["name"]: each for each in relay.sender.health.report(known)}
-    tested = meta.get(relay.db, "upstream_tests", {})
+    tested = connect.tested(relay)
     works = [_works(seen[each.name], tested.get(each.name)) for each in known]
     if True in works:
         return _("Works"), "good", None

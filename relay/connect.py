@@ -5,6 +5,7 @@ change is written only if all settings together stay right. A key is handed in a
 is in no sentence that leaves this module.
 """
 
+import time
 import tomllib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
@@ -13,6 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import settings as configuration
+from db import meta
 from relay import probe
 from relay.catalog import Catalog, Target
 from relay.upstream import discovery
@@ -334,7 +336,23 @@ def try_out(relay: Any, name: str, model_id: str | None = None) -> Findings:
         )
         if not outcome.ok:
             break
+    if findings.outcome is not None:
+        remember(relay, name, model.id, findings.outcome)
     return findings
+
+
+def tested(relay: Any) -> dict[str, dict]:
+    """What the last test of each upstream found: {"at": ms, "code", "words", "model"}."""
+    return meta.get(relay.db, "upstream_tests", {})
+
+
+def remember(relay: Any, name: str, model: str, outcome: probe.Outcome) -> None:
+    """Keep what a test found, so that pages can say it also after a restart."""
+    at = time.time_ns() // 1_000_000
+    found = {"at": at, "code": outcome.code, "words": outcome.words, "model": model}
+    known = {each.name for each in relay.settings.upstreams} | {name}
+    kept = {each: what for each, what in tested(relay).items() if each in known}
+    meta.put(relay.db, "upstream_tests", kept | {name: found})
 
 
 def origins() -> dict[str, str]:
@@ -348,8 +366,15 @@ def origins() -> dict[str, str]:
 # ---- keeping
 
 
-def keep(relay: Any, row: dict, key: str, models: Iterable[tuple[OfferedModel, dict]]) -> list[str]:
-    """Keep a provider with these models (each with its row as the administrator wants it).
+def keep(
+    relay: Any,
+    row: dict,
+    key: str,
+    models: Iterable[tuple[OfferedModel, dict]],
+    outcome: probe.Outcome | None = None,
+) -> list[str]:
+    """Keep a provider with these models (each with its row as the administrator wants it), and what
+    its test found.
 
     Returns the ids of models that config.toml has itself, where its word wins. Raises ConnectError.
     """
@@ -369,6 +394,8 @@ def keep(relay: Any, row: dict, key: str, models: Iterable[tuple[OfferedModel, d
                 _route(kept.setdefault("models", []), model, name, offer.name)
 
     change(relay, edit)
+    if outcome is not None:
+        remember(relay, name, models[0][1]["id"] if models else "", outcome)
     return [model["id"] for _, model in models if model["id"] in written]
 
 

@@ -167,7 +167,9 @@ def keep() -> AnyResponse | str:
     if not chosen:
         return _models(draft.findings, name, _("Tick at least one model."))
     try:
-        left_out = connect.keep(state(), draft.findings.row, draft.key, chosen)
+        left_out = connect.keep(
+            state(), draft.findings.row, draft.key, chosen, draft.findings.outcome
+        )
     except ConnectError as err:
         return _models(draft.findings, name, str(err))
     _drafts.pop(name, None)
@@ -221,7 +223,7 @@ def one(name: str) -> str:
         served=upstreams.served(name),
         asked=served if "chat" in known.speaks else [],
         fresh=bool(request.args.get("fresh")),
-        tested=upstreams.tested().get(name),
+        tested=connect.tested(state()).get(name),
     )
 
 

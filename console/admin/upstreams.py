@@ -10,7 +10,6 @@ from statistics import median
 
 from flask import abort, flash, render_template, request
 
-from billing import now_ms
 from console import throttle
 from console.admin.guard import note, pages
 from console.context import member, state
@@ -19,7 +18,6 @@ from console.session import back_to
 from console.ui import format
 from console.ui.i18n import gettext as _
 from console.ui.i18n import lazy_gettext as _l
-from db import meta
 from relay import connect, probe
 from relay.catalog import DEMO, Target
 
@@ -66,7 +64,7 @@ def page():
         states=STATES,
         models={each.name: served(each.name) for each in known},
         origins=connect.origins(),
-        tested=tested(),
+        tested=connect.tested(state()),
         switched_off={each.name for each in state().settings.upstreams if not each.enabled},
         looked_at=LOOKED_AT,
         sentences=sentences(),
@@ -90,19 +88,6 @@ def _typical(sorted_ms: list[int]) -> tuple[int | None, int | None]:
     if not sorted_ms:
         return None, None
     return round(median(sorted_ms)), sorted_ms[min(len(sorted_ms) - 1, len(sorted_ms) * 19 // 20)]
-
-
-def tested() -> dict[str, dict]:
-    """What the last test of each upstream found: {"at": ms, "code", "words", "model"}."""
-    return meta.get(state().db, "upstream_tests", {})
-
-
-def remember(name: str, model: str, outcome: probe.Outcome) -> None:
-    """Keep what a test found, so that pages can say it also after a restart."""
-    found = {"at": now_ms(), "code": outcome.code, "words": outcome.words, "model": model}
-    known = state().catalog.upstreams
-    kept = {each: what for each, what in tested().items() if each in known}
-    meta.put(state().db, "upstream_tests", kept | {name: found})
 
 
 def served(name: str, switched_off: bool = False) -> list[tuple]:
@@ -145,7 +130,9 @@ def test_upstream(name: str):
         abort(404)
     keys = target.upstream.keys or ("",)
     outcomes = [probe.call(target, wire, key) for key in keys]
-    remember(name, model.id, next((each for each in outcomes if not each.ok), outcomes[0]))
+    connect.remember(
+        state(), name, model.id, next((each for each in outcomes if not each.ok), outcomes[0])
+    )
     for number, (key, outcome) in enumerate(zip(keys, outcomes, strict=True), 1):
         answered = outcome.code == "ok"
         if answered:  # it may rest from earlier failures: let calls through again

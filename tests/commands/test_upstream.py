@@ -181,6 +181,18 @@ def test_what_config_toml_says_is_not_changed_from_here(run, config, north):
     assert done.returncode == 1 and "config.toml has an upstream" in done.stderr
 
 
+def test_the_settings_are_shown_merged_with_where_each_comes_from(run, config, north):
+    run("add", "--base-url", north.url, "--name", "north", "--model", "north-large", key=KEY)
+    done = flask(config, "config", "show", "--json")
+    assert done.returncode == 0, done.stderr
+    rows = {each["key"]: each for each in json.loads(done.stdout)}
+    assert rows["database.path"]["from"] == "config.toml"
+    assert rows["server.port"] == {"key": "server.port", "value": 8000, "from": "default"}
+    assert rows["upstreams.north"]["from"] == rows["models.north-large"]["from"] == "providers.toml"
+    assert rows["plans.free"]["from"] == "config.example.toml"
+    assert KEY not in done.stdout + flask(config, "config", "show").stdout
+
+
 def test_the_demo_ends_without_a_restart(start_relay, north, person):
     relay = start_relay(process=True, upstreams=[], models=[])
     assert relay.client().get("/healthz").json["demo"]
