@@ -21,12 +21,27 @@ from dataclasses import dataclass
 from msgspec.json import encode
 
 from db import Database
-from pricing import AMOUNT_MAX, NANO, NOTHING, Pockets, Price, Usage, nano, split, yuan
+from pricing import (
+    AMOUNT_MAX,
+    COUNTS,
+    KINDS,
+    NANO,
+    NOTHING,
+    Pockets,
+    Price,
+    Usage,
+    nano,
+    split,
+    yuan,
+)
 from verify import verify
 
 __all__ = [
     "AMOUNT_MAX",
+    "COUNTS",
+    "KINDS",
     "NANO",
+    "PRICES",
     "Call",
     "Ending",
     "KeyReused",
@@ -57,7 +72,6 @@ __all__ = [
     "yuan",
 ]
 
-COUNT_MAX = 10**9  # LLM tokens of one kind in one call; no price makes more of it than SQLite holds
 KEY_LENGTH_MAX = 255
 CREDIT_KINDS = ("reward", "top_up", "refund", "adjust")
 
@@ -105,7 +119,8 @@ class Call:
 class Ending:
     """How a call ended. `usage` None: nothing is charged.
 
-    `error` is a code, `attempts` a JSON-able list.
+    `error` is a code, `attempts` a JSON-able list, `upstream_cost` nano-yuan: what the provider
+    will bill for the same usage, if that is known.
     """
 
     outcome: str
@@ -118,6 +133,7 @@ class Ending:
     first_byte_ms: int | None = None
     duration_ms: int | None = None
     error: str | None = None
+    upstream_cost: int | None = None
 
 
 # ---- calls: hold, refuse, close
@@ -146,12 +162,15 @@ SELECT r.user_id, r.started_at, r.upstream,
        grant_balance, quota_balance, wallet_balance, invite_pending
   FROM requests AS r JOIN balances USING (user_id) WHERE r.id = ? AND closed_at IS NULL"""
 
-CLOSE_CALL = """
+PRICES = tuple(f"price_{kind}" for kind in KINDS)  # columns of a call's row
+
+CLOSE_CALL = f"""
 UPDATE requests
    SET closed_at = ?, outcome = ?, status = ?, error = ?, upstream = ?, attempts = ?, first_byte_ms = ?,
-       duration_ms = ?, input_tokens = ?, cached_tokens = ?, output_tokens = ?, usage_source = ?, usage_note = ?,
-       price_input = coalesce(?, price_input), price_cached = coalesce(?, price_cached),
-       price_output = coalesce(?, price_output), cost = ?, charged_grant = ?, charged_quota = ?, charged_wallet = ?
+       duration_ms = ?, usage_source = ?, usage_note = ?, upstream_cost = ?,
+       {", ".join(f"{name} = ?" for name in COUNTS)},
+       {", ".join(f"{name} = coalesce(?, {name})" for name in PRICES)},
+       cost = ?, charged_grant = ?, charged_quota = ?, charged_wallet = ?
  WHERE id = ? AND closed_at IS NULL"""
 
 # Subscriptions that may pay for a call are those that were active when it began, the one that ends
@@ -173,7 +192,7 @@ def hold(db: Database, call: Call, usage: Usage, price: Price, overdraft: int = 
     `overdraft` (nano-yuan) is how far below zero the wallet may go for it. Raises NotCovered, and
     then writes nothing.
     """
-    return db.write_admitting(_hold, call, _possible(usage), price.highest(), overdraft)
+    return db.write_admitting(_hold, call, usage.possible(), price.highest(), overdraft)
 
 
 def _hold(conn, call: Call, usage: Usage, price: Price, overdraft: int) -> Pockets:
@@ -248,7 +267,7 @@ def _close(conn, call_id: str, end: Ending, price: Price | None, now: int) -> Po
     call = conn.execute(OPEN_CALL, (call_id,)).fetchone()
     if call is None:
         return None
-    usage = price and end.usage and _possible(end.usage)
+    usage = price and end.usage and end.usage.possible()
     price = price.at(usage.input_tokens) if usage else None
     paying = (
         []
@@ -269,10 +288,11 @@ def _close(conn, call_id: str, end: Ending, price: Price | None, now: int) -> Po
             _attempts(end),
             end.first_byte_ms,
             end.duration_ms,
-            *_counts(usage),
             end.usage_source,
             end.usage_note,
-            *((price.input, price.cached, price.output) if price else (None, None, None)),
+            end.upstream_cost,
+            *(usage.counts() if usage else [None] * len(COUNTS)),
+            *(price.by_kind().values() if price else [None] * len(PRICES)),
             cost,
             charged.grant,
             charged.quota,
@@ -377,25 +397,6 @@ def available(conn, user_id: int, now: int) -> Pockets:
         raise Unknown("there is no such member")
     grant, wallet, quota = row
     return Pockets(grant, max(0, quota), wallet)
-
-
-def _possible(usage: Usage) -> Usage:
-    """The usage, cut to what can be.
-
-    The last guard of the ledger against counts that nobody checked.
-    """
-    given = min(max(0, usage.input_tokens), COUNT_MAX)
-    return Usage(
-        given, min(max(0, usage.cached_tokens), given), min(max(0, usage.output_tokens), COUNT_MAX)
-    )
-
-
-def _counts(usage: Usage | None) -> tuple:
-    return (
-        (usage.input_tokens, usage.cached_tokens, usage.output_tokens)
-        if usage
-        else (None, None, None)
-    )
 
 
 # ---- money
@@ -535,13 +536,13 @@ def balances(db: Database, user_id: int) -> dict[str, Pockets]:
 # ---- the rows of calls
 
 
-CALLS = """
+CALLS = f"""
 SELECT r.id, r.started_at AS created_at, users.name AS user, tokens.name AS token, wire, model, upstream, outcome,
-       status, error, stream, input_tokens, cached_tokens, output_tokens, usage_source, usage_note,
-       price_input, price_cached, price_output, cost, charged_grant, charged_quota, charged_wallet,
+       status, error, stream, {", ".join(COUNTS)}, usage_source, usage_note,
+       {", ".join(PRICES)}, cost, upstream_cost, charged_grant, charged_quota, charged_wallet,
        first_byte_ms, duration_ms, attempts, r.user_id, r.token_id, closed_at
   FROM requests AS r JOIN users ON users.id = r.user_id JOIN tokens ON tokens.id = r.token_id
- WHERE {where} ORDER BY r.id DESC LIMIT :limit"""
+ WHERE {{where}} ORDER BY r.id DESC LIMIT :limit"""
 
 # What a listing of calls may be asked for: argument -> condition.
 WANTED = {

@@ -7,7 +7,7 @@
 -- quota, hold_ or charged_; only those of the grant pocket count LLM tokens. Times are integer milliseconds since 1970,
 -- UTC, and end in _at. A day is text, YYYY-MM-DD, in the time zone of the site.
 --
--- It is written for an empty file. An older file gets here by the numbered functions in db.py.
+-- It is written for an empty file. An older file gets here by the numbered functions in db/migrations.py.
 
 
 -- Members -----------------------------------------------------------------------------------------------------------
@@ -224,6 +224,19 @@ CREATE TABLE requests (
     first_byte_ms   INTEGER,
     duration_ms     INTEGER,
     attempts        TEXT    NOT NULL DEFAULT '[]' CHECK (json_valid(attempts)),
+
+    -- Since version 2, and so behind the rest: the other kinds that providers bill. Reads are a part of cached_tokens,
+    -- writes of input_tokens. Without a price of its own, a read costs what is cached and a write what is input.
+    cache_read_tokens      INTEGER CHECK (cache_read_tokens BETWEEN 0 AND cached_tokens),
+    cache_write_tokens     INTEGER CHECK (cache_write_tokens >= 0),
+    cache_write_1h_tokens  INTEGER CHECK (cache_write_1h_tokens >= 0
+                                          AND cached_tokens + cache_write_tokens + cache_write_1h_tokens <= input_tokens),
+    searches               INTEGER CHECK (searches >= 0),
+    price_cache_read       INTEGER CHECK (price_cache_read >= 0),
+    price_cache_write      INTEGER CHECK (price_cache_write >= 0),
+    price_cache_write_1h   INTEGER CHECK (price_cache_write_1h >= 0),
+    price_search           INTEGER CHECK (price_search >= 0),
+    upstream_cost          INTEGER CHECK (upstream_cost >= 0),   -- of the same usage, at the provider's price for us
     CHECK ((closed_at IS NULL) = (outcome IS NULL))
 ) STRICT;
 
@@ -275,6 +288,11 @@ CREATE TABLE daily (
     charged_quota   INTEGER NOT NULL,
     charged_wallet  INTEGER NOT NULL,
     last_at         INTEGER NOT NULL,
+    cache_read_tokens      INTEGER NOT NULL DEFAULT 0,
+    cache_write_tokens     INTEGER NOT NULL DEFAULT 0,
+    cache_write_1h_tokens  INTEGER NOT NULL DEFAULT 0,
+    searches               INTEGER NOT NULL DEFAULT 0,
+    upstream_cost          INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (user_id, day, token_id, model)
 ) STRICT, WITHOUT ROWID;
 
@@ -284,19 +302,25 @@ CREATE TRIGGER a_call_that_ends_is_rolled_up AFTER UPDATE OF closed_at ON reques
     INSERT INTO daily VALUES (
         NEW.user_id, NEW.day, NEW.token_id, coalesce(NEW.model, ''), 1, NEW.outcome = 'refused',
         coalesce(NEW.input_tokens, 0), coalesce(NEW.cached_tokens, 0), coalesce(NEW.output_tokens, 0), NEW.cost,
-        NEW.charged_grant, NEW.charged_quota, NEW.charged_wallet, NEW.started_at)
+        NEW.charged_grant, NEW.charged_quota, NEW.charged_wallet, NEW.started_at,
+        coalesce(NEW.cache_read_tokens, 0), coalesce(NEW.cache_write_tokens, 0),
+        coalesce(NEW.cache_write_1h_tokens, 0), coalesce(NEW.searches, 0), coalesce(NEW.upstream_cost, 0))
     ON CONFLICT DO UPDATE SET
         calls = calls + 1, refused = refused + excluded.refused, input_tokens = input_tokens + excluded.input_tokens,
         cached_tokens = cached_tokens + excluded.cached_tokens, output_tokens = output_tokens + excluded.output_tokens,
         cost = cost + excluded.cost, charged_grant = charged_grant + excluded.charged_grant,
         charged_quota = charged_quota + excluded.charged_quota,
-        charged_wallet = charged_wallet + excluded.charged_wallet, last_at = max(last_at, excluded.last_at);
+        charged_wallet = charged_wallet + excluded.charged_wallet, last_at = max(last_at, excluded.last_at),
+        cache_read_tokens = cache_read_tokens + excluded.cache_read_tokens,
+        cache_write_tokens = cache_write_tokens + excluded.cache_write_tokens,
+        cache_write_1h_tokens = cache_write_1h_tokens + excluded.cache_write_1h_tokens,
+        searches = searches + excluded.searches, upstream_cost = upstream_cost + excluded.upstream_cost;
 END;
 
 CREATE TRIGGER a_refused_call_is_rolled_up AFTER INSERT ON requests WHEN NEW.closed_at IS NOT NULL BEGIN
     INSERT INTO daily VALUES (
         NEW.user_id, NEW.day, NEW.token_id, iif(NEW.error = 'model_not_found', '', coalesce(NEW.model, '')), 1,
-        NEW.outcome = 'refused', 0, 0, 0, 0, 0, 0, 0, NEW.started_at)
+        NEW.outcome = 'refused', 0, 0, 0, 0, 0, 0, 0, NEW.started_at, 0, 0, 0, 0, 0)
     ON CONFLICT DO UPDATE SET
         calls = calls + 1, refused = refused + excluded.refused, last_at = max(last_at, excluded.last_at);
 END;

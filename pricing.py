@@ -47,23 +47,110 @@ def yuan(amount: int) -> str:
     return f"{sign}{whole}.{rest:09}"
 
 
+COUNT_MAX = 10**9  # LLM tokens of one kind in one call; no price makes more of it than SQLite holds
+
+# What providers bill: the name of each kind, in the order in which the grant pays (it never pays a
+# search). The price of a kind is the field of `Price` of that name.
+KINDS = ("input", "cache_write", "cache_write_1h", "cached", "cache_read", "output", "search")
+GRANT_KINDS = KINDS[:-1]
+USUAL_KINDS = ("input", "cached", "output")  # every call has these
+
+# What a call's row counts: the fields of `Usage`. They overlap; `Usage.by_kind` takes them apart.
+COUNTS = (
+    "input_tokens",
+    "cached_tokens",
+    "cache_read_tokens",
+    "cache_write_tokens",
+    "cache_write_1h_tokens",
+    "output_tokens",
+    "searches",
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """LLM tokens of one call. `input_tokens` includes the cached, `output_tokens` the reasoning."""
+    """What one call used: LLM tokens, and searches that the provider made.
+
+    `input_tokens` is all input. `cached_tokens` are all hits of a cache, `cache_read_tokens` the
+    hits of an explicit one among them; both writes are parts of the input too. `output_tokens`
+    includes the reasoning.
+    """
 
     input_tokens: int
     cached_tokens: int
     output_tokens: int
+    cache_read_tokens: int = 0
+    cache_write_tokens: int = 0  # kept for 5 minutes
+    cache_write_1h_tokens: int = 0
+    searches: int = 0
+
+    def counts(self) -> tuple[int, ...]:
+        """The counts, in the order of COUNTS."""
+        return tuple(getattr(self, name) for name in COUNTS)
+
+    def by_kind(self) -> dict[str, int]:
+        """How many of each kind: nothing is in two of them (DESIGN, section 3)."""
+        writes = self.cache_write_tokens + self.cache_write_1h_tokens
+        return {
+            "input": self.input_tokens - self.cached_tokens - writes,
+            "cache_write": self.cache_write_tokens,
+            "cache_write_1h": self.cache_write_1h_tokens,
+            "cached": self.cached_tokens - self.cache_read_tokens,
+            "cache_read": self.cache_read_tokens,
+            "output": self.output_tokens,
+            "search": self.searches,
+        }
+
+    def possible(self, input_max: int = COUNT_MAX, output_max: int = COUNT_MAX) -> "Usage":
+        """The usage, cut to what can be: no part is larger than its whole, nothing is negative."""
+        total = _within(self.input_tokens, input_max)
+        cached = _within(self.cached_tokens, total)
+        write_1h = _within(self.cache_write_1h_tokens, total - cached)
+        return Usage(
+            total,
+            cached,
+            _within(self.output_tokens, output_max),
+            _within(self.cache_read_tokens, cached),
+            _within(self.cache_write_tokens, total - cached - write_1h),
+            write_1h,
+            _within(self.searches, COUNT_MAX),
+        )
+
+
+def _within(count: int, most: int) -> int:
+    return min(max(0, count), most)
 
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """Nano-yuan per LLM token. `tiers` are (above so many input tokens, price), ascending."""
+    """Nano-yuan per LLM token, and per search. `tiers` are (above so many input tokens, price),
+    ascending.
+
+    A kind of cache that has no price (-1) costs what it is called in general: reads as cached,
+    writes as input, writes for an hour as writes.
+    """
 
     input: int
     cached: int
     output: int
     tiers: tuple[tuple[int, "Price"], ...] = ()
+    cache_read: int = -1
+    cache_write: int = -1
+    cache_write_1h: int = -1
+    search: int = 0
+
+    def __post_init__(self):
+        for kind, general in (
+            ("cache_read", "cached"),
+            ("cache_write", "input"),
+            ("cache_write_1h", "cache_write"),
+        ):
+            if getattr(self, kind) < 0:
+                object.__setattr__(self, kind, getattr(self, general))
+
+    def by_kind(self) -> dict[str, int]:
+        """The price of each kind."""
+        return {kind: getattr(self, kind) for kind in KINDS}
 
     def at(self, input_tokens: int) -> "Price":
         """The price of a call with so many input tokens."""
@@ -74,31 +161,31 @@ class Price:
         return found
 
     def highest(self) -> "Price":
-        """No tier is dearer than this, in any kind of LLM token: the price of holds."""
-        if not self.tiers:
-            return self
+        """No tier is dearer than this, in any kind: the price of holds."""
         every = (self, *(price for _, price in self.tiers))
-        return Price(
-            max(p.input for p in every), max(p.cached for p in every), max(p.output for p in every)
-        )
+        most = {kind: max(getattr(price, kind) for price in every) for kind in KINDS}
+        return Price(**most)
 
     def cost(self, usage: Usage) -> int:
         """Nano-yuan for a usage, exactly: DESIGN, section 3."""
-        return (
-            (usage.input_tokens - usage.cached_tokens) * self.input
-            + usage.cached_tokens * self.cached
-            + usage.output_tokens * self.output
-        )
+        prices = self.by_kind()
+        return sum(count * prices[kind] for kind, count in usage.by_kind().items())
+
+    @property
+    def special(self) -> dict[str, int]:
+        """The prices of those kinds that differ from what the kind is in general."""
+        general = {
+            "cache_read": self.cached,
+            "cache_write": self.input,
+            "cache_write_1h": self.cache_write,
+            "search": 0,
+        }
+        return {k: getattr(self, k) for k, price in general.items() if getattr(self, k) != price}
 
     @property
     def free(self) -> bool:
         """Whether nothing is ever charged at this price, from any pocket."""
-        return not (
-            self.input
-            or self.cached
-            or self.output
-            or any(not price.free for _, price in self.tiers)
-        )
+        return not any(self.by_kind().values()) and all(price.free for _, price in self.tiers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,20 +203,48 @@ NOTHING = Pockets(0, 0, 0)
 def split(usage: Usage, price: Price, pockets: Pockets) -> Pockets:
     """What each pocket pays for a usage. The wallet takes the rest, however much.
 
-    The grant pays LLM tokens one for one: uncached input first, then cached input, then output.
-    What is left is priced; the quota pays before the wallet. A free model debits nothing.
+    The grant pays LLM tokens one for one, kind by kind in the order of KINDS. What is left is
+    priced; the quota pays before the wallet. A free model debits nothing.
     """
     if price.free:
         return NOTHING
-    grant = max(0, pockets.grant)
-    uncached = usage.input_tokens - usage.cached_tokens
-    by_grant = min(grant, uncached)
-    cached_by_grant = min(grant - by_grant, usage.cached_tokens)
-    output_by_grant = min(grant - by_grant - cached_by_grant, usage.output_tokens)
-    rest = (
-        (uncached - by_grant) * price.input
-        + (usage.cached_tokens - cached_by_grant) * price.cached
-        + (usage.output_tokens - output_by_grant) * price.output
-    )
+    left, prices, rest = max(0, pockets.grant), price.by_kind(), 0
+    for kind, count in usage.by_kind().items():
+        by_grant = min(left, count) if kind in GRANT_KINDS else 0
+        left -= by_grant
+        rest += (count - by_grant) * prices[kind]
     quota = min(max(0, pockets.quota), rest)
-    return Pockets(by_grant + cached_by_grant + output_by_grant, quota, rest - quota)
+    return Pockets(max(0, pockets.grant) - left, quota, rest - quota)
+
+
+@dataclass(frozen=True, slots=True)
+class PriceLine:
+    """One kind in a call's price: how many, how many of them the grant paid, the price of one."""
+
+    kind: str
+    count: int
+    by_grant: int
+    each: int
+
+    @property
+    def rest(self) -> int:
+        return self.count - self.by_grant
+
+    @property
+    def cost(self) -> int:
+        return self.rest * self.each
+
+
+def lines(usage: Usage, price: Price, grant: int = 0) -> list[PriceLine]:
+    """How a price comes about when the grant pays so many LLM tokens of it.
+
+    The costs sum up to what quota and wallet pay by `split`. Kinds that few calls use have a line
+    only where they were used.
+    """
+    prices, found = price.by_kind(), []
+    for kind, count in usage.by_kind().items():
+        by_grant = min(grant, count) if kind in GRANT_KINDS else 0
+        grant -= by_grant
+        if count or kind in USUAL_KINDS:
+            found.append(PriceLine(kind, count, by_grant, prices[kind]))
+    return found

@@ -83,24 +83,38 @@ SELECT request_id, '', 'no row', 'a row' FROM entries
  WHERE kind = 'charge' AND request_id >= coalesce((SELECT value FROM meta WHERE key = 'requests_kept_from'), '')
    AND NOT EXISTS (SELECT 1 FROM requests WHERE id = request_id)"""
 
-COSTS = """
-SELECT id, 'money', cost, made FROM (
-    SELECT id, cost, coalesce((input_tokens - cached_tokens) * price_input + cached_tokens * price_cached
-                              + output_tokens * price_output, 0) AS made
-      FROM requests)
+# What a call used, kind by kind in the order in which a grant pays: plain input, writes, hits, reads,
+# output. A price that is not there is that of what the kind is in general.
+USED = """
+SELECT id, cost, charged_grant, charged_quota + charged_wallet AS paid,
+       input_tokens - cached_tokens - coalesce(cache_write_tokens, 0) - coalesce(cache_write_1h_tokens, 0) AS n1,
+       coalesce(cache_write_tokens, 0) AS n2, coalesce(cache_write_1h_tokens, 0) AS n3,
+       cached_tokens - coalesce(cache_read_tokens, 0) AS n4, coalesce(cache_read_tokens, 0) AS n5,
+       output_tokens AS n6, coalesce(searches, 0) * coalesce(price_search, 0) AS fees,
+       price_input AS p1, coalesce(price_cache_write, price_input) AS p2,
+       coalesce(price_cache_write_1h, price_cache_write, price_input) AS p3, price_cached AS p4,
+       coalesce(price_cache_read, price_cached) AS p5, price_output AS p6
+  FROM requests"""
+
+COSTS = f"""
+SELECT id, 'money', cost, made
+  FROM (SELECT id, cost,
+               coalesce(n1 * p1 + n2 * p2 + n3 * p3 + n4 * p4 + n5 * p5 + n6 * p6 + fees, 0) AS made
+          FROM ({USED}))
  WHERE cost <> made"""
 
-# Who paid: the grant covers uncached input, then cached input, then output; its rest is money. (max
-# and min of two.)
-SPLITS = """
-SELECT id, 'money', paid, uncached * price_input + cached * price_cached
-                          + max(0, output_tokens - max(0, charged_grant - input_tokens)) * price_output AS made
-  FROM (SELECT id, charged_grant, charged_quota + charged_wallet AS paid, input_tokens, output_tokens,
-               price_input, price_cached, price_output,
-               max(0, input_tokens - cached_tokens - charged_grant) AS uncached,
-               max(0, cached_tokens - max(0, charged_grant - input_tokens + cached_tokens)) AS cached
-          FROM requests WHERE input_tokens IS NOT NULL)
- WHERE paid <> made OR charged_grant > input_tokens + output_tokens"""
+# Who paid: the grant covers kind after kind, as far as it goes; the rest, and every search, is money.
+# (max and min of two.)
+SPLITS = f"""
+SELECT id, 'money', paid, r1 * p1 + r2 * p2 + r3 * p3 + r4 * p4 + r5 * p5 + r6 * p6 + fees AS made
+  FROM (SELECT *, max(0, n1 - charged_grant) AS r1,
+               n2 - min(n2, max(0, charged_grant - n1)) AS r2,
+               n3 - min(n3, max(0, charged_grant - n1 - n2)) AS r3,
+               n4 - min(n4, max(0, charged_grant - n1 - n2 - n3)) AS r4,
+               n5 - min(n5, max(0, charged_grant - n1 - n2 - n3 - n4)) AS r5,
+               n6 - min(n6, max(0, charged_grant - n1 - n2 - n3 - n4 - n5)) AS r6
+          FROM ({USED}) WHERE n1 IS NOT NULL)
+ WHERE paid <> made OR charged_grant > n1 + n2 + n3 + n4 + n5 + n6"""
 
 ROLL_UPS = """
 WITH paid AS (SELECT user_id, pocket, -sum(amount) AS amount FROM entries
@@ -114,28 +128,36 @@ SELECT name, pocket, coalesce(charged, 0), coalesce(amount, 0)
 
 # Only days of which no call has been forgotten. A name that no model has is not kept where there
 # was no hold.
-ROLLED_CALLS = """
+SUMMED = (
+    "calls",
+    "refused",
+    "input_tokens",
+    "cached_tokens",
+    "cache_read_tokens",
+    "cache_write_tokens",
+    "cache_write_1h_tokens",
+    "output_tokens",
+    "searches",
+    "cost",
+    "upstream_cost",
+    "charged_grant",
+    "charged_quota",
+    "charged_wallet",
+)
+ROLLED_CALLS = f"""
 WITH differences AS (
-    SELECT user_id, day, token_id, model, sum(c) AS calls, sum(r) AS refused, sum(i) AS input_tokens,
-           sum(h) AS cached_tokens, sum(o) AS output_tokens, sum(m) AS cost, sum(g) AS charged_grant,
-           sum(q) AS charged_quota, sum(w) AS charged_wallet
-      FROM (SELECT user_id, day, token_id, model, calls AS c, refused AS r, input_tokens AS i, cached_tokens AS h,
-                   output_tokens AS o, cost AS m, charged_grant AS g, charged_quota AS q, charged_wallet AS w
-              FROM daily
+    SELECT user_id, day, token_id, model, {", ".join(f"sum({name}) AS {name}" for name in SUMMED)}
+      FROM (SELECT user_id, day, token_id, model, {", ".join(SUMMED)} FROM daily
             UNION ALL
             SELECT user_id, day, token_id,
                    iif(error = 'model_not_found' AND price_input IS NULL, '', coalesce(model, '')),
-                   -1, -(outcome = 'refused'), -coalesce(input_tokens, 0), -coalesce(cached_tokens, 0),
-                   -coalesce(output_tokens, 0), -cost, -charged_grant, -charged_quota, -charged_wallet
+                   -1, -(outcome = 'refused'), {", ".join(f"-coalesce({name}, 0)" for name in SUMMED[2:])}
               FROM requests WHERE closed_at IS NOT NULL)
      WHERE day > :first_day GROUP BY user_id, day, token_id, model)
 SELECT name || ', ' || day || ', token ' || token_id || ', ' || model, '',
-       json_object('calls', calls, 'refused', refused, 'input_tokens', input_tokens, 'cached_tokens', cached_tokens,
-                   'output_tokens', output_tokens, 'cost', cost, 'charged_grant', charged_grant,
-                   'charged_quota', charged_quota, 'charged_wallet', charged_wallet), ''
+       json_object({", ".join(f"'{name}', {name}" for name in SUMMED)}), ''
   FROM differences JOIN users ON users.id = user_id
- WHERE (calls, refused, input_tokens, cached_tokens, output_tokens, cost, charged_grant, charged_quota, charged_wallet)
-       <> (0, 0, 0, 0, 0, 0, 0, 0, 0)"""
+ WHERE ({", ".join(SUMMED)}) <> ({", ".join("0" for _ in SUMMED)})"""
 
 CHECKS = (
     ("{}: the {} balance is {}; its entries sum to {}", BALANCES),

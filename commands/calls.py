@@ -23,11 +23,10 @@ COLUMNS = (
     "outcome",
     "status",
     "stream",
-    "input_tokens",
-    "cached_tokens",
-    "output_tokens",
+    *billing.COUNTS,
     "usage_source",
     "cost",
+    "upstream_cost",
     "charged",
     "first_byte_ms",
     "duration_ms",
@@ -105,7 +104,7 @@ def _written(name: str, value):
     """A column of a call as it is printed."""
     if name == "created_at":
         return shown.when(value)
-    if name == "cost":
+    if name == "cost" or name == "upstream_cost" and value is not None:
         return billing.yuan(value)
     if name == "charged":
         return shown.pockets(billing.Pockets(**value))

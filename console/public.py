@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from flask import Blueprint, Response, abort, render_template, request, url_for
 
 import billing
+import pricing
 from billing import Pockets, Price, Usage
 from console.context import site, site_url, state
 from console.docs import setup, snippets
@@ -254,23 +255,23 @@ def calculator():
         "quota": _money("quota", "0"),
         "wallet": _money("wallet", "10.00"),
     }
-    if counts["cached"].value > counts["input"].value:
-        counts["cached"] = Entry(
-            counts["cached"].typed, 0, _("Not more than the input: it is a part of it.")
-        )
     plan = request.args.get("plan") if request.args.get("plan") in plans() else "free"
-    mistaken = any(e.error for e in (*counts.values(), *pockets.values()))
-    usage = Usage(*(counts[name].value for name in ("input", "cached", "output")))
     held = Pockets(*(pockets[name].value for name in ("grant", "quota", "wallet")))
     prices = offer(model, plan)
     at_peak = prices.peak is not None and request.args.get("peak") == "yes"
     price = prices.peak if at_peak else prices.price
+    others = {kind: str(OTHER_COUNTS[kind]) for kind in price.special}
+    counts |= {kind: _count(kind, 0) for kind in others}
+    _not_more_than_the_whole(counts)
+    usage = Usage(**{FIELDS[kind]: entry.value for kind, entry in counts.items()})
+    mistaken = any(e.error for e in (*counts.values(), *pockets.values()))
     return render_template(
         "public/calculator.html",
         model=model,
         plan=plan,
         plans=plans(),
         counts=counts,
+        others=others,
         pockets=pockets,
         at_peak=at_peak,
         has_peak=prices.peak is not None,
@@ -280,20 +281,49 @@ def calculator():
     )
 
 
+OTHER_COUNTS = {
+    "cache_read": _l("of the cached from an explicit cache"),
+    "cache_write": _l("of the input put into a cache"),
+    "cache_write_1h": _l("of the input put into a cache for an hour"),
+    "search": _l("Searches"),
+}
+FIELDS = {
+    "input": "input_tokens",
+    "cached": "cached_tokens",
+    "output": "output_tokens",
+    "cache_read": "cache_read_tokens",
+    "cache_write": "cache_write_tokens",
+    "cache_write_1h": "cache_write_1h_tokens",
+    "search": "searches",
+}
+
+
+def _not_more_than_the_whole(counts: dict[str, Entry]) -> None:
+    """Mark the parts that are more than what they are parts of."""
+    left = {"input": counts["input"].value, "cached": counts["cached"].value}
+    for part, whole in (
+        ("cached", "input"),
+        ("cache_write", "input"),
+        ("cache_write_1h", "input"),
+        ("cache_read", "cached"),
+    ):
+        if part not in counts:
+            continue
+        left[whole] -= counts[part].value
+        if left[whole] < 0:
+            said = _("Not more than the input: it is a part of it.")
+            counts[part], left[whole] = Entry(counts[part].typed, 0, said), 0
+
+
 def bill(usage: Usage, price: Price, held: Pockets) -> dict:
     """A call's price line by line and what each pocket pays.
 
-    `lines` of (kind, LLM tokens, price, cost), `paid`.
+    `lines` are those of the ledger, before any pocket pays; `paid` is what each pays.
     """
     at = price.at(usage.input_tokens)
-    lines = [
-        ("input", usage.input_tokens - usage.cached_tokens, at.input),
-        ("cached", usage.cached_tokens, at.cached),
-        ("output", usage.output_tokens, at.output),
-    ]
     paid = billing.split(usage, at, held)
     return {
-        "lines": [(kind, n, each, n * each) for kind, n, each in lines],
+        "lines": pricing.lines(usage, at),
         "cost": at.cost(usage),
         "paid": paid,
         "charged": paid.quota + paid.wallet,

@@ -25,6 +25,7 @@ except ImportError:  # no wheel for this machine: the standard library's
 
 from db import lock
 from db.lock import serving_pid
+from db.migrations import MIGRATIONS, SCHEMA
 from db.writer import DatabaseError, DirectWriter, GroupWriter, StorageError, Unusable, is_damage
 
 __all__ = [
@@ -42,8 +43,6 @@ __all__ = [
 log = logging.getLogger("db")
 
 APPLICATION_ID = 0x50494E47  # "PING", in the file's header
-MIGRATIONS: tuple[Callable, ...] = ()  # the n-th takes a connection from version n to n + 1
-SCHEMA = Path(__file__).resolve().parent.parent / "models.sql"
 SAFE_SQLITE = (3, 51, 3)  # older ones can lose a commit in WAL mode (sqlite.org/wal.html)
 BUSY_MS = 15_000  # patience with another process that writes
 BUSY_PAUSE_S = 0.01  # between two tries where SQLite does not wait by itself

@@ -12,11 +12,12 @@ from decimal import ROUND_HALF_UP, Decimal
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
-from billing import Price
+from billing import KINDS, Price
 from relay import errors
 from relay.wires.registry import TURNED, WIRES
 
 NANO_PER_MILLIONTH = 1000  # yuan per million LLM tokens -> nano-yuan per LLM token
+SEARCHES_PRICED = 1000  # a search's price is that of a thousand, not of a million
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 FREE = Price(0, 0, 0)
 
@@ -65,6 +66,7 @@ class Target:
     priority: int = 0
     weight: int = 1
     output_max: int | None = None  # of the model
+    prices: "PriceList | None" = None  # what the upstream bills, if that is known
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +94,19 @@ class Peak:
             if inside and begun.weekday() in self.days and begun not in self.holidays:
                 return True
         return False
+
+
+@dataclass(frozen=True, slots=True)
+class PriceList:
+    """A price, and the one that holds in peak hours."""
+
+    usual: Price
+    at_peak: Price
+    peak: Peak | None = None
+
+    def at(self, at_ms: int) -> Price:
+        """The price of a call that begins at this moment."""
+        return self.at_peak if self.peak is not None and self.peak.holds(at_ms) else self.usual
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +200,7 @@ class Catalog:
                 route.priority,
                 route.weight,
                 given.output_max,
+                _price_list(route.prices or given.prices),
             )
             for route in given.routes
             if (upstream := self.upstreams[route.upstream]).usable
@@ -197,12 +213,14 @@ def price_of(prices, discount: Decimal = Decimal(1)) -> Price:
 
     Rounded once here: this is the price that is shown and charged.
     """
-    cached = prices.cached if prices.cached is not None else prices.input
+    kinds = {kind: getattr(prices, kind) for kind in KINDS}
+    if kinds["cached"] is None:
+        kinds["cached"] = kinds["input"]
+    if kinds["search"] is not None:
+        kinds["search"] *= SEARCHES_PRICED  # a million of them cost so many times their price
+    nano = {kind: _nano(each, discount) for kind, each in kinds.items() if each is not None}
     tiers = tuple((tier.above, price_of(tier, discount)) for tier in getattr(prices, "tiers", ()))
-    return Price(
-        *(_nano(each, discount) for each in (prices.input, cached, prices.output or Decimal(0))),
-        tiers=tiers,
-    )
+    return Price(**{"output": 0, **nano}, tiers=tiers)
 
 
 def _nano(price: Decimal, discount: Decimal) -> int:
@@ -214,6 +232,13 @@ def _plan_prices(prices, discount: Decimal) -> tuple[Price, Price]:
         return FREE, FREE
     usual = price_of(prices, discount)
     return usual, price_of(prices.peak, discount) if prices.peak else usual
+
+
+def _price_list(prices) -> PriceList | None:
+    if prices is None:
+        return None
+    peak = prices.peak
+    return PriceList(*_plan_prices(prices, Decimal(1)), _peak(peak) if peak else None)
 
 
 def _peak(given) -> Peak:

@@ -11,17 +11,18 @@ import re
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from zoneinfo import ZoneInfo
 
 import msgspec
 
 import billing
-from billing import Usage
+from billing import COUNTS, Usage
 from db import Database, StorageError
 from relay import errors, estimate, metrics
 from relay.body import Ask
+from relay.wires.usage import PARTS
 
 log = logging.getLogger("relay.meter")
 
@@ -35,7 +36,9 @@ MEDIA = (
     '"document',
 )  # what may stand elsewhere, by address
 MEDIA_INPUT_MAX = 16384  # LLM tokens that one of these may count
+SEARCHES_MAX = 1000  # in one call; each costs half a fen and more
 COUNT_MAX = 2**31 - 1  # LLM tokens, where a model states no limit
+OTHER_KINDS = ("cache_read", "cache_write", "cache_write_1h")  # counted where they occur
 CALLER_LEFT = 499  # nginx's word for it: nobody read a status
 UNREAD_BYTES_MAX = 32768  # delivered bytes kept until their text is estimated
 
@@ -98,14 +101,44 @@ def trusted(usage: Usage, guess: Callable[[], Usage], most: Usage) -> tuple[Usag
             notes.append(f"{name} estimated")
         elif said > limit:
             notes.append(f"{name} clamped")
-    cached = min(usage.cached_tokens, counts["input_tokens"])
-    if cached < usage.cached_tokens:
-        notes.append("cached_tokens clamped")
+    possible = replace(usage, **counts, searches=min(usage.searches, SEARCHES_MAX)).possible()
+    notes += [
+        f"{name} clamped"
+        for name in COUNTS
+        if name not in counts and getattr(possible, name) < getattr(usage, name)
+    ]
     source = "estimated" if any(note.endswith("estimated") for note in notes) else "upstream"
-    return (
-        Usage(counts["input_tokens"], cached, counts["output_tokens"]),
-        source,
-        ", ".join(notes) or None,
+    return possible, source, ", ".join(notes) or None
+
+
+def merged(before: Usage | None, usage: Usage) -> Usage:
+    """What a stream has said was used, after one more event that says so.
+
+    Counts are totals: a later one replaces; -1 (not given) and zero (not counted yet, or once more
+    at the end) do not. Hits and writes of a cache that come alone are input beside what was said,
+    as Anthropic counts.
+    """
+    if before is None:
+        return usage
+    parts = {name: getattr(usage, name) for name in PARTS}
+    stood = {name: max(0, getattr(before, name)) for name in PARTS}
+    if usage.input_tokens > 0:
+        unsaid = {name: stood[name] for name, count in parts.items() if count < 0}
+        parts |= unsaid
+        total = usage.input_tokens + sum(unsaid.values())
+        reads = usage.cache_read_tokens if usage.cached_tokens >= 0 else before.cache_read_tokens
+    else:
+        parts = {name: max(stood[name], count) for name, count in parts.items()}
+        fresh = max(0, before.input_tokens - sum(stood.values()))
+        total = fresh + sum(parts.values()) or max(before.input_tokens, usage.input_tokens)
+        reads = max(before.cache_read_tokens, usage.cache_read_tokens)
+    output = usage.output_tokens if usage.output_tokens > 0 else before.output_tokens
+    return Usage(
+        total,
+        output_tokens=max(output, usage.output_tokens),
+        cache_read_tokens=reads,
+        searches=max(before.searches, usage.searches),
+        **parts,
     )
 
 
@@ -171,6 +204,7 @@ class Meter:
     price: object = None  # set once there is a hold
     status: int = 200
     policy: str = "estimate"  # the target's on_disconnect
+    prices: object = None  # what the target bills: a catalog.PriceList, if that is known
     texts: re.Pattern | None = None  # where the target's wire keeps its text
     _ask: Ask | None = None
     _model: object = None
@@ -227,28 +261,14 @@ class Meter:
         metrics.of(metrics.attempts, target.upstream.name, error or "ok").inc()
 
     def serve_from(self, target, texts: re.Pattern) -> None:
-        """The target that answers: whose policy holds, and where its texts stand."""
+        """The target that answers: whose policy holds, what it bills, where its texts stand."""
         self.policy, self.texts = target.upstream.on_disconnect, texts
+        self.prices = target.prices
 
     def used(self, usage: Usage | None) -> None:
-        """Note what the upstream says was used.
-
-        Counts are totals: a later one replaces; -1 (not given) and zero (not counted yet, or once
-        more at the end) do not. Hits of the cache that come alone are input beside what was said,
-        as Anthropic counts.
-        """
-        if usage is None:
-            return
-        before = self.state.usage or usage
-        total, cached = usage.input_tokens, usage.cached_tokens
-        if total <= 0:
-            total = before.input_tokens + max(0, cached - before.cached_tokens)
-            cached = max(cached, before.cached_tokens)
-            total = (
-                total if before.input_tokens > 0 else max(usage.input_tokens, before.input_tokens)
-            )
-        output = usage.output_tokens if usage.output_tokens > 0 else before.output_tokens
-        self.state.usage = Usage(total, cached, max(output, usage.output_tokens))
+        """Note what the upstream says was used; None: nothing."""
+        if usage is not None:
+            self.state.usage = merged(self.state.usage, usage)
 
     def deliver(self, data: bytes) -> None:
         """Note upstream bytes that go out to the caller.
@@ -312,6 +332,8 @@ class Meter:
             usage, source, note = trusted(self.state.usage, self._guess, self._most())
         elif charged == "estimate":
             usage, source = self._guess(), "estimated"
+        if usage and usage.searches and not self.price.at(usage.input_tokens).search:
+            note = ", ".join(filter(None, (note, "searches without a price")))
         error = None if outcome == "client_left" else self.state.error
         code = (
             (error.code or error.type)
@@ -331,7 +353,19 @@ class Meter:
             else round((self._first_byte - self.started) * 1000),
             duration_ms=round((time.monotonic() - self.started) * 1000),
             error=code,
+            upstream_cost=self._upstream_cost(usage),
         )
+
+    def _upstream_cost(self, usage: Usage | None) -> int | None:
+        """What the provider will bill for the call: also for an answer that we charge to nobody."""
+        if self.prices is None:
+            return None
+        if usage is None and self.state.usage is not None:
+            usage, _, _ = trusted(self.state.usage, self._guess, self._most())
+        elif usage is None and self.state.delivered:
+            usage = self._guess()
+        price = self.prices.at(self.started_at)
+        return price.at(usage.input_tokens).cost(usage) if usage else None
 
     def _guess(self) -> Usage:
         self._read_texts()
@@ -364,6 +398,11 @@ class Meter:
             metrics.of(metrics.llm_tokens, "input").inc(end.usage.input_tokens)
             metrics.of(metrics.llm_tokens, "cached").inc(end.usage.cached_tokens)
             metrics.of(metrics.llm_tokens, "output").inc(end.usage.output_tokens)
+            for kind in OTHER_KINDS:
+                if count := end.usage.by_kind()[kind]:
+                    metrics.of(metrics.llm_tokens, kind).inc(count)
+            if end.usage.searches:
+                metrics.searches.inc(end.usage.searches)
             metrics.cost.inc(self.price.at(end.usage.input_tokens).cost(end.usage))
 
 

@@ -31,6 +31,9 @@ attempts = Counter(
 llm_tokens = Counter(
     "relay_llm_tokens_total", "LLM tokens of finished calls.", ["kind"], registry=registry
 )
+searches = Counter(
+    "relay_searches_total", "Searches that providers made for finished calls.", registry=registry
+)
 cost = Counter(
     "relay_cost_nano_yuan_total", "Cost of finished calls in nano-yuan.", registry=registry
 )

@@ -320,21 +320,17 @@ class UpstreamSettings(Section, kw_only=True):
                 yield f"wire_urls.{wire}", f"{wire} is not among what it speaks"
 
 
-class Route(Section):
-    upstream: Annotated[Name, "The name of an upstream."]
-    model: Annotated[Name, "What the model is called there."]
-    priority: Annotated[Natural, "Lower ones are tried first."] = 0
-    weight: Annotated[Count, "The share of calls among routes of equal priority."] = 1
-    quirks: Annotated[Quirks, "Added to those of the upstream."] = ()
-
-
 class Tier(Section, kw_only=True):
     above: Annotated[
         Count, "The whole call has this price if its input is longer than so many LLM tokens."
     ]
     input: PerMillion
     cached: PerMillion = None
+    cache_read: PerMillion = None
+    cache_write: PerMillion = None
+    cache_write_1h: PerMillion = None
     output: PerMillion
+    search: PerMillion = None
 
 
 class PeakSettings(Section, kw_only=True):
@@ -349,19 +345,42 @@ class PeakSettings(Section, kw_only=True):
     holidays: Annotated[tuple[date, ...], "Days without a peak, like 2027-01-01."] = ()
     input: PerMillion
     cached: PerMillion = None
+    cache_read: PerMillion = None
+    cache_write: PerMillion = None
+    cache_write_1h: PerMillion = None
     output: PerMillion
+    search: PerMillion = None
 
 
 class Prices(Section):
     input: Annotated[PerMillion, "Input that no cache held."]
     cached: Annotated[PerMillion, "Input from the provider's cache; left out: as input."] = None
+    cache_read: Annotated[PerMillion, "Hits of an explicit cache; left out: as cached."] = None
+    cache_write: Annotated[
+        PerMillion, "Input put into a cache for 5 minutes; left out: as input."
+    ] = None
+    cache_write_1h: Annotated[PerMillion, "The same for an hour; left out: as cache_write."] = None
     output: Annotated[PerMillion, "Output, reasoning included; embeddings have none."] = None
+    search: Annotated[
+        PerMillion, "A thousand searches that the provider makes; left out: none."
+    ] = None
     tiers: Annotated[
         tuple[Tier, ...], must(_ascending, "ascending"), "Other prices for long inputs."
     ] = ()
     peak: Annotated[
         PeakSettings | None,
         "Other prices at certain hours; the hour at which a call begins counts.",
+    ] = None
+
+
+class Route(Section):
+    upstream: Annotated[Name, "The name of an upstream."]
+    model: Annotated[Name, "What the model is called there."]
+    priority: Annotated[Natural, "Lower ones are tried first."] = 0
+    weight: Annotated[Count, "The share of calls among routes of equal priority."] = 1
+    quirks: Annotated[Quirks, "Added to those of the upstream."] = ()
+    prices: Annotated[
+        Prices | None, "What this upstream bills for it; left out: the model's prices."
     ] = None
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from flask import abort, render_template, request
 
-from billing import first_id
+from billing import PRICES, first_id
 from console.admin.guard import pages
 from console.context import state
 from console.docs.pages import error_classes
@@ -19,6 +19,7 @@ from console.ui.i18n import gettext as _
 from console.ui.i18n import lazy_gettext as _l
 from db import keyset
 from members import accounts
+from pricing import COUNTS
 
 COLUMNS = (
     f"{usage.COLUMNS}, user_id, (SELECT name FROM users WHERE users.id = requests.user_id) AS user,"
@@ -180,6 +181,7 @@ def call(call_id: str):
         call=row,
         token=row["token"],
         lines=usage.price_lines(row),
+        price=usage.price_of(row),
         outcome=row["outcome"] or "open",
         outcomes=OUTCOMES,
         endings=ENDINGS,
@@ -208,22 +210,19 @@ EXPORTED = [
     "outcome",
     "status",
     "error",
-    "input_tokens",
-    "cached_tokens",
-    "output_tokens",
+    *COUNTS,
     "usage_source",
     "usage_note",
-    "price_input",
-    "price_cached",
-    "price_output",
+    *PRICES,
     "cost",
+    "upstream_cost",
     "charged_grant",
     "charged_quota",
     "charged_wallet",
     "first_byte_ms",
     "duration_ms",
 ]
-MONEY = ("price_input", "price_cached", "price_output", "cost", "charged_quota", "charged_wallet")
+MONEY = (*PRICES, "cost", "upstream_cost", "charged_quota", "charged_wallet")
 
 
 @pages.get("/calls.csv")

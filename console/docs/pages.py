@@ -9,6 +9,7 @@ import json
 from flask import Blueprint, Response, abort, render_template
 
 import billing
+import pricing
 from billing import Pockets, Usage
 from console import public
 from console.context import api_base, site, state
@@ -157,8 +158,6 @@ def _example() -> dict:
     price = model.prices["free"][0].at(EXAMPLE.input_tokens)
     rest = billing.split(EXAMPLE, price, Pockets(EXAMPLE_GRANT, 0, 0)).wallet
     held = Pockets(EXAMPLE_GRANT, rest // 2, billing.nano("10"))
-    covered = EXAMPLE.input_tokens - EXAMPLE.cached_tokens - EXAMPLE_GRANT
-    left = Usage(covered + EXAMPLE.cached_tokens, EXAMPLE.cached_tokens, EXAMPLE.output_tokens)
     return {
         "example": {
             "model": model,
@@ -166,7 +165,7 @@ def _example() -> dict:
             "held": held,
             "rest": rest,
             "bill": public.bill(EXAMPLE, price, held),
-            "after_grant": public.bill(left, price, held),
+            "lines": pricing.lines(EXAMPLE, price, EXAMPLE_GRANT),
         }
     }
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from flask import Blueprint, abort, render_template, request, url_for
 
-from billing import first_id
+import pricing
+from billing import PRICES, first_id
 from console.context import member, state
 from console.docs.pages import error_classes
 from console.session import members_only
@@ -18,6 +19,7 @@ from console.ui import charts, csv, date_range, format
 from console.ui.i18n import gettext as _
 from console.ui.i18n import lazy_gettext as _l
 from db import keyset
+from pricing import COUNTS, KINDS, Price, PriceLine, Usage
 
 pages = Blueprint("usage", __name__, url_prefix="/console/usage")
 
@@ -47,8 +49,8 @@ SOURCES = {
 }
 MEASURES = {"cost": _l("Cost"), "llm": _l("LLM tokens"), "calls": _l("Calls")}
 COLUMNS = (
-    "id, token_id, wire, model, stream, started_at, closed_at, outcome, status, error, input_tokens,"
-    " cached_tokens, output_tokens, usage_source, usage_note, price_input, price_cached, price_output, cost,"
+    "id, token_id, wire, model, stream, started_at, closed_at, outcome, status, error,"
+    f" {', '.join(COUNTS)}, usage_source, usage_note, {', '.join(PRICES)}, cost, upstream_cost,"
     " hold_grant, hold_quota, hold_wallet, charged_grant, charged_quota, charged_wallet, first_byte_ms,"
     " duration_ms, attempts, upstream"
 )
@@ -293,14 +295,10 @@ EXPORTED = [
     "outcome",
     "status",
     "error",
-    "input_tokens",
-    "cached_tokens",
-    "output_tokens",
+    *COUNTS,
     "usage_source",
     "usage_note",
-    "price_input",
-    "price_cached",
-    "price_output",
+    *PRICES,
     "cost",
     "charged_grant",
     "charged_quota",
@@ -319,14 +317,7 @@ def _exported(row, names: dict[int, str]) -> list:
         "started_at": csv.time(row["started_at"]),
         "token": names.get(row["token_id"], ""),
     }
-    for name in (
-        "price_input",
-        "price_cached",
-        "price_output",
-        "cost",
-        "charged_quota",
-        "charged_wallet",
-    ):
+    for name in (*PRICES, "cost", "charged_quota", "charged_wallet"):
         values[name] = csv.money(row[name])
     return [values[name] for name in EXPORTED]
 
@@ -342,6 +333,7 @@ def call(call_id: str):
         call=row,
         token=token_names().get(row["token_id"], ""),
         lines=price_lines(row),
+        price=price_of(row),
         outcome=row["outcome"] or "open",
         outcomes=OUTCOMES,
         endings=ENDINGS,
@@ -397,47 +389,30 @@ def summary(row) -> str:
     return " · ".join(parts)
 
 
-@dataclass(frozen=True)
-class CallLine:
-    """One kind of LLM token in a call's price.
-
-    How many, how many of them the grant paid, the price of one.
-    """
-
-    kind: str
-    count: int
-    by_grant: int
-    each: int
-
-    @property
-    def rest(self) -> int:
-        return self.count - self.by_grant
-
-    @property
-    def cost(self) -> int:
-        return self.rest * self.each
-
-
-def price_lines(row) -> list[CallLine]:
-    """How a call's price comes about: the grant pays uncached input first, then cached input, then
-    output.
-
-    The costs of the lines sum up to what quota and wallet paid (`pricing.split` is the law).
-    """
+def price_lines(row) -> list[PriceLine]:
+    """How a call's price comes about, line by line."""
     if row["input_tokens"] is None:
         return []
-    grant, lines = row["charged_grant"], []
-    for kind, count, each in (
-        ("input", row["input_tokens"] - row["cached_tokens"], row["price_input"]),
-        ("cached", row["cached_tokens"], row["price_cached"]),
-        ("output", row["output_tokens"], row["price_output"]),
-    ):
-        paid = min(grant, count)
-        grant -= paid
-        lines.append(CallLine(kind, count, paid, each))
-    return lines
+    return pricing.lines(usage_of(row), price_of(row), row["charged_grant"])
 
 
+def usage_of(row) -> Usage:
+    """What a call's row says was used; what a row of before does not say was none."""
+    return Usage(**{name: row[name] or 0 for name in COUNTS})
+
+
+def price_of(row) -> Price:
+    """The price on a call's row. A kind that has none there costs what it is in general."""
+    prices = {kind: row[f"price_{kind}"] for kind in KINDS}
+    return Price(
+        **{"input": 0, "cached": 0, "output": 0}
+        | {kind: price for kind, price in prices.items() if price is not None}
+    )
+
+
+_PARTS_CUT = _l(
+    "The provider counted more input in its cache than input: it was cut to what is possible."
+)
 NOTES = {
     "input_tokens estimated": _l(
         "The provider gave no usable count of the input: it is our estimate."
@@ -453,6 +428,15 @@ NOTES = {
     ),
     "cached_tokens clamped": _l(
         "The provider counted more cached input than input: it was cut to the input."
+    ),
+    "cache_read_tokens clamped": _PARTS_CUT,
+    "cache_write_tokens clamped": _PARTS_CUT,
+    "cache_write_1h_tokens clamped": _PARTS_CUT,
+    "searches clamped": _l(
+        "The provider counted more searches than one call can make: it was cut."
+    ),
+    "searches without a price": _l(
+        "The provider searched for this call. The settings have no price for that: it cost nothing."
     ),
 }
 

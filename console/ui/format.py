@@ -11,6 +11,7 @@ from markupsafe import Markup
 import billing
 from console.context import site
 from console.ui.i18n import gettext, ngettext
+from console.ui.i18n import lazy_gettext as _l
 
 DASH = "–"
 
@@ -60,6 +61,29 @@ def per_million(nano: int) -> str:
     whole, rest = divmod(nano, 1000)
     decimals = f".{rest:03d}".rstrip("0").rstrip(".")
     return f"{site().currency}{whole:,}{decimals}"
+
+
+KINDS = {
+    "input": _l("Input, not cached"),
+    "cache_write": _l("Input, put into a cache"),
+    "cache_write_1h": _l("Input, put into a cache for an hour"),
+    "cached": _l("Input, cached"),
+    "cache_read": _l("Input, from an explicit cache"),
+    "output": _l("Output"),
+    "search": _l("Searches"),
+}
+
+
+def kind_name(kind: str) -> str:
+    """What people call a kind that is billed."""
+    return str(KINDS[kind])
+
+
+def unit_price(nano: int, kind: str) -> str:
+    """The price of a kind as lists have it: per million LLM tokens, or for a thousand searches."""
+    if kind != "search":
+        return per_million(nano)
+    return gettext("%(price)s per 1,000", price=money(nano * 1000))
 
 
 def count(n: int | None) -> str:
@@ -152,6 +176,8 @@ FILTERS = (
     price_tag,
     amount,
     per_million,
+    kind_name,
+    unit_price,
     count,
     count_short,
     when,

@@ -7,6 +7,8 @@ tests/test_contract.py.
 """
 
 import re
+from collections.abc import Iterator
+from dataclasses import replace
 
 import msgspec
 
@@ -15,6 +17,7 @@ from relay import estimate
 from relay.body import Ask, Body
 from relay.errors import BadRequest, RelayError
 from relay.wires import reader, sse
+from relay.wires import usage as wire_usage
 from relay.wires.interface import NO_CONTEXT, Context, EventInfo, changes
 from relay.wires.reader import error_in
 
@@ -27,6 +30,7 @@ FORWARDED_HEADERS: tuple[str, ...] = ()
 
 CHOICES_MAX = 16
 COUNT_MAX = 2**31 - 1
+SEARCH_TOOL = "$web_search"  # a built-in function of Moonshot: platform.kimi.ai/docs/pricing/tools
 
 __all__ = [
     "DONE",
@@ -46,7 +50,6 @@ __all__ = [
     "error_in",
     "flag",
     "model",
-    "natural",
     "parsed",
     "plain",
     "read",
@@ -126,35 +129,34 @@ def count(body: Body, name: str, most: int = COUNT_MAX) -> int | None:
 def usage(doc: dict) -> Usage | None:
     """What an answer or a chunk says was used, or None if it says nothing.
 
-    It stands in `usage` or, at Moonshot, in `choices[0].usage`; cached tokens stand in any of three
-    places. A count that is no natural number is given as -1: the meter estimates it.
+    It stands in `usage` or, at Moonshot, in `choices[0].usage`. A count that is no natural number
+    is given as -1: the meter estimates it. Moonshot bills a call of its search tool, which stands
+    only among the calls.
     """
+    searched = int(SEARCH_TOOL in _called(doc))
     used = doc.get("usage")
     if not isinstance(used, dict):
         choices = doc.get("choices")
         first = choices[0] if isinstance(choices, list) and choices else None
         used = first.get("usage") if isinstance(first, dict) else None
     if not isinstance(used, dict):
-        return None
-    details = used.get("prompt_tokens_details")
-    places = (
-        details.get("cached_tokens") if isinstance(details, dict) else None,
-        used.get("cached_tokens"),
-        used.get("prompt_cache_hit_tokens"),
+        return Usage(-1, 0, -1, searches=searched) if searched else None
+    read_usage = wire_usage.of(
+        used,
+        used.get("prompt_tokens_details"),
+        used.get("prompt_tokens"),
+        used.get("completion_tokens"),
     )
-    cached = next((place for place in places if place is not None), 0)
-    return Usage(
-        natural(used.get("prompt_tokens")),
-        max(0, natural(cached)),
-        natural(used.get("completion_tokens")),
-    )
+    return replace(read_usage, searches=read_usage.searches + searched) if searched else read_usage
 
 
-def natural(value: object) -> int:
-    """A count that a provider gave, or -1 if it is none (missing, negative, a string, NaN)."""
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else -1
+def _called(doc: dict) -> Iterator[str]:
+    """The names of the tools that a chunk or an answer calls."""
+    choices = doc.get("choices")
+    for choice in choices if isinstance(choices, list) else ():
+        words = isinstance(choice, dict) and (choice.get("delta") or choice.get("message"))
+        if isinstance(words, dict) and (words.get("tool_calls") or words.get("function_call")):
+            yield from (name for kind, _, _, name, _ in reader.said(words) if kind == "call")
 
 
 def error(err: RelayError, request_id: str) -> dict:

@@ -22,11 +22,11 @@ from relay.wires.chat import (
     clean,
     error,
     error_event,
-    natural,
     plain,
     signs,
 )
 from relay.wires.interface import NO_CONTEXT, Context, EventInfo
+from relay.wires.usage import natural
 
 __all__ = [
     "DONE",

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import billing
-from billing import Pockets, Price, Usage, split
+from billing import COUNTS, KINDS, Pockets, Price, Usage, split
 from console.member import usage
 from console.ui import date_range
 from db import keyset
@@ -276,23 +276,18 @@ def test_members_see_attempts_without_the_providers_names(home, alice):
 
 
 @given(
-    st.tuples(st.integers(0, 9000), st.integers(0, 9000), st.integers(0, 9000)),
-    st.integers(0, 30_000),
-    st.tuples(*[st.integers(0, 99_999)] * 3),
+    st.tuples(*[st.integers(0, 9000)] * 7),
+    st.integers(0, 60_000),
+    st.tuples(*[st.integers(0, 99_999)] * 7),
 )
 def test_the_lines_sum_up_to_what_quota_and_wallet_paid(counts, grant, prices):
-    given_tokens, cached, output = counts
-    used, price = Usage(given_tokens + cached, cached, output), Price(*prices)
+    plain, cached, output, reads, write, write_1h, searches = counts
+    total = plain + cached + reads + write + write_1h
+    used = Usage(total, cached + reads, output, reads, write, write_1h, searches)
+    price = Price(**dict(zip(KINDS, prices, strict=True)))
     paid = split(used, price, Pockets(grant, 0, 0))
-    row = {
-        "input_tokens": used.input_tokens,
-        "cached_tokens": cached,
-        "output_tokens": output,
-        "charged_grant": paid.grant,
-        "price_input": price.input,
-        "price_cached": price.cached,
-        "price_output": price.output,
-    }
+    row = dict(zip(COUNTS, used.counts(), strict=True)) | {"charged_grant": paid.grant}
+    row |= {f"price_{kind}": each for kind, each in price.by_kind().items()}
     lines = usage.price_lines(row)
     assert sum(line.cost for line in lines) == paid.quota + paid.wallet
     assert sum(line.by_grant for line in lines) == paid.grant

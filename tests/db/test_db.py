@@ -405,22 +405,26 @@ def test_an_older_schema_is_brought_up_to_date_and_its_copy_kept(tmp_path, monke
     with closing(Database(path)) as database:
         database.write(note, "old")
 
+    before, version = db.MIGRATIONS, len(db.MIGRATIONS) + 1
+
     def first_try(conn):
         conn.execute("CREATE TABLE new (x)")
         raise RuntimeError("the power went")
 
-    monkeypatch.setattr(db, "MIGRATIONS", (first_try,))
+    monkeypatch.setattr(db, "MIGRATIONS", (*before, first_try))
     with pytest.raises(RuntimeError):
         Database(path)
-    monkeypatch.setattr(db, "MIGRATIONS", (lambda conn: conn.execute("CREATE TABLE new (x)"),))
+    monkeypatch.setattr(
+        db, "MIGRATIONS", (*before, lambda conn: conn.execute("CREATE TABLE new (x)"))
+    )
     with closing(Database(path)) as database:
         assert (
             noted(database) == {"old"}
             and database.read().execute("SELECT count(*) FROM new").fetchone()[0] == 0
         )
-        assert database.read().execute("PRAGMA user_version").fetchone()[0] == 2
-    monkeypatch.setattr(db, "MIGRATIONS", ())
-    with closing(Database(tmp_path / "x.db.version-1")) as kept:
+        assert database.read().execute("PRAGMA user_version").fetchone()[0] == version + 1
+    monkeypatch.setattr(db, "MIGRATIONS", before)
+    with closing(Database(tmp_path / f"x.db.version-{version}")) as kept:
         assert noted(kept) == {"old"}
 
 

@@ -19,13 +19,36 @@ from tests.money.ledger_book import ALICE, BOB, DAY, NOW, open_book
 PEOPLE = st.sampled_from([ALICE, ALICE, ALICE, ALICE, BOB])
 AMOUNTS = st.integers(1, 20_000)
 COUNTS = st.integers(0, 40) | st.integers(0, 300)
-USAGES = st.tuples(COUNTS, COUNTS, COUNTS).map(lambda n: Usage(n[0] + n[1], n[1], n[2]))
+FEW = st.integers(0, 9)
+
+
+@st.composite
+def usages(draw):
+    """A usage of every kind; most calls use three of them."""
+    plain, cached, output = draw(COUNTS), draw(COUNTS), draw(COUNTS)
+    if draw(st.booleans()):
+        return Usage(plain + cached, cached, output)
+    write, write_1h, reads, searches = draw(FEW), draw(FEW), draw(FEW), draw(FEW)
+    return Usage(
+        plain + cached + reads + write + write_1h,
+        cached + reads,
+        output,
+        reads,
+        write,
+        write_1h,
+        searches,
+    )
+
+
+USAGES = usages()
 PRICES = st.sampled_from(
     [
         Price(20, 2, 80),
         Price(7, 7, 7),
         Price(5, 5, 5, ((100, Price(50, 9, 70)),)),
         Price(0, 0, 9),
+        Price(20, 4, 80, cache_read=2, cache_write=25, cache_write_1h=40, search=500),
+        Price(5, 5, 5, ((100, Price(50, 9, 70, cache_write=60)),), search=3),
         Price(0, 0, 0),
     ]
 )
@@ -57,9 +80,14 @@ class Model:
 
     def pay(self, usage, price, grant, quota):
         price, unpaid, granted = price.at(usage.input_tokens), 0, 0
+        unpaid = usage.searches * price.search
+        write, long = usage.cache_write_tokens, usage.cache_write_1h_tokens
         for count, each in (
-            (usage.input_tokens - usage.cached_tokens, price.input),
-            (usage.cached_tokens, price.cached),
+            (usage.input_tokens - usage.cached_tokens - write - long, price.input),
+            (write, price.cache_write),
+            (long, price.cache_write_1h),
+            (usage.cached_tokens - usage.cache_read_tokens, price.cached),
+            (usage.cache_read_tokens, price.cache_read),
             (usage.output_tokens, price.output),
         ):
             for _ in range(count):

@@ -132,4 +132,4 @@ def test_hits_of_the_cache_that_come_alone_are_beside_what_was_read():
     }
     for event in (start, last, last):
         meter.used(native.usage(event))
-    assert meter.state.usage == Usage(180, 80, 20)
+    assert meter.state.usage == Usage(180, 80, 20, 80)

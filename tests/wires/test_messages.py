@@ -574,15 +574,15 @@ NATIVE = {
 @pytest.mark.parametrize(
     ("doc", "expected"),
     [
-        (NATIVE, Usage(105, 10, 20)),
-        ({"type": "message_start", "message": NATIVE}, Usage(105, 10, 20)),
-        ({"type": "message_delta", "usage": {"output_tokens": 20}}, Usage(-1, 0, 20)),
+        (NATIVE, Usage(105, 10, 20, 10, 5)),
+        ({"type": "message_start", "message": NATIVE}, Usage(105, 10, 20, 10, 5)),
+        ({"type": "message_delta", "usage": {"output_tokens": 20}}, Usage(-1, -1, 20, 0, -1, -1)),
         (
             {
                 "type": "message_delta",
                 "usage": {"input_tokens": 0, "output_tokens": 20, "cache_read_input_tokens": 8},
             },
-            Usage(8, 8, 20),
+            Usage(-1, 8, 20, 8, -1, -1),
         ),
         (
             {
@@ -641,7 +641,12 @@ def test_usage_of_a_native_answer_counts_cached_input_as_input(doc, expected):
         ({"error": "x"}, {"error": {"message": "x"}}),
         (
             NATIVE,
-            {"content": True, "calls": True, "finish": "tool_calls", "usage": Usage(105, 10, 20)},
+            {
+                "content": True,
+                "calls": True,
+                "finish": "tool_calls",
+                "usage": Usage(105, 10, 20, 10, 5),
+            },
         ),
         ({"type": "message", "content": [{"type": "text", "text": ""}]}, {}),
     ],

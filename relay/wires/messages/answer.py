@@ -6,6 +6,7 @@ closed when it changes again. A whole answer is folded from the same events, so 
 
 import json
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from itertools import count
 
 import msgspec
@@ -14,10 +15,12 @@ from billing import Usage
 from relay import estimate
 from relay.errors import RelayError, UpstreamRefused
 from relay.wires import chat, reader, sse
+from relay.wires import usage as wire_usage
 from relay.wires.interface import Context
 from relay.wires.messages.names import own_id, own_names
 from relay.wires.messages.request import NO_THREADS, call_ids, thinks
 from relay.wires.reader import CUT, FILTERED, End, Piece
+from relay.wires.usage import natural
 
 STOP_REASONS = {
     "stop": "end_turn",
@@ -117,22 +120,20 @@ def usage_of(used: object, guess: Usage) -> dict:
     used = used if isinstance(used, dict) else {}
     told = chat.usage({"usage": used})
     total = told.input_tokens if told.input_tokens >= 0 else guess.input_tokens
-    cached = min(told.cached_tokens, total)
-    details = used.get("prompt_tokens_details")
-    places = [
-        holder.get(name)
-        for holder in (used, details if isinstance(details, dict) else {})
-        for name in ("cache_creation_input_tokens", "cache_write_tokens")
-    ]
-    written = min(max(0, *map(chat.natural, places)), total - cached)
+    output = told.output_tokens if told.output_tokens >= 0 else guess.output_tokens
+    told = replace(told, input_tokens=total, output_tokens=output).possible()
+    kinds = told.by_kind()
     counts = {
-        "input_tokens": total - cached - written,
-        "cache_creation_input_tokens": written,
-        "cache_read_input_tokens": cached,
-        "output_tokens": told.output_tokens if told.output_tokens >= 0 else guess.output_tokens,
+        "input_tokens": kinds["input"],
+        "cache_creation_input_tokens": kinds["cache_write"] + kinds["cache_write_1h"],
+        "cache_read_input_tokens": told.cached_tokens,
+        **wire_usage.details(told),
+        "output_tokens": told.output_tokens,
     }
+    if told.searches:
+        counts["server_tool_use"] = {"web_search_requests": told.searches}
     details = used.get("completion_tokens_details")
-    thought = chat.natural(details.get("reasoning_tokens")) if isinstance(details, dict) else 0
+    thought = natural(details.get("reasoning_tokens")) if isinstance(details, dict) else 0
     return counts | ({"output_tokens_details": {"thinking_tokens": thought}} if thought > 0 else {})
 
 

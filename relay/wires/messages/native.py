@@ -4,13 +4,16 @@ Owns what the spine must see in bytes that otherwise pass untouched: content, us
 end.
 """
 
+from dataclasses import replace
+
 import msgspec
 
 from billing import Usage
-from relay.wires.chat import natural
+from relay.wires import usage as wire_usage
 from relay.wires.interface import EventInfo
 from relay.wires.messages.answer import STOP_REASONS, frame
 from relay.wires.named import passing
+from relay.wires.usage import PARTS, natural
 
 FINISHES = {
     reason: finish for finish, reason in reversed(STOP_REASONS.items())
@@ -34,15 +37,26 @@ def usage(doc: dict) -> Usage | None:
         used = message.get("usage") if isinstance(message, dict) else None
     if not isinstance(used, dict):
         return None
-    fresh, cached, written = (
-        natural(used.get(name))
-        for name in ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
-    )
-    # What was not cached goes without saying only where a stream has said it before.
-    alone = "input_tokens" not in used and doc.get("type") == "message_delta"
-    total = 0 if alone else max(0, fresh) + max(0, cached) + max(0, written)
+    told = wire_usage.of(used, None, None, used.get("output_tokens"), explicit=True)
+    fresh = max(0, natural(used.get("input_tokens")))
+    if doc.get("type") == "message_delta":
+        told = _unsaid(told, used)
+        # What was not cached goes without saying only where a stream has said it before.
+        total = fresh and fresh + sum(max(0, getattr(told, part)) for part in PARTS)
+    else:
+        total = fresh + sum(getattr(told, part) for part in PARTS)
     # No call has no input: a zero is what some providers write before they have counted.
-    return Usage(total or -1, max(0, cached), natural(used.get("output_tokens")))
+    return replace(told, input_tokens=total or -1)
+
+
+def _unsaid(told: Usage, used: dict) -> Usage:
+    """The usage with -1 for hits and writes of which the end of a stream says nothing."""
+    silent = {}
+    if not any(used.get(name) is not None for name in wire_usage.CACHED):
+        silent["cached_tokens"] = -1
+    if not any(used.get(name) is not None for name in (*wire_usage.CREATED, "cache_creation")):
+        silent |= {"cache_write_tokens": -1, "cache_write_1h_tokens": -1}
+    return replace(told, **silent)
 
 
 def signs(data: bytes) -> EventInfo:

@@ -19,6 +19,7 @@ from relay.wires.interface import Context
 from relay.wires.reader import BROKEN_OFF, CUT, FILTERED, End
 from relay.wires.responses import compaction, conversation, tools
 from relay.wires.responses.items import Item, Making, home
+from relay.wires.usage import natural
 
 REASONS = {CUT: "max_output_tokens", FILTERED: "content_filter"}  # why an answer is incomplete
 
@@ -203,16 +204,12 @@ def usage(told: dict | None) -> dict | None:
     used = chat.usage({"usage": told})
     if told is None or used is None or used.input_tokens < 0 and used.output_tokens < 0:
         return None
-    cached = min(used.cached_tokens, max(used.input_tokens, 0))
-    wrote_cache = max(
-        _detail(told, "prompt_tokens_details", "cache_write_tokens"),
-        _detail(told, "prompt_tokens_details", "cache_creation_input_tokens"),
-    )
+    used = used.possible()
     return _counts(
-        max(used.input_tokens, 0),
-        max(used.output_tokens, 0),
-        cached,
-        wrote_cache,
+        used.input_tokens,
+        used.output_tokens,
+        used.cached_tokens,
+        used.cache_write_tokens + used.cache_write_1h_tokens,
         _detail(told, "completion_tokens_details", "reasoning_tokens"),
     )
 
@@ -238,7 +235,7 @@ def _counts(read: int, wrote: int, cached: int, cache_write: int, thought: int) 
 
 def _detail(raw: dict, group: str, name: str) -> int:
     details = raw.get(group)
-    return max(chat.natural(details.get(name)), 0) if isinstance(details, dict) else 0
+    return max(natural(details.get(name)), 0) if isinstance(details, dict) else 0
 
 
 def code(err: RelayError) -> str:

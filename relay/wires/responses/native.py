@@ -8,7 +8,7 @@ import msgspec
 
 from billing import Usage
 from relay.wires import sse
-from relay.wires.chat import natural
+from relay.wires import usage as wire_usage
 from relay.wires.interface import EventInfo
 from relay.wires.named import passing
 
@@ -29,12 +29,8 @@ def usage(doc: dict) -> Usage | None:
     used = inner.get("usage")
     if not isinstance(used, dict):
         return None
-    details = used.get("input_tokens_details")
-    cached = details.get("cached_tokens") if isinstance(details, dict) else None
-    return Usage(
-        natural(used.get("input_tokens")),
-        max(0, natural(cached)),
-        natural(used.get("output_tokens")),
+    return wire_usage.of(
+        used, used.get("input_tokens_details"), used.get("input_tokens"), used.get("output_tokens")
     )
 
 

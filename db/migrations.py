@@ -1,0 +1,62 @@
+"""How an older file gets to the schema of today: numbered steps, each within one transaction.
+
+A step never changes once it has been released; a test holds the schema's digest to the version.
+"""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+SCHEMA = Path(__file__).resolve().parent.parent / "models.sql"
+
+_REQUESTS_2 = (
+    "cache_read_tokens INTEGER CHECK (cache_read_tokens BETWEEN 0 AND cached_tokens)",
+    "cache_write_tokens INTEGER CHECK (cache_write_tokens >= 0)",
+    (
+        "cache_write_1h_tokens INTEGER CHECK (cache_write_1h_tokens >= 0"
+        " AND cached_tokens + cache_write_tokens + cache_write_1h_tokens <= input_tokens)"
+    ),
+    "searches INTEGER CHECK (searches >= 0)",
+    "price_cache_read INTEGER CHECK (price_cache_read >= 0)",
+    "price_cache_write INTEGER CHECK (price_cache_write >= 0)",
+    "price_cache_write_1h INTEGER CHECK (price_cache_write_1h >= 0)",
+    "price_search INTEGER CHECK (price_search >= 0)",
+    "upstream_cost INTEGER CHECK (upstream_cost >= 0)",
+)
+_DAILY_2 = (
+    "cache_read_tokens INTEGER NOT NULL DEFAULT 0",
+    "cache_write_tokens INTEGER NOT NULL DEFAULT 0",
+    "cache_write_1h_tokens INTEGER NOT NULL DEFAULT 0",
+    "searches INTEGER NOT NULL DEFAULT 0",
+    "upstream_cost INTEGER NOT NULL DEFAULT 0",
+)
+
+
+def kinds(conn) -> None:
+    """Version 2: cache reads, cache writes, searches, and what the provider bills for a call.
+
+    Calls of before used none of them, as far as anybody knew: their columns stay empty, which
+    counts and costs nothing. What the provider billed for them is not known either.
+    """
+    for column in _REQUESTS_2:
+        conn.execute(f"ALTER TABLE requests ADD COLUMN {column}")
+    for column in _DAILY_2:
+        conn.execute(f"ALTER TABLE daily ADD COLUMN {column}")
+    _as_written(conn, "a_call_that_ends_is_rolled_up", "a_refused_call_is_rolled_up")
+
+
+def _as_written(conn, *triggers: str) -> None:
+    """Make these triggers anew, as models.sql has them.
+
+    The next step that changes one of them copies today's text to here.
+    """
+    schema = SCHEMA.read_text(encoding="utf-8")
+    for name in triggers:
+        made = re.search(rf"^CREATE TRIGGER {name}\b.*?\bEND;$", schema, re.DOTALL | re.MULTILINE)
+        assert made is not None, name
+        conn.execute(f"DROP TRIGGER {name}")
+        conn.execute(made[0])
+
+
+# The n-th takes a connection from version n to n + 1.
+MIGRATIONS: tuple[Callable, ...] = (kinds,)
