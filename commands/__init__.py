@@ -7,6 +7,7 @@ Exit status: 0 done, 1 refused with the reason in a line on standard error, 2 ty
 """
 
 from commands import (
+    bill,
     calls,
     codes,
     configuration,
@@ -29,6 +30,7 @@ TOPICS = (
     money.balance,
     codes.code,
     calls.requests,
+    bill.bill,
     ledger.ledger,
     file.backup,
     file.restore,

@@ -16,6 +16,9 @@ from console.ui.csv import Number, cell
 
 NUMBERS = {
     "cost",
+    "upstream_cost",
+    "charged",
+    "difference",
     "charged_quota",
     "charged_wallet",
 }  # money of ours, whose minus begins no formula

@@ -7,6 +7,7 @@ blueprint there.
 from console.admin import (  # noqa: F401
     access,
     audit,
+    bill,
     calls,
     codes,
     connect,

@@ -23,7 +23,7 @@ FOLDERS = ("commands", "console", "db", "members", "relay", "server", "settings"
 LAYERS = """
 5  app commands
 4  console server.http
-3  relay.spine relay.api relay.probe relay.connect server.jobs server.status
+3  relay.bill relay.spine relay.api relay.probe relay.connect server.jobs server.status
 2  relay.gate relay.meter relay.upstream.sender relay.answer relay.upstream.payload
 1  relay.upstream.discovery
 1  relay.catalog relay.wires relay.upstream.demo relay.upstream.provider_errors members.tokens server.notices
@@ -102,6 +102,7 @@ KNOW_THE_DISK = {
     "console",
     "members",
     "plans",
+    "relay.bill",
     "relay.gate",
     "relay.meter",
     "relay.spine",
@@ -114,6 +115,7 @@ WRITE_SQL = {
     "db",
     "members",
     "plans",
+    "relay.bill",
     "relay.gate",
     "server.notices",
     "verify",

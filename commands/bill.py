@@ -1,0 +1,159 @@
+"""`flask bill`: a provider's month, and its invoice held beside ours."""
+
+from decimal import Decimal
+
+import click
+
+import billing
+from commands import given, shown
+from relay import bill as bills
+
+FIELDS = ("day", "model", "kind", "count", "upstream_cost", "charged", "difference")
+
+
+class Amount(click.ParamType):
+    """An amount of yuan."""
+
+    name = "yuan"
+
+    def convert(self, value, param, ctx) -> Decimal:
+        if isinstance(value, Decimal):
+            return value
+        try:
+            return Decimal(billing.nano(value)) / billing.NANO
+        except ValueError as err:
+            self.fail(str(err), param, ctx)
+
+
+@given.command
+@click.argument("upstream")
+@click.option("--month", metavar="YYYY-MM", help="The month; else the one that is.")
+@click.option(
+    "--against",
+    type=click.File(encoding=bills.BOM),
+    metavar="FILE.csv",
+    help="The provider's invoice: name the days and kinds that differ, and exit with 1 if any do.",
+)
+@click.option("--day-column", metavar="NAME", help="The invoice's column of days.")
+@click.option("--model-column", metavar="NAME", help="The invoice's column of models.")
+@click.option("--kind-column", metavar="NAME", help="The invoice's column of kinds.")
+@click.option("--amount-column", metavar="NAME", help="The invoice's column of amounts, in yuan.")
+@click.option(
+    "--kind", "kinds", multiple=True, metavar="WORD=KIND", help="What the invoice calls a kind."
+)
+@click.option(
+    "--tolerance",
+    type=Amount(),
+    default=bills.TOLERANCE,
+    metavar="YUAN",
+    help="What may differ, for invoices are rounded line by line; else 0.01.",
+)
+@click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
+@shown.json_option
+def bill(upstream, month, against, kinds, tolerance, as_csv, as_json, **columns) -> None:
+    """What UPSTREAM bills for a month, by day, model and kind, and what was charged for it."""
+    if as_csv and as_json:
+        raise click.UsageError("give --csv or --json")
+    relay = given.relay()
+    timezone = relay.settings.site.timezone
+    month = month or bills.months(timezone)
+    if upstream not in relay.catalog.upstreams and not bills.has_answered(relay.db, upstream):
+        raise click.ClickException(f"there is no upstream '{upstream}'")
+    try:
+        found = bills.of(relay.db, relay.catalog, upstream, month, timezone)
+    except ValueError:
+        raise click.UsageError(f"{month!r} is no month: write it like 2026-11") from None
+    differing = None
+    if against is not None:
+        named = {name.removesuffix("_column"): column for name, column in columns.items() if column}
+        theirs = bills.invoice(against, named, _kinds(kinds))
+        differing = bills.differences(found, theirs, tolerance)
+    if as_json:
+        shown.one(True, document(found, differing), "")
+    elif differing is not None:
+        shown.listing(False, _differences(differing), "The invoice agrees.")
+    elif as_csv:
+        shown.as_csv(list(FIELDS), bills.rows(found, billing.yuan))
+    else:
+        _as_table(found)
+    if differing:
+        raise click.exceptions.Exit(1)
+
+
+def document(found: bills.Bill, differing: list[bills.Difference] | None) -> dict:
+    """The bill as JSON."""
+    total = found.total
+    written = {
+        "upstream": found.upstream,
+        "month": found.month,
+        "complete": not found.forgotten,
+        "calls": found.calls,
+        "calls_without_cost": found.unpriced,
+        "calls_with_note": found.noted,
+        "upstream_cost": billing.yuan(total.upstream_cost),
+        "charged": billing.yuan(total.charged),
+        "difference": billing.yuan(total.charged - total.upstream_cost),
+        "lines": list(bills.rows(found, billing.yuan)),
+        "unpaid": list(_unpaid(found)),
+        "failed_attempts": list(_attempts(found)),
+    }
+    return (
+        written if differing is None else written | {"differences": list(_differences(differing))}
+    )
+
+
+def _as_table(found: bills.Bill) -> None:
+    total = found.total
+    shown.listing(False, bills.rows(found, billing.yuan), "There are no such calls.")
+    click.echo(
+        f"\n{found.calls} calls: {billing.yuan(total.upstream_cost)} yuan at {found.upstream},"
+        f" {billing.yuan(total.charged)} yuan charged."
+    )
+    if found.unpaid:
+        click.echo("\nBilled there, charged to nobody:")
+        shown.listing(False, _unpaid(found), "")
+    if found.attempts:
+        click.echo("\nAttempts that failed after the provider had begun:")
+        shown.listing(False, _attempts(found), "")
+    for number, words in (
+        (found.noted, "have a usage that was estimated or cut"),
+        (found.unpriced, "were made when the provider's price was not known; they are left out"),
+    ):
+        if number:
+            click.echo(f"{number} calls {words}.")
+    if found.forgotten:
+        click.echo("Some of the month's calls are no longer kept: this is not the whole month.")
+
+
+def _unpaid(found: bills.Bill):
+    for (day, model, _), line in sorted(found.unpaid.items()):
+        cost = billing.yuan(line.upstream_cost)
+        yield {"day": day, "model": model, "calls": line.count, "upstream_cost": cost}
+
+
+def _attempts(found: bills.Bill):
+    for (day, model, error), number in sorted(found.attempts.items()):
+        yield {"day": day, "model": model, "error": error, "attempts": number}
+
+
+def _differences(differing: list[bills.Difference]):
+    for each in differing:
+        yield {
+            "day": each.day,
+            "model": each.model,
+            "kind": each.kind,
+            "ours": billing.yuan(each.ours),
+            "invoice": billing.yuan(each.theirs),
+            "difference": billing.yuan(each.theirs - each.ours),
+        }
+
+
+def _kinds(words: tuple[str, ...]) -> dict[str, str]:
+    """What `--kind WORD=KIND` says."""
+    named = {}
+    for each in words:
+        word, _, kind = each.rpartition("=")
+        if not word or kind not in billing.KINDS:
+            raise click.UsageError(f"--kind {each}: write WORD=KIND, of {', '.join(billing.KINDS)}")
+        named[word] = kind
+    return named
