@@ -13,6 +13,7 @@ from commands import (
     configuration,
     file,
     ledger,
+    models,
     money,
     serving,
     tokens,
@@ -37,6 +38,7 @@ TOPICS = (
     configuration.config,
     serving.upstreams,
     upstream.upstream,
+    models.models,
     serving.reload,
 )
 

@@ -59,7 +59,7 @@ def add(
     chosen = _chosen(findings, models, input_price, output_price)
     relay = given.relay()
     left_out = connect.keep(relay, findings.row, key, chosen, findings.outcome)
-    _done(relay, "upstream.add", upstream=findings.row["name"], models=len(chosen))
+    done(relay, "upstream.add", upstream=findings.row["name"], models=len(chosen))
     _said(as_json, findings, chosen, left_out)
 
 
@@ -152,6 +152,7 @@ def _preset(preset: Preset) -> dict:
         "title": preset.title,
         "base_url": preset.row["base_url"],
         "models": [each["id"] for each in preset.models],
+        "terms": connect.EXPLAINED_TERMS.get(preset.terms, ""),
     }
 
 
@@ -187,7 +188,7 @@ def test(name: str, model: str | None, as_json: bool) -> None:
     """Make one tiny real call to a provider; exit status 1 if it fails."""
     relay = given.relay()
     findings = connect.try_out(relay, name, model)
-    _done(relay, "upstream.test", wake=False, upstream=name, model=findings.asked)
+    done(relay, "upstream.test", wake=False, upstream=name, model=findings.asked)
     sentence = explained(findings) if not findings.ok else f"{name} answered for {findings.asked}."
     document = {"name": name, "words": findings.words} | (_outcome(findings) or {})
     shown.one(as_json, document, sentence)
@@ -202,7 +203,7 @@ def remove(name: str, as_json: bool) -> None:
     """Take out a provider that was connected here, with the models that nobody else serves."""
     relay = given.relay()
     gone = connect.remove(relay, name)
-    _done(relay, "upstream.remove", upstream=name)
+    done(relay, "upstream.remove", upstream=name)
     also = f" With it went {', '.join(gone)}." if gone else ""
     shown.one(as_json, {"name": name, "models": gone}, f"{name} is removed.{also}")
 
@@ -214,7 +215,7 @@ def key(name: str, as_json: bool) -> None:
     """Give a connected provider another key, asked for or read from standard input."""
     relay = given.relay()
     connect.rotate(relay, name, _key(False))
-    _done(relay, "upstream.key", upstream=name)
+    done(relay, "upstream.key", upstream=name)
     shown.one(as_json, {"name": name}, f"{name} has its new key.")
 
 
@@ -237,11 +238,11 @@ def enable(name: str, as_json: bool) -> None:
 def _switch(name: str, on: bool, as_json: bool) -> None:
     relay = given.relay()
     connect.edit_row(relay, name, enabled=on)
-    _done(relay, "upstream.enable" if on else "upstream.disable", upstream=name)
+    done(relay, "upstream.enable" if on else "upstream.disable", upstream=name)
     shown.one(as_json, {"name": name, "enabled": on}, f"{name} is {'on' if on else 'off'}.")
 
 
-def _done(relay, action: str, wake: bool = True, **detail: object) -> None:
+def done(relay, action: str, wake: bool = True, **detail: object) -> None:
     """Put it into the audit trail, and let the relay that serves see it at once."""
     relay.db.write(lambda conn: accounts.audit(conn, None, action, None, detail))
     pid = db.serving_pid(relay.settings.database.path) if wake else None

@@ -9,6 +9,7 @@ import time
 import tomllib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from datetime import date
 from functools import cache
 from typing import Any
 from urllib.parse import urlsplit
@@ -38,7 +39,7 @@ TITLES = {
     "ark": "Volcengine Ark (火山方舟)",
     "spark": "iFLYTEK Spark (讯飞星火)",
 }
-OTHERS = {  # whose prices are not known here: the name, the address, where it speaks messages
+OTHERS = {  # the name, the address, where it speaks messages
     "minimax": ("MiniMax", "https://api.minimaxi.com/v1", "https://api.minimaxi.com/anthropic"),
     "mimo": (
         "Xiaomi MiMo",
@@ -51,6 +52,53 @@ OTHERS = {  # whose prices are not known here: the name, the address, where it s
     "longcat": ("LongCat", "https://api.longcat.chat/openai/v1", ""),
     "modelscope": ("ModelScope (魔搭)", "https://api-inference.modelscope.cn/v1", ""),
     "openrouter": ("OpenRouter", "https://openrouter.ai/api/v1", ""),
+    "glm-coding": (
+        "GLM Coding Plan (智谱编程套餐)",
+        "https://open.bigmodel.cn/api/coding/paas/v4",
+        "https://open.bigmodel.cn/api/anthropic",
+    ),
+    "kimi-coding": ("Kimi Coding Plan (Kimi 编程套餐)", "https://api.kimi.com/coding/v1", ""),
+    "bailian-coding": (
+        "Bailian Coding Plan (百炼编程套餐)",
+        "https://coding.dashscope.aliyuncs.com/v1",
+        "https://coding.dashscope.aliyuncs.com/apps/anthropic",
+    ),
+    "bailian-team": (
+        "Bailian Team Token Plan (百炼团队套餐)",
+        "https://token-plan.cn-beijing.maas.aliyuncs.com/compatible-mode/v1",
+        "https://token-plan.cn-beijing.maas.aliyuncs.com/apps/anthropic",
+    ),
+    "mimo-plan": ("Xiaomi MiMo Token Plan", "https://token-plan-cn.xiaomimimo.com/v1", ""),
+}
+MODELS = {  # of those, what has a certain price in yuan
+    "minimax": (
+        {
+            "id": "minimax-m3.1-flash",
+            "provider": "MiniMax",
+            "title": "MiniMax M3.1 Flash",
+            "routes": [{"upstream": "minimax", "model": "MiniMax-M3.1-Flash"}],
+            "prices": {
+                "input": "1",
+                "cached": "0.1",
+                "output": "4",
+                "source": "help.aliyun.com/zh/model-studio/minimax-m3-1-flash",
+                "checked": date(2026, 11, 25),
+            },
+        },
+    ),
+}
+PERSONAL = "personal"  # a plan for one person
+INTERACTIVE = "interactive"  # a team's, for tools that a person sits at
+TERMS = {  # what the provider's terms allow, as of November 2026; pages and the command say it
+    "glm-coding": PERSONAL,
+    "kimi-coding": PERSONAL,
+    "bailian-coding": PERSONAL,
+    "mimo-plan": PERSONAL,
+    "bailian-team": INTERACTIVE,
+}
+EXPLAINED_TERMS = {
+    PERSONAL: "its terms allow one person; a team that shares it may lose the account",
+    INTERACTIVE: "its terms allow interactive tools only: no scripts, Dify or the like",
 }
 
 
@@ -71,6 +119,11 @@ class Preset:
     @property
     def local(self) -> bool:
         return self.name in LOCAL
+
+    @property
+    def terms(self) -> str:
+        """`PERSONAL` or `INTERACTIVE` where the provider's terms limit who may use it, or ""."""
+        return TERMS.get(self.name, "")
 
 
 @dataclass(frozen=True)
@@ -123,7 +176,7 @@ def presets() -> dict[str, Preset]:
         if messages:
             row |= {"speaks": ["chat", "messages"]}
             row |= {"wire_urls": {"messages": f"{messages}/v1/messages"}}
-        known.setdefault(name, Preset(name, title, row))
+        known.setdefault(name, Preset(name, title, row, MODELS.get(name, ())))
     for name, (title, base) in LOCAL.items():
         row = {"name": name, "base_url": base, "speaks": ["chat"], "allow_private": True}
         known[name] = Preset(name, title, row)

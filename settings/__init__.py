@@ -364,6 +364,10 @@ class Prices(Section):
     search: Annotated[
         PerMillion, "A thousand searches that the provider makes; left out: none."
     ] = None
+    source: Annotated[str, "Where the prices come from."] = ""
+    checked: Annotated[
+        date | None, "When they were compared with that; after 60 days pages mark them."
+    ] = None
     tiers: Annotated[
         tuple[Tier, ...], must(_ascending, "ascending"), "Other prices for long inputs."
     ] = ()

@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 
 from tests.client import Client
@@ -34,6 +35,8 @@ def toml(value) -> str:
         )
     if isinstance(value, (list, tuple)):
         return "[" + ", ".join(map(toml, value)) + "]"
+    if isinstance(value, date):
+        return str(value)
     if isinstance(value, (bool, int, float)):
         return str(value).lower()
     return json.dumps(str(value), ensure_ascii=False)

@@ -7,12 +7,12 @@ from flask import flash, render_template, request
 
 import settings as configuration
 from console import public
-from console.admin.guard import note, pages
+from console.admin.guard import note, pages, recently_authenticated
 from console.context import state
 from console.session import back_to
 from console.ui.i18n import gettext as _
 from console.ui.i18n import ngettext
-from relay import connect
+from relay import connect, pricelist
 from server import jobs
 from settings import changes
 
@@ -42,7 +42,37 @@ def show(mistakes: list[str] | None = None, found: dict | None = None) -> str:
         origins=connect.origins(),
         upstreams=state().catalog.upstreams,
         peak_text=public.peak_text,
+        stale=pricelist.stale,
     )
+
+
+@pages.get("/models/prices", endpoint="prices")
+def prices():
+    """Where the catalogue that comes with the relay differs from the prices in force."""
+    return render_template("admin/prices.html", found=pricelist.compare(state(), pricelist.read()))
+
+
+@pages.post("/models/prices", endpoint="accept_prices")
+@recently_authenticated
+def accept_prices():
+    """Put the ticked prices into force, for calls that begin from now on."""
+    picked = set(request.form.getlist("pick"))
+    found = pricelist.compare(state(), pricelist.read())
+    chosen = [each for each in found.changes if each.id in picked and not each.obstacle]
+    if not chosen:
+        flash(_("Nothing was ticked."), "info")
+        return back_to("admin.prices")
+    try:
+        pricelist.accept(state(), chosen)
+    except connect.ConnectError as err:
+        flash(str(err), "bad")
+        return back_to("admin.prices")
+    for each in chosen:
+        note("models.price", **pricelist.audited(each))
+    for mistake in jobs.reload_now(state()):
+        flash(mistake, "bad")
+    flash(_("In force from now on: %(models)s.", models=", ".join(e.id for e in chosen)), "good")
+    return back_to("admin.models")
 
 
 @pages.post("/models/reload", endpoint="reload")

@@ -442,6 +442,8 @@ def admin_pages(month: Month) -> dict[str, str]:
         "admin-models": "/admin/models",
         "connect": "/admin/upstreams/new",
         "upstream": "/admin/upstreams/deepseek",
+        "bill": "/admin/upstreams/deepseek/bill",
+        "prices": "/admin/models/prices",
         "system": "/admin/system",
         "audit": "/admin/audit",
     }

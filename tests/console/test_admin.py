@@ -21,7 +21,7 @@ from console.admin import calls as console_calls
 from console.ui import i18n
 from db import meta
 from members import accounts, tokens
-from relay import gate
+from relay import gate, pricelist
 from tests.console.member_stage import MODELS, PASSWORD, error_of, house, text
 from tests.fake_upstream import FakeUpstream, answer
 from tests.providers import plain, usage
@@ -1135,6 +1135,7 @@ def acts(home, alice, bob, desk) -> dict:
         "edit_upstream": ("/admin/upstreams/demo/edit", {"base_url": "http://x/v1"}, None),
         "switch_upstream": ("/admin/upstreams/demo/switch", {"on": "0"}, None),
         "remove_upstream": ("/admin/upstreams/demo/remove", {}, None),
+        "accept_prices": ("/admin/models/prices", {}, None),
         "reload": ("/admin/models/reload", {}, "settings.reload"),
         "verify": ("/admin/system/verify", {}, "ledger.verify"),
         "backup": ("/admin/system/backup", {}, "database.backup"),
@@ -1257,3 +1258,37 @@ def test_a_members_tokens_are_counted_on_the_page(home, alice, desk):
         r"old sk-\S+ all models Revoked never 0 ¥0.00 laptop sk-\S+ all models until revoked",
         desk.read(f"/admin/members/{alice.id}"),
     )
+
+
+def test_the_bill_of_a_provider_stands_by_model_kind_and_day(connected, fake):
+    desk = connected.browser(connected.member("carol", role="admin"))
+    assert "No calls in this month" in desk.page("/admin/upstreams/fake/bill")
+    alice = connected.member("alice")
+    attempts = [{"upstream": "fake", "model": "theirs", "status": 200, "ms": 5}]
+    connected.called(
+        alice, connected.token(alice), attempts=attempts, upstream="fake", upstream_cost=7
+    )
+    html = desk.page("/admin/upstreams/fake/bill")
+    assert "theirs" in html and "¥0.000000007" in html
+    assert "write it like 2026-11" in desk.page("/admin/upstreams/fake/bill?month=soon")
+    assert "No calls in this month" in desk.page("/admin/upstreams/fake/bill?month=2020-02")
+    file = desk.get("/admin/upstreams/fake/bill.csv").get_data(as_text=True)
+    assert file.lstrip("\ufeff").startswith("day,model,kind,count,upstream_cost,charged,difference")
+    assert "theirs,undivided" in file
+    assert desk.get("/admin/upstreams/nobody/bill").status_code == 404
+
+
+def test_the_catalogues_prices_are_accepted_one_by_one(connected, monkeypatch):
+    desk = connected.browser(connected.member("carol", role="admin"))
+    route = {"upstream": "fake", "model": "theirs"}
+    row = {"id": "other-1", "routes": [route], "prices": {"input": "3", "output": "9"}}
+    hostile = {"id": "plain-1", "routes": [route], "prices": {"input": "0", "output": "9"}}
+    monkeypatch.setattr(pricelist, "read", lambda path=None: [row, hostile])
+    html = desk.page("/admin/models/prices")
+    assert "other-1" in html and "zero is no price" in html
+    desk.send("/admin/models/prices")
+    taken = []
+    monkeypatch.setattr(pricelist, "accept", lambda relay, changes: taken.extend(changes))
+    assert desk.send("/admin/models/prices", pick="other-1").status_code == 303
+    assert [each.id for each in taken] == ["other-1"]
+    assert trail(connected, "models.price")[0]["detail"]["prices"]["input"] == [None, "3"]

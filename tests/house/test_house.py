@@ -23,7 +23,7 @@ FOLDERS = ("commands", "console", "db", "members", "relay", "server", "settings"
 LAYERS = """
 5  app commands
 4  console server.http
-3  relay.bill relay.spine relay.api relay.probe relay.connect server.jobs server.status
+3  relay.bill relay.pricelist relay.spine relay.api relay.probe relay.connect server.jobs server.status
 2  relay.gate relay.meter relay.upstream.sender relay.answer relay.upstream.payload
 1  relay.upstream.discovery
 1  relay.catalog relay.wires relay.upstream.demo relay.upstream.provider_errors members.tokens server.notices

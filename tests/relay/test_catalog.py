@@ -418,7 +418,12 @@ def test_every_shipped_model_that_is_on_can_be_called(shipped):
 
 
 def test_the_demo_shows_what_is_switched_off_for_want_of_a_price(shipped):
-    assert set(Catalog(settings.load(env={})).models) - set(shipped.models) == {"spark-4.0"}
+    assert set(Catalog(settings.load(env={})).models) - set(shipped.models) == {
+        "spark-4.0",
+        "kimi-k3.1-pro",
+        "qwen3.8-flash",
+        "ernie-5.1",
+    }
 
 
 @pytest.mark.parametrize(
@@ -446,8 +451,12 @@ def test_a_shipped_model_is_asked_where_its_provider_answers(shipped, name, wire
 
 def test_deepseek_costs_twice_as_much_while_beijing_works(shipped):
     found = shipped.models["deepseek-v4-pro"]
-    assert found.price("free", at(FRIDAY.replace(hour=12))) == Price(4500, 150, 13500)
-    assert found.price("free", at(FRIDAY.replace(hour=11))) == Price(9000, 300, 27000)
+    assert found.price("free", at(FRIDAY.replace(hour=12))) == Price(
+        4500, 150, 13500, search=5_000_000
+    )
+    assert found.price("free", at(FRIDAY.replace(hour=11))) == Price(
+        9000, 300, 27000, search=5_000_000
+    )
 
 
 def test_every_shipped_price_is_at_least_as_dear_uncached_as_cached(shipped):
