@@ -46,13 +46,13 @@ CREATE TABLE tokens (
     name           TEXT    NOT NULL CHECK (length(name) BETWEEN 1 AND 64),
     digest         BLOB    NOT NULL UNIQUE,
     hint           TEXT    NOT NULL,                 -- its first and last letters, to tell it from others
-    models         TEXT    CHECK (json_valid(models)),                       -- NULL: every model
+    models         TEXT    CHECK (models IS NULL OR json_valid(models)),                       -- NULL: every model
     rpm            INTEGER CHECK (rpm >= 1),                                 -- requests per minute
     tpm            INTEGER CHECK (tpm >= 1),                                 -- LLM tokens per minute
     calls_at_once  INTEGER CHECK (calls_at_once >= 1),
     cap_day        INTEGER CHECK (cap_day >= 0),
     cap_month      INTEGER CHECK (cap_month >= 0),
-    addresses      TEXT    CHECK (json_valid(addresses)),                    -- client addresses it is good for
+    addresses      TEXT    CHECK (addresses IS NULL OR json_valid(addresses)),                    -- client addresses it is good for
     created_at     INTEGER NOT NULL,
     expires_at     INTEGER,
     revoked_at     INTEGER
@@ -341,7 +341,7 @@ CREATE TABLE audit (
     user_id  INTEGER REFERENCES users,               -- who did it; NULL: the command line
     action   TEXT    NOT NULL,
     target   TEXT,                                   -- whom or what it was done to
-    detail   TEXT CHECK (json_valid(detail))
+    detail   TEXT CHECK (detail IS NULL OR json_valid(detail))
 ) STRICT;
 
 -- Whoever moves money by hand is in the trail.

@@ -44,7 +44,7 @@ def mint(
 
     `limits`, all optional: `models` (ids), `rpm` (requests a minute), `tpm` (LLM tokens a minute),
     `calls_at_once`, `cap_day` and `cap_month` (nano-yuan), `addresses` (networks of callers),
-    `expires_at` (ms). `tokens_max` is how many unrevoked tokens a member may hold. Raises
+    `expires_at` (ms). `tokens_max` is how many tokens that still work a member may hold. Raises
     TokenError.
     """
     fields = _checked(name, **limits)
@@ -58,7 +58,9 @@ def mint(
 
     def insert(conn) -> int:
         (held,) = conn.execute(
-            "SELECT count(*) FROM tokens WHERE user_id = ? AND revoked_at IS NULL", (user_id,)
+            "SELECT count(*) FROM tokens WHERE user_id = :user_id AND revoked_at IS NULL"
+            " AND (expires_at IS NULL OR expires_at > :now)",
+            fields,
         ).fetchone()
         if tokens_max is not None and held >= tokens_max:
             raise TokenError(f"A member may hold {tokens_max} tokens. Revoke one first.")

@@ -7,18 +7,20 @@ LLM token of each digit) and short Chinese texts, which compress better or worse
 tests/test_estimate.py holds it to 8 %.
 
 Nothing here raises on anything that JSON can say, and the time for one text is bounded: beyond
-TEXT_CHARS_MAX characters evenly spread blocks are counted in its place.
+TEXT_CHARS_MAX characters blocks at places that nobody can know are counted in its place.
 """
 
 import base64
 import binascii
 import json
+import random
 import string
 import struct
 from collections.abc import Iterator
 
-TEXT_CHARS_MAX = 20_000  # texts up to here are counted whole
-BLOCKS = 20  # of a longer text
+TEXT_CHARS_MAX = 40_000  # texts up to here are counted whole
+BLOCKS = 50  # of a longer text, one in each fiftieth, where nobody can know
+CHARS_MOST = 12  # no LLM token is longer, whatever the characters are
 MESSAGE = 5  # what chat templates add to a message,
 CHAT = 3  # to a conversation,
 TOOLS = 150  # and, as the preamble of all tools, to a request that offers any
@@ -52,11 +54,14 @@ def text(s: str) -> int:
     """LLM tokens of a text."""
     if not isinstance(s, str) or not s:
         return 0
+    least = max(1, len(s) // CHARS_MOST)
     if len(s) <= TEXT_CHARS_MAX:
-        return max(1, round(_count(s)))
+        return max(least, round(_count(s)))
     size = TEXT_CHARS_MAX // BLOCKS
-    starts = (block * (len(s) - size) // (BLOCKS - 1) for block in range(BLOCKS))
-    return round(sum(_count(s[start : start + size]) for start in starts) * len(s) / TEXT_CHARS_MAX)
+    span = (len(s) - size) / BLOCKS
+    starts = (int((block + random.random()) * span) for block in range(BLOCKS))
+    counted = sum(_count(s[start : start + size]) for start in starts)
+    return max(least, round(counted * len(s) / TEXT_CHARS_MAX))
 
 
 def _count(s: str) -> float:

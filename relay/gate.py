@@ -42,6 +42,8 @@ __all__ = [
 
 _bearer = re.compile(r"bearer +(\S+)", re.ASCII | re.IGNORECASE).fullmatch
 
+MEMBER_RATES = 3  # what all tokens of a member may ask together, in rates of one
+
 FIND = """
 SELECT tokens.id, tokens.name, tokens.models, tokens.rpm, tpm, calls_at_once, cap_day, cap_month, addresses,
        users.id, users.name,
@@ -74,12 +76,17 @@ class Caller:
     calls_at_once: int | None = None
     cap_day: int | None = None  # nano-yuan
     cap_month: int | None = None
+    member_requests_per_minute: int | None = None  # None: not counted
 
 
 class ConcurrencyLimit:
-    """How many calls run now, by whom. One for the process; it outlives a reload."""
+    """How many calls run now, by whom. One for the process; it outlives a reload.
 
-    def __init__(self):
+    `share` is what one member may have where no plan says: not the last places of the house.
+    """
+
+    def __init__(self, share: int | None = None):
+        self.share = share
         self._running: Counter = Counter()
         self._lock = threading.Lock()
 
@@ -181,7 +188,23 @@ class Gate:
                 retry_after=wait_s,
                 headers=budget.headers(),
             )
+        self._count_member(caller, budget)
         return budget
+
+    def _count_member(self, caller: Caller, budget: Budget) -> None:
+        """Count it against what all tokens of the member may make together, revoked ones too."""
+        most = caller.member_requests_per_minute
+        if most is None:
+            return
+        item = self._window(most)
+        if not self._limiter.hit(item, "member", str(caller.user_id)):
+            wait_s = self._retry_after(item, "member", str(caller.user_id))
+            raise errors.RateLimited(
+                f"All tokens of a member may make {_count(most, 'request')} a minute together. "
+                f"Try again in {wait_s} seconds.",
+                retry_after=wait_s,
+                headers=budget.headers(),
+            )
 
     def enter(self, caller: Caller) -> tuple:
         """Begin a call: raises RateLimited if too many run at once, or too many LLM tokens went in
@@ -200,7 +223,7 @@ class Gate:
                     retry_after=wait_s,
                 )
         limits = {
-            ("member", caller.user_id): caller.member_calls_at_once,
+            ("member", caller.user_id): caller.member_calls_at_once or self._at_once.share,
             ("token", caller.token_id): caller.calls_at_once,
         }
         full = self._at_once.enter(limits)
@@ -308,6 +331,7 @@ class Gate:
             at_once,
             cap_day,
             cap_month,
+            plan.member_requests_per_minute or MEMBER_RATES * per_minute,
         )
 
     def plan_in_force(self, names: Iterable[str]) -> str:

@@ -416,8 +416,10 @@ def new_id() -> str:
 
 def texts_of(names: tuple[str, ...]) -> re.Pattern:
     """A pattern that finds the JSON strings under these names, which is all text that a wire's
-    events carry."""
-    return re.compile(rb'"(?:' + "|".join(names).encode() + rb')"\s*:\s*"((?:[^"\\]|\\.)*)"')
+    events carry. It never goes back over what it has read: the text is foreign."""
+    return re.compile(
+        rb'"(?:' + "|".join(names).encode() + rb')"\s*+:\s*+"([^"\\]*+(?:\\.[^"\\]*+)*+)"'
+    )
 
 
 def _text(quoted: bytes) -> str:

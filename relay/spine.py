@@ -40,6 +40,7 @@ CONVERSATION_HEADERS = (
     "HTTP_X_CLAUDE_CODE_SESSION_ID",
     "HTTP_THREAD_ID",
 )  # as WSGI names them
+MEMBER_SHARE = 0.75  # of the places for calls that one member may have, where no plan says
 THREADS_KEPT = 16  # threads that calls never take: the console and health checks stay reachable
 
 
@@ -59,7 +60,7 @@ class Relay:
         self.calls_max = settings.server.threads - min(THREADS_KEPT, settings.server.threads // 4)
         self.slots = threading.BoundedSemaphore(self.calls_max)
         self.draining = False
-        self.at_once = gate.ConcurrencyLimit()
+        self.at_once = gate.ConcurrencyLimit(max(1, int(self.calls_max * MEMBER_SHARE)))
         self.settlement.on_close = lambda caller, usage: self.gate.spent(
             caller, usage.input_tokens + usage.output_tokens
         )
@@ -195,6 +196,7 @@ def _dispatch(relay: Relay, wire: Wire, ask: body.Ask, meter: Meter) -> Dispatch
         meter.caller.user_id,
         policy.attempts_max,
         policy.total_s,
+        policy.wait_s,
     )
 
 

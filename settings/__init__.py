@@ -214,6 +214,10 @@ class Limits(Section):
 class Failover(Section):
     attempts_max: Annotated[Count, "Targets that are tried for one call."] = 4
     total_s: Annotated[Seconds, "No further target is tried after so long."] = 180
+    wait_s: Annotated[
+        Annotated[float, Meta(ge=0, le=60)],
+        "A pause of all targets that ends so soon is waited out; 0: none is.",
+    ] = 3
 
 
 class Retention(Section):
@@ -240,9 +244,12 @@ class Plan(Section):
     quota: Annotated[Money, "What it puts into the quota pocket."] = Decimal(0)
     days: Annotated[int, Meta(ge=1, le=3660), "How long it lasts."] = 30
     requests_per_minute: Annotated[Count, "For each API token."] = 60
+    member_requests_per_minute: Annotated[
+        Count | None, "For all tokens of a member; left out: three times the rate."
+    ] = None
     input_tokens_max: Annotated[Count | None, "The longest input; left out: no limit."] = None
     calls_at_once: Annotated[
-        Count | None, "Calls that a member may have open; left out: no limit."
+        Count | None, "Calls that a member may have open; left out: three quarters of all."
     ] = None
     discount: Annotated[
         Decimal,

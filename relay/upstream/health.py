@@ -26,6 +26,7 @@ log = logging.getLogger("relay.health")
 FAILURES_TO_REST = 5  # in a row; below that other calls of the moment may be luckier
 PAUSE_S, PAUSE_MAX_S = 1.0, 60.0
 REFUSED_S, REFUSED_MAX_S = 60.0, 1800.0
+LAST_RESORT_S = 2.0  # between two probes of what rests while there is nobody else to ask
 PROBE_S = 15.0  # a probe that takes longer keeps nobody else from probing
 TELL_AGAIN_S = 600.0  # between two notices of the same trouble: what comes and goes is told once
 LATENCY_WEIGHT = 0.1  # of the newest call in the moving average
@@ -42,6 +43,7 @@ class State:
     trips: int = 0  # in a row, for growing pauses
     failures: int = 0  # in a row
     probed_until: float = 0.0  # monotonic; a call has been let through to see how it is
+    probed_at: float = -math.inf  # the last one, or the beginning of the rest
     running: int = 0
     calls: int = 0
     failed: int = 0
@@ -67,6 +69,7 @@ class State:
             return
         self.cause, self.open_until = cause, now + min(pause_s * 2 ** min(self.trips, 10), most_s)
         self.trips += 1
+        self.probed_at = now
 
 
 @dataclass
@@ -207,6 +210,23 @@ class Health:
             return errors.UpstreamAccount(retry_after=wait_s)
         return errors.UpstreamUnavailable(retry_after=min(wait_s, 30))
 
+    def free_in(self, upstreams: list) -> float:
+        """Seconds until one of these may be tried, with nobody else to ask; inf while a provider
+        says to wait or refuses us."""
+        now = self.clock()
+        with self._lock:
+            waits = (self._wait(own, keys, now) for own, *keys in map(self._states, upstreams))
+            return min(waits, default=math.inf)
+
+    def _wait(self, own: State, keys: list[State], now: float) -> float:
+        if all(now < key.open_until and key.cause == "refused" for key in keys):
+            return math.inf
+        ready = own.open_until
+        if own.cause == "failing":
+            ready = min(ready, own.probed_at + LAST_RESORT_S)
+        key_at = min(0.0 if key.cause == "failing" else key.open_until for key in keys)
+        return max(0.0, ready - now, key_at - now)
+
     def report(self, upstreams: list) -> list[dict]:
         """The picture: each upstream's state, and how many of its keys can be used.
 
@@ -311,11 +331,13 @@ class Health:
         of_another = len(state.callers) == 1 and caller not in state.callers
         if state.cause == "failing" and caller is not None and of_another:
             return True
+        if last_resort and state.cause == "failing":
+            return now >= state.probed_at + LAST_RESORT_S
         return last_resort and state.cause == "busy" and state.open_end
 
     def _probe(self, state: State, now: float) -> None:
         if state.cause is not None and state.cause != "busy":
-            state.probed_until = now + PROBE_S
+            state.probed_until, state.probed_at = now + PROBE_S, now
 
     def _upstream(self, name: str) -> State:
         state = self._upstreams.get(name)

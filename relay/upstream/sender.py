@@ -25,10 +25,12 @@ from relay.upstream.demo.provider import Demo
 from relay.upstream.health import Health
 from relay.upstream.http1 import ConnectionPool
 from relay.wires import reader, sse
-from relay.wires.interface import Wire
+from relay.wires.interface import EventInfo, Wire
 
 log = logging.getLogger("relay.upstream")
 
+STOPS = ("stop", "stop_sequences")  # what a caller may end an answer by before it begins
+PAUSE_S = 0.05  # between two looks whether somebody may be asked, or the caller has left
 ERROR_BYTES_MAX, ERROR_S = 65536, 5.0  # of an error's body
 WHOLE_S = 900.0  # for a plain answer whose provider says by blank lines that it is still at work
 END_S = 0.05  # for the end of a stream after its last event
@@ -61,6 +63,7 @@ class Reply:
         self.data = b""
         self.events = sse.Events(EVENT_BYTES_MAX)
         self.held: list[bytes] = []  # streamed: whole events read while waiting for content
+        self.stops = False  # the caller may end it before it says anything
         self.pending = 0  # events that have come with the one that is looked at, and wait
         self.problem: errors.UpstreamError | None = None  # why the stream broke off
         self._answer = answer
@@ -162,6 +165,7 @@ class Dispatch:
     caller: object = None  # whose it is
     attempts_max: int = 4
     total_s: float = 180.0
+    wait_s: float = 0.0  # a pause of all targets that ends so soon is waited out
     failures: list[errors.UpstreamError] = field(default_factory=list)  # of the attempts
 
     def over_chat(self, target: Target, refusal: errors.UpstreamRefused) -> Target | None:
@@ -216,10 +220,26 @@ class Dispatcher:
                     return self._again(dispatch, target, key, err)  # else another may do better
             if len(dispatch.meter.attempts) >= dispatch.attempts_max or time.monotonic() > end_at:
                 break
-        failure = dispatch.failure or self.health.exhausted([target.upstream for target in targets])
+        upstreams = [target.upstream for target in targets]
+        if not dispatch.failures and self._waited(dispatch, upstreams):
+            return self.send(dispatch, targets)
+        failure = dispatch.failure or self.health.exhausted(upstreams)
         if isinstance(failure, errors.UpstreamOverloaded):
             failure.retry_after = failure.retry_after or 1
         raise failure
+
+    def _waited(self, dispatch: Dispatch, upstreams: list) -> bool:
+        """Wait until one of them may be tried, if that is soon enough. Raises CallerLeft."""
+        pause_s = max(self.health.free_in(upstreams), PAUSE_S)
+        if pause_s > dispatch.wait_s:
+            return False
+        dispatch.wait_s -= pause_s
+        end_at = time.monotonic() + pause_s
+        while (left_s := end_at - time.monotonic()) > 0:
+            if dispatch.gone():
+                raise CallerLeft()
+            time.sleep(min(left_s, PAUSE_S))
+        return True
 
     def _again(
         self, dispatch: Dispatch, target: Target, key: str, refusal: errors.UpstreamRefused
@@ -330,6 +350,7 @@ class Dispatcher:
             headers = _headers(wire, key, stream, len(payload)) | _forwarded(wire, dispatch.headers)
             answer = self._post(target, headers, payload, line)
             reply = Reply(target, key, line, answer, self._watcher)
+            reply.stops = any(dispatch.ask.body.get(name) for name in STOPS)
             if answer.status >= 300:
                 raise self._refusal(reply, answer)
             if stream and "json" not in answer.headers.get("content-type", ""):
@@ -411,7 +432,7 @@ def _forwarded(wire: Wire, given: Mapping[str, str]) -> dict[str, str]:
 
 def _await_content(reply: Reply, wire: Wire, end_at: float) -> None:
     """Read a stream up to its first content, so that until then another target can still take over."""
-    seen_bytes, finished = 0, None
+    seen_bytes, finished, counted = 0, None, False
     while seen_bytes < HELD_BYTES_MAX and (left_s := end_at - time.monotonic()) > 0:
         reply.line.wait_at_most(left_s)
         chunk, rest = reply.read(), reply.events.rest()
@@ -426,8 +447,9 @@ def _await_content(reply: Reply, wire: Wire, end_at: float) -> None:
             if info.content:
                 return None
             finished = info.finish or finished
+            counted |= _counted(info)
         if not chunk:
-            if reader.nothing_said(finished):
+            if reader.nothing_said(finished, counted and reply.stops):
                 raise errors.UpstreamError(reader.EMPTY)
             return None
         seen_bytes += sum(map(len, events))
@@ -458,11 +480,16 @@ def _read(reply: Reply, wire: Wire) -> None:
     info = wire.signs_of(doc)
     if info.error:
         raise provider_errors.read(info.error, key=reply.key)
-    if not info.content and reader.nothing_said(info.finish):
+    if not info.content and reader.nothing_said(info.finish, _counted(info) and reply.stops):
         raise errors.UpstreamError(reader.EMPTY)
     if info.chunk is not None:
         reader.whole(info.chunk)
     reply.doc = doc
+
+
+def _counted(info: EventInfo) -> bool:
+    """Whether a provider says that it has read the request: it bills that."""
+    return info.usage is not None and info.usage.input_tokens > 0
 
 
 def _code(err: BaseException) -> str:

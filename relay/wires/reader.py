@@ -90,12 +90,15 @@ def flaw(finish: str | None, *, runs: bool, nameless: bool, said: bool) -> Upstr
     return None
 
 
-def nothing_said(finish: str | None) -> bool:
+def nothing_said(finish: str | None, counted: bool = False) -> bool:
     """Whether an answer without any content is none, so that another target should be asked.
 
-    One that a limit or a filter cut before anything was said is one: the caller should know.
+    One that a limit or a filter cut before anything was said is one: the caller should know. So is
+    one that ended well and was `counted` where the caller's own `stop` may have met the first word:
+    the provider bills what it read.
     """
-    return kind_of(finish) not in (CUT, FILTERED)
+    kind = kind_of(finish)
+    return kind not in (CUT, FILTERED) and not (counted and finish and kind == GOOD)
 
 
 def error_in(doc: dict) -> dict | None:

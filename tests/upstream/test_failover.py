@@ -148,6 +148,7 @@ def matrix(running, monkeypatch):
     Who rests has not recovered before a test looks.
     """
     monkeypatch.setattr("relay.upstream.health.PAUSE_S", LIMIT_S)
+    monkeypatch.setattr("relay.upstream.health.LAST_RESORT_S", LIMIT_S)
     running.one.requests.clear()
     running.two.requests.clear()
     running.relay.app.extensions["relay"].sender.health.wake()

@@ -36,7 +36,9 @@ def test_bad_requests_of_one_member_rest_the_upstream_for_nobody_else(alice, bob
     assert alice.chat().status == 200, "and it answers her again"
 
 
-def test_an_upstream_that_fails_for_several_members_rests(alice, bob, broken_by):
+def test_an_upstream_that_fails_for_several_members_rests(alice, bob, broken_by, monkeypatch):
+    monkeypatch.setattr("relay.upstream.health.LAST_RESORT_S", 600)
+    monkeypatch.setattr("relay.upstream.health.PAUSE_S", 60)
     broken_by("500")
     for number in range(FAILURES_TO_REST):
         (alice, bob)[number % 2].post(CHAT, ask(BAD))
