@@ -890,7 +890,7 @@ def test_when_all_places_are_taken_the_surplus_is_told_at_once_and_everything_el
 ):
     gate = Gate()
     fake.always(stream(*words(), gate, chunk(finish="stop"), usage_chunk(COUNTS)))
-    alice = start(server={"threads": 8})
+    alice = start(server={"threads": 8}, plans={"free": {"calls_at_once": 8}})
     inside = alice.relay.app.extensions["relay"]
     streams = [alice.chat_stream() for _ in range(inside.calls_max)]
     for each in streams:
