@@ -37,6 +37,9 @@ searches = Counter(
 cost = Counter(
     "relay_cost_nano_yuan_total", "Cost of finished calls in nano-yuan.", registry=registry
 )
+backup_age = Gauge(
+    "relay_backup_age_seconds", "Age of the newest backup; -1: there is none.", registry=registry
+)
 first_byte = Histogram(
     "relay_first_byte_seconds",
     "Time to the first byte of an answer.",

@@ -15,12 +15,14 @@ import settings as configuration
 import verify
 from db import meta
 from members import accounts
+from server.backups import Backups
 from settings import changes
 
 log = logging.getLogger("jobs")
 
 WRONG_KEPT = 50
 RETRY_S, EXPIRE_S, LOOK_S, COUNT_S, FORGET_S, PROVE_S = 1, 1, 2, 30, 3600, 24 * 3600
+BACKUP_S = 60
 AT_START = {
     "server": ("host", "port", "threads", "body_bytes_max", "trusted_proxy", "log", "drain_s"),
     "database": ("path",),
@@ -47,7 +49,9 @@ def begin(app, server) -> None:
     )
     server.every(LOOK_S, lambda: relay.notices.look_at_pockets(relay.db))
     server.every(LOOK_S, Bulletin(relay))
-    server.every(PROVE_S, lambda: prove(relay.db))
+    server.every(PROVE_S, lambda: told_of_proof(relay))
+    server.every(LOOK_S, lambda: relay.notices.trouble("disk", _disk(relay.db.problem)))
+    server.every(BACKUP_S, Backups(relay, relay.notices.trouble))
 
 
 class Bulletin:
@@ -67,6 +71,16 @@ class Bulletin:
         at = time.time_ns() // 1_000_000
         meta.put(relay.db, "upstreams", [{**each, "at": at} for each in report])
         self._written, self._report, self._again_at = state, report, now + COUNT_S
+
+
+def _disk(problem: str | None) -> str | None:
+    return problem and f"The database cannot be written: {problem}. Calls are refused."
+
+
+def told_of_proof(relay) -> None:
+    """Prove the ledger, and tell administrators if it is wrong."""
+    wrong = prove(relay.db)
+    relay.notices.trouble("ledger", f"The ledger is wrong: {wrong[0]}" if wrong else None)
 
 
 def prove(db) -> list[str]:

@@ -1,8 +1,8 @@
 """Notices: what administrators should hear of, told in the log and to a webhook.
 
 Owns what is worth a notice about pockets, that it is told once, and its sending. Upstream health
-tells its own. A webhook gets `{"site", "kind", "message", "at"}` by POST; one that cannot be
-reached is tried again a few times, and what is lost stands in the log.
+tells its own. What a hook gets is hooks.py's; one that cannot be reached is tried again a few
+times, and what is lost stands in the log.
 """
 
 import logging
@@ -11,14 +11,15 @@ import threading
 import time
 from collections.abc import Iterator
 
-import msgspec
-
 import billing
 from db import Database, meta
+from server import hooks
+from server.hooks import LEVELS
+from settings import Hook
 
 log = logging.getLogger("notices")
 
-WAITING_MAX = 200
+WAITING_MAX = 2000
 TRIES = 3
 BETWEEN_TRIES_S = 5.0
 
@@ -42,27 +43,47 @@ class Notices:
         self._waiting: queue.Queue = queue.Queue(WAITING_MAX)
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
+        self._troubles: dict[str, str] = {}  # those that last
 
-    def tell(self, kind: str, message: str) -> None:
-        """Say it in the log now, and to the webhook, if there is one, soon."""
-        log.warning("%s: %s", kind, message)
-        if not self.settings.notices.webhook:
+    def tell(self, kind: str, message: str, level: str = "warning") -> None:
+        """Say it in the log now, and to the hooks that hear this level, soon."""
+        log.log(logging.INFO if level == "info" else logging.WARNING, "%s: %s", kind, message)
+        heard = [hook for hook in self.hooks() if LEVELS.index(level) >= LEVELS.index(hook.level)]
+        if not heard:
             return
-        try:
-            self._waiting.put_nowait(
-                {
-                    "site": self.settings.site.name,
-                    "kind": kind,
-                    "message": message,
-                    "at": time.time_ns() // 1_000_000,
-                }
-            )
-        except queue.Full:
-            log.error("too many notices wait for the webhook; this one is lost")
+        notice = {
+            "site": self.settings.site.name,
+            "kind": kind,
+            "message": message,
+            "at": time.time_ns() // 1_000_000,
+        }
+        for hook in heard:
+            try:
+                self._waiting.put_nowait((hook, notice))
+            except queue.Full:
+                log.error("too many notices wait for the webhook; this one is lost")
         with self._lock:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="notices", daemon=True)
                 self._thread.start()
+
+    def hooks(self) -> list[Hook]:
+        """All hooks of the settings."""
+        rules = self.settings.notices
+        return [*([Hook(url=rules.webhook)] if rules.webhook else []), *rules.hooks]
+
+    def trouble(self, kind: str, message: str | None, level: str = "error") -> None:
+        """Tell of a trouble that lasts when it begins, and when it is over (`message` None)."""
+        with self._lock:
+            known = self._troubles.get(kind)
+            if message is None:
+                self._troubles.pop(kind, None)
+            else:
+                self._troubles[kind] = message
+        if message is not None and known is None:
+            self.tell(kind, message, level)
+        elif message is None and known is not None:
+            self.tell(kind, f"Over: {known}", "info")
 
     def look_at_pockets(self, db: Database) -> None:
         """Tell of each member whose wallet or grant has fallen under its threshold: once, until it
@@ -100,12 +121,21 @@ class Notices:
 
     def _run(self) -> None:
         while True:
-            body = msgspec.json.encode(self._waiting.get())
+            hook, notice = self._waiting.get()
             for attempt in range(TRIES):
                 if attempt:
                     time.sleep(BETWEEN_TRIES_S)
-                try:
-                    self._post(self.settings.notices.webhook, body)
+                if self._sent(hook, notice):
                     break
-                except Exception as err:
-                    log.warning("the webhook did not take a notice: %s", type(err).__name__)
+
+    def _sent(self, hook: Hook, notice: dict) -> bool:
+        form = hooks.form_of(hook.url, hook.form)
+        url, body = hooks.request(hook.url, form, hook.secret, notice)
+        headers = {"Authorization": hook.authorization} if hook.authorization else {}
+        try:
+            refusal = hooks.refusal(form, self._post(url, body, headers))
+        except Exception as err:
+            refusal = type(err).__name__  # its words hold the address, which is a robot's key
+        if refusal:
+            log.warning("the webhook did not take a notice: %s", refusal)
+        return not refusal

@@ -4,9 +4,12 @@ Owns what these three say. They need no token; /metrics answers only the address
 name.
 """
 
+import time
+
 from flask import Blueprint, Response, abort, current_app, request
 
 from relay import metrics
+from server import backups
 
 VERSION = "1.0.0"
 
@@ -38,11 +41,13 @@ def readyz() -> tuple[dict, int]:
         else "none is configured",
         "serving": "draining" if relay.draining else "ok",
     }
+    backup = backups.state(relay, time.time())
     ready = all(found == "ok" for found in checks.values())
     return {
         "status": "ok" if ready else "not ready",
         "demo": relay.catalog.demo,
         "checks": checks,
+        "backup": backup,
         "upstreams": upstreams,
     }, (200 if ready else 503)
 

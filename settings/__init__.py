@@ -54,6 +54,7 @@ _hours = re.compile(r"([01]\d|2[0-3]):[0-5]\d-(([01]\d|2[0-3]):[0-5]\d|24:00)", 
 _days = re.compile(rf"({'|'.join(DAYS)})(-({'|'.join(DAYS)}))?").fullmatch
 _variable = re.compile(r"\$([A-Za-z_]\w*)", re.ASCII).fullmatch
 _visible = re.compile(r"[!-~]*").fullmatch  # what a header can carry, without spaces
+_period = re.compile(r"never|[1-9]\d{0,3}[mhd]", re.ASCII).fullmatch
 _storage = re.compile(r"(memory|(redis|valkey)s?(\+\w+)?)://.*").fullmatch
 
 
@@ -78,6 +79,11 @@ def is_url(url: str) -> bool:
         )
     except ValueError:
         return False
+
+
+def _is_hook(url: str) -> bool:
+    """A robot's key may stand behind a question mark."""
+    return is_url(url.partition("?")[0]) and not any(sign in url for sign in "@# ")
 
 
 def _is_timezone(name: str) -> bool:
@@ -111,6 +117,7 @@ def _ascending(tiers) -> bool:
     return above == sorted(set(above))
 
 
+HOOK = "an http or https address without user or fragment"
 URL = "an http or https address without user, query or fragment"
 QUIRK = f"one of {', '.join(sorted(QUIRKS))}"
 KEY = "a key without spaces, or $NAME for the environment variable NAME"
@@ -220,16 +227,47 @@ class Failover(Section):
     ] = 3
 
 
+class BackupSettings(Section):
+    folder: Annotated[Name, "Where they are kept; a relative one is beside the database."] = (
+        "backups"
+    )
+    every: Annotated[
+        str, must(_period, 'like "12h" or "1d", or "never"'), "How often one is made."
+    ] = "1d"
+    keep: Annotated[Count, "How many are kept; the oldest go."] = 14
+
+
 class Retention(Section):
     requests_days: Annotated[Count, "How long single calls are kept; sums and the ledger stay."] = (
         90
     )
 
 
+class Hook(Section, kw_only=True):
+    url: Annotated[str, must(_is_hook, HOOK), "Where notices are posted."]
+    form: Annotated[
+        Literal["auto", "feishu", "dingtalk", "wecom", "slack", "json"],
+        "What the tool takes; auto: by its address, JSON for one that is not known.",
+    ] = "auto"
+    secret: Annotated[str, "The secret of a Feishu or DingTalk robot that wants a signature."] = ""
+    authorization: Annotated[
+        str, must(_is_key, KEY), "The Authorization header, for one of your own."
+    ] = ""
+    level: Annotated[
+        Literal["info", "warning", "error"], "It hears of this and of what is worse."
+    ] = "info"
+
+    def __repr__(self) -> str:
+        return f"Hook({urlsplit(self.url).hostname!r})"  # the address of a robot is its key
+
+
 class NoticeSettings(Section):
     webhook: Annotated[
-        str, must(lambda it: not it or is_url(it), URL), "Where notices are posted as JSON."
+        str,
+        must(lambda it: not it or _is_hook(it), HOOK),
+        "Where notices are posted: a robot of Feishu, DingTalk, WeCom, Slack, or as JSON.",
     ] = ""
+    hooks: Annotated[tuple[Hook, ...], "More of them, each with what it hears."] = ()
     wallet_below: Annotated[Money, "A notice when a wallet falls below this; 0: none."] = Decimal(0)
     grant_below: Annotated[
         Natural, "A notice when a grant falls below so many LLM tokens; 0: none."
@@ -425,6 +463,7 @@ class Settings(Section):
     billing: Billing = Billing()
     limits: Limits = Limits()
     failover: Failover = Failover()
+    backups: BackupSettings = BackupSettings()
     retention: Retention = Retention()
     notices: NoticeSettings = NoticeSettings()
     plans: dict[str, Plan] = {}

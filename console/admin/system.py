@@ -8,16 +8,18 @@ import platform
 import shutil
 import tempfile
 import threading
+import time
 from pathlib import Path
 
-from flask import redirect, render_template, send_file, url_for
+from flask import flash, redirect, render_template, send_file, url_for
 
 from billing import now_ms
 from console.admin.guard import note, pages, recently_authenticated
 from console.context import state
 from console.ui import date_range
+from console.ui.i18n import gettext as _
 from db import meta
-from server import jobs, status
+from server import backups, jobs, status
 
 STARTED_AT = now_ms()
 PATIENCE_S = 4  # for a proof, before the page says that it runs
@@ -48,9 +50,23 @@ def page():
         draining=relay.draining,
         retention=relay.settings.retention.requests_days,
         calls_max=relay.calls_max,
+        backup=meta.get(relay.db, "backup"),
+        backup_state=backups.state(relay, time.time()),
+        backups=backups.Backups(relay, None).folder,
+        hooks=len(relay.notices.hooks()),
         proof=meta.get(relay.db, "proof"),
         proving=_proving.locked(),
     )
+
+
+@pages.post("/system/notice", endpoint="test_notice")
+def send_test():
+    """A notice that says that it is a test, to every hook."""
+    said = "This is a test. If you read it, notices arrive."
+    state().notices.tell("test", said, "error")
+    note("notice.test")
+    flash(_("A test notice is on its way. What a hook refuses stands in the log."), "good")
+    return redirect(url_for("admin.system"), 303)
 
 
 def size_of(path: Path) -> int:

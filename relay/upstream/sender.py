@@ -30,6 +30,7 @@ from relay.wires.interface import EventInfo, Wire
 log = logging.getLogger("relay.upstream")
 
 STOPS = ("stop", "stop_sequences")  # what a caller may end an answer by before it begins
+NOTICE_BYTES_MAX = 4096  # of a webhook's answer
 PAUSE_S = 0.05  # between two looks whether somebody may be asked, or the caller has left
 ERROR_BYTES_MAX, ERROR_S = 65536, 5.0  # of an error's body
 WHOLE_S = 900.0  # for a plain answer whose provider says by blank lines that it is still at work
@@ -257,10 +258,10 @@ class Dispatcher:
         except errors.UpstreamError:
             raise refusal from None
 
-    def notify(self, url: str, body: bytes) -> None:
+    def notify(self, url: str, body: bytes, headers: Mapping[str, str] | None = None) -> bytes:
         """POST a notice to an operator's webhook, which may be in the own network.
 
-        Raises on anything but a 2xx.
+        Returns the beginning of what it answered. Raises on anything but a 2xx.
         """
         import requests  # needed by who has a webhook only, and not small
 
@@ -269,14 +270,16 @@ class Dispatcher:
             response = session.post(
                 url,
                 body,
-                headers={"Content-Type": "application/json"},
+                headers={"Content-Type": "application/json", **(headers or {})},
                 timeout=10,
                 allow_redirects=False,
                 stream=True,
             )
+            said = response.raw.read(NOTICE_BYTES_MAX, decode_content=True)
             response.close()
         if not 200 <= response.status_code < 300:
             raise errors.UpstreamError(f"the webhook answered {response.status_code}")
+        return said
 
     def _choices(self, dispatch: Dispatch, targets) -> Iterator[tuple]:
         """Targets with a key each, best first, as their health allows at the moment they are asked

@@ -1135,6 +1135,7 @@ def acts(home, alice, bob, desk) -> dict:
         "edit_upstream": ("/admin/upstreams/demo/edit", {"base_url": "http://x/v1"}, None),
         "switch_upstream": ("/admin/upstreams/demo/switch", {"on": "0"}, None),
         "remove_upstream": ("/admin/upstreams/demo/remove", {}, None),
+        "test_notice": ("/admin/system/notice", {}, "notice.test"),
         "accept_prices": ("/admin/models/prices", {}, None),
         "reload": ("/admin/models/reload", {}, "settings.reload"),
         "verify": ("/admin/system/verify", {}, "ledger.verify"),

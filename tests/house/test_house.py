@@ -26,11 +26,12 @@ LAYERS = """
 3  relay.bill relay.pricelist relay.spine relay.api relay.probe relay.connect server.jobs server.status
 2  relay.gate relay.meter relay.upstream.sender relay.answer relay.upstream.payload
 1  relay.upstream.discovery
-1  relay.catalog relay.wires relay.upstream.demo relay.upstream.provider_errors members.tokens server.notices
+1  relay.catalog relay.wires relay.upstream.demo relay.upstream.provider_errors members.tokens
+1  server.notices server.backups
 0  billing db members.accounts plans pricing verify settings server.logs
 0  relay.body relay.errors relay.estimate relay.limits relay.lookups relay.metrics
 0  relay.upstream.http1 relay.upstream.health relay.upstream.connection relay.upstream.quirks relay.upstream.order
-0  relay members server relay.upstream
+0  server.hooks relay members server relay.upstream
 """
 LAYER = {
     name: int(level)
@@ -59,6 +60,7 @@ KNOWS_ONLY = {
     "relay.upstream.http1": {"relay.upstream.connection"},
     "pricing": set(),
     "server.logs": set(),
+    "server.hooks": set(),
     "settings.reader": set(),
     "settings": {"settings", "settings.providers", "settings.reader"},
     "settings.providers": set(),
@@ -106,6 +108,7 @@ KNOW_THE_DISK = {
     "relay.gate",
     "relay.meter",
     "relay.spine",
+    "server.backups",
     "server.notices",
     "verify",
 }

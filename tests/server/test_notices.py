@@ -37,7 +37,7 @@ def told(caplog):
 
 def rules(wallet="5", grant=1000, webhook=""):
     return SimpleNamespace(
-        notices=SimpleNamespace(webhook=webhook, wallet_below=wallet, grant_below=grant),
+        notices=SimpleNamespace(webhook=webhook, hooks=(), wallet_below=wallet, grant_below=grant),
         site=SimpleNamespace(name="Team"),
     )
 
