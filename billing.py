@@ -9,6 +9,7 @@ Money is nano-yuan; the grant pocket counts LLM tokens. `now` is in ms and None 
     LedgerError                what was asked cannot be done; the message is a sentence for who
     asked
      ├─ NotCovered             the pockets do not hold what is needed: .available, .needed
+     ├─ CapExceeded            a cap leaves no room: .cap
      ├─ Unknown                no such member, call or subscription
      └─ KeyReused              this idempotency key stands for another operation
 """
@@ -43,6 +44,8 @@ __all__ = [
     "NANO",
     "PRICES",
     "Call",
+    "Cap",
+    "CapExceeded",
     "Ending",
     "KeyReused",
     "LedgerError",
@@ -76,6 +79,21 @@ KEY_LENGTH_MAX = 255
 CREDIT_KINDS = ("reward", "top_up", "refund", "adjust")
 
 
+@dataclass(frozen=True, slots=True)
+class Cap:
+    """So much money may a token, a member or the whole site spend since a day.
+
+    `strict`: a call that might lead beyond it is refused; else one is that begins when it is
+    reached. `sentence` says it to whom it stops.
+    """
+
+    scope: str  # token | member | site
+    amount: int  # nano-yuan
+    since: str  # a day, YYYY-MM-DD
+    sentence: str
+    strict: bool = True
+
+
 class LedgerError(Exception):
     """What was asked of the ledger cannot be done."""
 
@@ -90,6 +108,14 @@ class NotCovered(LedgerError):
             else f"the grant holds {available.grant} LLM tokens, not {needed.grant}"
         )
         self.available, self.needed = available, needed
+
+
+class CapExceeded(LedgerError):
+    """A cap leaves no room for the call: `.cap`."""
+
+    def __init__(self, cap: Cap):
+        super().__init__(cap.sentence)
+        self.cap = cap
 
 
 class Unknown(LedgerError):
@@ -185,21 +211,45 @@ INSERT INTO entries (user_id, pocket, kind, amount, balance_after, request_id, s
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
 
 
-def hold(db: Database, call: Call, usage: Usage, price: Price, overdraft: int = 0) -> Pockets:
+# What was spent since a day, and what calls that run have set aside: scope -> (of `daily`, of
+# `requests`).
+CAPPED = {
+    "token": ("token_id = :token_id", "token_id = :token_id AND user_id = :user_id"),
+    "member": ("user_id = :user_id", "user_id = :user_id"),
+    "site": ("1", "1"),
+}
+SPENT = """
+SELECT (SELECT coalesce(sum(charged_quota + charged_wallet), 0) FROM daily WHERE day >= :since AND {})
+     + (SELECT coalesce(sum(hold_quota + hold_wallet), 0) FROM requests INDEXED BY requests_open
+         WHERE closed_at IS NULL AND {})"""
+
+
+def hold(
+    db: Database,
+    call: Call,
+    usage: Usage,
+    price: Price,
+    overdraft: int = 0,
+    caps: tuple[Cap, ...] = (),
+) -> Pockets:
     """Set aside what a call will likely cost, and open its row; returns what each pocket holds for
     it.
 
-    `overdraft` (nano-yuan) is how far below zero the wallet may go for it. Raises NotCovered, and
-    then writes nothing.
+    `overdraft` (nano-yuan) is how far below zero the wallet may go for it. Raises NotCovered or
+    CapExceeded, and then writes nothing.
     """
-    return db.write_admitting(_hold, call, usage.possible(), price.highest(), overdraft)
+    return db.write_admitting(_hold, call, usage.possible(), price.highest(), overdraft, caps)
 
 
-def _hold(conn, call: Call, usage: Usage, price: Price, overdraft: int) -> Pockets:
+def _hold(
+    conn, call: Call, usage: Usage, price: Price, overdraft: int, caps: tuple[Cap, ...]
+) -> Pockets:
     has = available(conn, call.user_id, call.started_at)
     held = split(usage, price, has)
     if held.wallet > max(0, has.wallet + overdraft):
         raise NotCovered(has, held)
+    for cap in caps if held.quota + held.wallet else ():  # gifts are no money
+        _check_cap(conn, call, cap, held.quota + held.wallet)
     conn.execute(
         BEGIN_CALL,
         (
@@ -221,6 +271,14 @@ def _hold(conn, call: Call, usage: Usage, price: Price, overdraft: int) -> Pocke
         ),
     )
     return held
+
+
+def _check_cap(conn, call: Call, cap: Cap, held: int) -> None:
+    """Raise CapExceeded if a call that holds so much finds no room."""
+    values = {"since": cap.since, "user_id": call.user_id, "token_id": call.token_id}
+    (spent,) = conn.execute(SPENT.format(*CAPPED[cap.scope]), values).fetchone()
+    if spent + held > cap.amount if cap.strict else spent >= cap.amount:
+        raise CapExceeded(cap)
 
 
 def refuse(db: Database, call: Call, ending: Ending) -> None:
@@ -311,57 +369,20 @@ def _charge(conn, call_id: str, call, charged: Pockets, paying: list, now: int) 
     The hold has been released before.
     """
     user_id = call["user_id"]
+
+    def entry(pocket: str, amount: int, balance: int, subscription_id: int | None = None) -> None:
+        values = (user_id, pocket, "charge", -amount, balance - amount, call_id, subscription_id)
+        conn.execute(POST, (*values, None, None, now))
+
     if charged.grant:
-        conn.execute(
-            POST,
-            (
-                user_id,
-                "grant",
-                "charge",
-                -charged.grant,
-                call["grant_balance"] - charged.grant,
-                call_id,
-                None,
-                None,
-                None,
-                now,
-            ),
-        )
+        entry("grant", charged.grant, call["grant_balance"])
     rest, balance = charged.quota, call["quota_balance"]
     for subscription_id, left in paying:
         if part := min(rest, left):
+            entry("quota", part, balance, subscription_id)
             rest, balance = rest - part, balance - part
-            conn.execute(
-                POST,
-                (
-                    user_id,
-                    "quota",
-                    "charge",
-                    -part,
-                    balance,
-                    call_id,
-                    subscription_id,
-                    None,
-                    None,
-                    now,
-                ),
-            )
     if charged.wallet:
-        conn.execute(
-            POST,
-            (
-                user_id,
-                "wallet",
-                "charge",
-                -charged.wallet,
-                call["wallet_balance"] - charged.wallet,
-                call_id,
-                None,
-                None,
-                None,
-                now,
-            ),
-        )
+        entry("wallet", charged.wallet, call["wallet_balance"])
     if call["invite_pending"]:
         _reward_inviter(conn, user_id, call_id, now)
 

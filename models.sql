@@ -60,6 +60,14 @@ CREATE TABLE tokens (
 
 CREATE INDEX tokens_by_user ON tokens (user_id);
 
+-- What administrators let a member spend and ask for, with all tokens together.
+CREATE TABLE caps (
+    user_id    INTEGER PRIMARY KEY REFERENCES users,
+    cap_day    INTEGER CHECK (cap_day >= 0),
+    cap_month  INTEGER CHECK (cap_month >= 0),
+    models     TEXT CHECK (models IS NULL OR json_valid(models))             -- NULL: every model
+) STRICT;
+
 
 -- Money -------------------------------------------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ import click
 import billing
 import plans
 from commands import given, shown
-from members import accounts
+from members import accounts, caps
 
 user = given.Topic("user", help="Members: add, list, disable, give a plan.")
 
@@ -54,6 +54,56 @@ def plan_of(member: accounts.Member) -> str:
     relay = given.relay()
     names = [each.plan for each in plans.active(relay.db, member.id)]
     return relay.gate.plan_in_force(names)
+
+
+@user.command()
+@click.argument("member", metavar="NAME", type=given.MEMBER)
+@click.option("--day", metavar="YUAN", help="The most a day; none: no limit.")
+@click.option("--month", metavar="YUAN", help="The most a month; none: no limit.")
+@click.option("--model", "models", multiple=True, metavar="M", help="Only these; none: all.")
+@shown.json_option
+def cap(
+    member: accounts.Member,
+    day: str | None,
+    month: str | None,
+    models: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Bind NAME, with all tokens, to an amount a day and a month, and to models.
+
+    What is not given stays as it is; without any option the caps are shown.
+    """
+    relay = given.relay()
+    known = caps.of(relay.db, member.id)
+    if day or month or models:
+        unknown = sorted(set(models) - {each.id for each in relay.settings.models} - {"none"})
+        if unknown:
+            raise ValueError(f"there is no model {', '.join(unknown)}")
+        known = caps.Caps(
+            _amount(day, known.day),
+            _amount(month, known.month),
+            known.models if not models else None if "none" in models else models,
+        )
+        caps.put(relay.db, member.id, known)
+    document = {
+        "name": member.name,
+        "day": shown.amount("wallet", known.day),
+        "month": shown.amount("wallet", known.month),
+        "models": list(known.models) if known.models else None,
+    }
+    shown.one(
+        as_json,
+        document,
+        f"{member.name} may spend {document['day'] or 'any amount'} a day and"
+        f" {document['month'] or 'any amount'} a month, on"
+        f" {', '.join(known.models) if known.models else 'every model'}.",
+    )
+
+
+def _amount(typed: str | None, known: int | None) -> int | None:
+    if typed is None:
+        return known
+    return None if typed == "none" else billing.nano(typed)
 
 
 @user.command()

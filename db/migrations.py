@@ -32,8 +32,17 @@ _DAILY_2 = (
 )
 
 
+_CAPS_2 = """
+CREATE TABLE caps (
+    user_id    INTEGER PRIMARY KEY REFERENCES users,
+    cap_day    INTEGER CHECK (cap_day >= 0),
+    cap_month  INTEGER CHECK (cap_month >= 0),
+    models     TEXT CHECK (models IS NULL OR json_valid(models))
+) STRICT"""
+
+
 def kinds(conn) -> None:
-    """Version 2: cache reads, cache writes, searches, and what the provider bills for a call.
+    """Version 2: cache reads, cache writes, searches, what the provider bills, caps of members.
 
     Calls of before used none of them, as far as anybody knew: their columns stay empty, which
     counts and costs nothing. What the provider billed for them is not known either.
@@ -42,6 +51,7 @@ def kinds(conn) -> None:
         conn.execute(f"ALTER TABLE requests ADD COLUMN {column}")
     for column in _DAILY_2:
         conn.execute(f"ALTER TABLE daily ADD COLUMN {column}")
+    conn.execute(_CAPS_2)
     _as_written(conn, "a_call_that_ends_is_rolled_up", "a_refused_call_is_rolled_up")
 
 

@@ -19,7 +19,7 @@ from zoneinfo import ZoneInfo
 
 from limits import parse
 
-from billing import yuan
+from billing import Cap, nano, yuan
 from db import Database
 from members.tokens import SHAPE, TokenError, change, digest, mint, revoke, tokens
 from relay import errors
@@ -42,19 +42,19 @@ __all__ = [
 
 _bearer = re.compile(r"bearer +(\S+)", re.ASCII | re.IGNORECASE).fullmatch
 
+CAPPED = {"token": "This token", "member": "This member", "site": "This relay"}
 MEMBER_RATES = 3  # what all tokens of a member may ask together, in rates of one
 
 FIND = """
-SELECT tokens.id, tokens.name, tokens.models, tokens.rpm, tpm, calls_at_once, cap_day, cap_month, addresses,
-       users.id, users.name,
+SELECT tokens.id, tokens.name, tokens.models, tokens.rpm, tpm, calls_at_once, tokens.cap_day,
+       tokens.cap_month, addresses,
+       users.id, users.name, caps.cap_day, caps.cap_month, caps.models,
        (SELECT group_concat(DISTINCT plan) FROM subscriptions
          WHERE user_id = users.id AND starts_at <= :now AND ends_at > :now)
-  FROM tokens JOIN users ON users.id = tokens.user_id
+  FROM tokens JOIN users ON users.id = tokens.user_id LEFT JOIN caps ON caps.user_id = users.id
  WHERE {which} AND tokens.revoked_at IS NULL AND users.disabled_at IS NULL
    AND (tokens.expires_at IS NULL OR tokens.expires_at > :now)
 """
-SPENT_SINCE = """
-SELECT coalesce(sum(charged_quota + charged_wallet), 0) FROM daily WHERE token_id = ? AND day >= ?"""
 FIND_BY_DIGEST = FIND.format(which="tokens.digest = :key")
 FIND_BY_ID = FIND.format(which="tokens.id = :key")
 
@@ -77,6 +77,8 @@ class Caller:
     cap_day: int | None = None  # nano-yuan
     cap_month: int | None = None
     member_requests_per_minute: int | None = None  # None: not counted
+    member_cap_day: int | None = None
+    member_cap_month: int | None = None
 
 
 class ConcurrencyLimit:
@@ -137,6 +139,8 @@ class Gate:
         self._at_once = at_once
         self._timezone = ZoneInfo(settings.site.timezone)
         self._plans = settings.plans
+        cap = settings.site.cap_month
+        self._site_cap = None if cap is None else nano(cap)
         self._limiter = limiter
         self._failures = parse(f"{settings.limits.failures_per_minute} per minute")
         self._windows: dict[
@@ -246,30 +250,39 @@ class Gate:
                 self._window(caller.tokens_per_minute), "llm", str(caller.token_id), cost=llm_tokens
             )
 
-    def check_caps(self, caller: Caller) -> None:
-        """Raise CapReached if the token has spent what it may in this day or month, by the site's
-        calendar."""
-        if caller.cap_day is None and caller.cap_month is None:
-            return
+    def caps(self, caller: Caller) -> tuple[Cap, ...]:
+        """What the caller's token, the member and the site may spend in this day and month, by the
+        site's calendar.
+
+        Only administrators' caps are strict: a token's own are its holder's wish.
+        """
+        limits = (
+            ("token", "day", caller.cap_day),
+            ("token", "month", caller.cap_month),
+            ("member", "day", caller.member_cap_day),
+            ("member", "month", caller.member_cap_month),
+            ("site", "month", self._site_cap),
+        )
+        if all(amount is None for *_, amount in limits):
+            return ()
         today = datetime.now(self._timezone).replace(hour=0, minute=0, second=0, microsecond=0)
         month = today.replace(day=1)
-        ends = {
-            "day": today + timedelta(days=1),
-            "month": (month + timedelta(days=32)).replace(day=1),
+        spans = {
+            "day": (today, today + timedelta(days=1)),
+            "month": (month, (month + timedelta(days=32)).replace(day=1)),
         }
-        spans = {"day": (caller.cap_day, today), "month": (caller.cap_month, month)}
-        for name, (cap, begin) in spans.items():
-            if (
-                cap is not None
-                and self._spent_since(caller.token_id, begin.strftime("%Y-%m-%d")) >= cap
-            ):
-                raise errors.CapReached(
-                    f"This token may spend {yuan(cap)} yuan a {name}, and has. "
-                    f"It is free again on {ends[name]:%Y-%m-%d %H:%M %Z}."
-                )
-
-    def _spent_since(self, token_id: int, day: str) -> int:
-        return self._db.one(SPENT_SINCE, (token_id, day))[0]
+        return tuple(
+            Cap(
+                scope,
+                amount,
+                f"{spans[span][0]:%Y-%m-%d}",
+                f"{CAPPED[scope]} may spend {yuan(amount)} yuan a {span}, and has. "
+                f"It is free again on {spans[span][1]:%Y-%m-%d %H:%M %Z}.",
+                strict=scope != "token",
+            )
+            for scope, span, amount in limits
+            if amount is not None
+        )
 
     def admit(self, caller: Caller, ask: Ask, model) -> None:
         """Refuse what this caller may not ask: ModelNotAllowed, or OverPlan or ContextTooLong."""
@@ -310,6 +323,9 @@ class Gate:
             addresses,
             user_id,
             user_name,
+            member_cap_day,
+            member_cap_month,
+            member_models,
             plans,
         ) = row
         if addresses and address is not None:
@@ -322,7 +338,7 @@ class Gate:
             user_name,
             token_id,
             token_name,
-            frozenset(json.loads(models)) if models else None,
+            _both(models, member_models, plan.models),
             name,
             min(rpm, per_minute) if rpm else per_minute,
             plan.input_tokens_max,
@@ -332,6 +348,8 @@ class Gate:
             cap_day,
             cap_month,
             plan.member_requests_per_minute or MEMBER_RATES * per_minute,
+            member_cap_day,
+            member_cap_month,
         )
 
     def plan_in_force(self, names: Iterable[str]) -> str:
@@ -375,6 +393,13 @@ def duration(seconds: float) -> str:
         return f"{int(seconds * 1000)}ms"
     minutes, rest = divmod(int(seconds), 60)
     return f"{minutes}m{rest}s" if minutes else f"{rest}s"
+
+
+def _both(token: str | None, member: str | None, plan: tuple[str, ...]) -> frozenset[str] | None:
+    """The models that a token, its member and the plan allow; None: every model."""
+    limits = [frozenset(json.loads(each)) for each in (token, member) if each]
+    limits += [frozenset(plan)] if plan else []
+    return frozenset.intersection(*limits) if limits else None
 
 
 def _count(number: int, what: str) -> str:

@@ -219,10 +219,10 @@ class Meter:
         """What was asked, for the call's row, whatever comes of it."""
         self._ask = ask
 
-    def hold(self, ask: Ask, model) -> None:
+    def hold(self, ask: Ask, model, caps: tuple[billing.Cap, ...] = ()) -> None:
         """Set aside what the call will likely cost.
 
-        Raises NotCovered if the pockets do not hold it.
+        Raises InsufficientBalance if the pockets do not hold it, CapReached if a cap has no room.
         """
         self._model = model
         price = model.price(self.caller.plan, self.started_at)
@@ -233,7 +233,11 @@ class Meter:
         )
         likely = Usage(int(ask.input_tokens * HOLD_MARGIN + 0.999), 0, asked * ask.choices)
         try:
-            billing.hold(self.settlement.db, self._call(), likely, price, self.settlement.overdraft)
+            billing.hold(
+                self.settlement.db, self._call(), likely, price, self.settlement.overdraft, caps
+            )
+        except billing.CapExceeded as err:
+            raise errors.CapReached(str(err)) from None
         except billing.NotCovered as err:
             raise errors.InsufficientBalance(_shortage(err)) from None
         except StorageError as err:

@@ -154,8 +154,7 @@ def serve(wire: Wire, caller: gate.Caller) -> Response:
         meter.asked(ask)
         model, targets = relay.catalog.targets(ask.model, meter.wire)
         relay.gate.admit(caller, ask, model)
-        relay.gate.check_caps(caller)
-        meter.hold(ask, model)  # 402 if the pockets do not cover it
+        meter.hold(ask, model, relay.gate.caps(caller))  # 402 if the pockets do not cover it
         reply = relay.sender.send(_dispatch(relay, wire, ask, meter), targets)
         spoken = WIRES[reply.target.wire]
         meter.serve_from(reply.target, TEXTS[spoken.NAME])

@@ -156,6 +156,10 @@ class Site(Section):
     timezone: Annotated[TimeZone, "Whose midnight begins a day of the usage pages."] = (
         "Asia/Shanghai"
     )
+    cap_month: Annotated[
+        Annotated[Decimal, must(lambda it: _is_decimal(it, 9, 10**9), "an amount")] | None,
+        "What all members together may spend in a month; left out: no limit.",
+    ] = None
     currency: Annotated[str, "The sign before amounts of money; nothing is converted."] = "¥"
 
 
@@ -286,6 +290,7 @@ class Plan(Section):
         Count | None, "For all tokens of a member; left out: three times the rate."
     ] = None
     input_tokens_max: Annotated[Count | None, "The longest input; left out: no limit."] = None
+    models: Annotated[tuple[str, ...], "Only these models; left out: all."] = ()
     calls_at_once: Annotated[
         Count | None, "Calls that a member may have open; left out: three quarters of all."
     ] = None

@@ -42,6 +42,7 @@ ACTIONS = {
     "upstream.key": _l("Upstream's key changed"),
     "upstream.enable": _l("Upstream switched on"),
     "upstream.disable": _l("Upstream switched off"),
+    "user.cap": _l("Limits of a member"),
     "notice.test": _l("Test of the notices"),
     "models.price": _l("Price of a model"),
     "upstream.remove": _l("Upstream removed"),

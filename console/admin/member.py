@@ -23,7 +23,7 @@ from console.ui.forms import Form, options
 from console.ui.i18n import gettext as _
 from console.ui.i18n import lazy_gettext as _l
 from db import keyset
-from members import accounts
+from members import accounts, caps
 from relay import gate
 
 SHOWN = 6
@@ -96,6 +96,26 @@ class PlanForm(Form):
     )
 
 
+class CapsForm(Form):
+    day = Money(_l("A day"), description=_l("Empty: no limit."), render_kw={"inputmode": "decimal"})
+    month = Money(
+        _l("A month"), description=_l("Empty: no limit."), render_kw={"inputmode": "decimal"}
+    )
+    models = StringField(
+        _l("Models"),
+        [Length(max=2000, message=_l("At most %(max)d characters."))],
+        description=_l("Ids, with commas between them. Empty: every model."),
+        render_kw={"autocomplete": "off", "spellcheck": "false"},
+    )
+
+    def validate_models(self, field):
+        """Ids of models that there are."""
+        self.ids = tuple(filter(None, (each.strip() for each in (field.data or "").split(","))))
+        known = {each.id for each in state().settings.models}
+        if unknown := sorted(set(self.ids) - known):
+            raise ValidationError(_("There is no model %(name)s.", name=", ".join(unknown)))
+
+
 class NewPasswordForm(Form):
     password = optional_password(_l("New password"))
 
@@ -122,6 +142,7 @@ def show(who: accounts.Member, **forms) -> str:
     shown = {
         "credit": credit_form(),
         "plan": plan_form(),
+        "caps": caps_form(who),
         "password": NewPasswordForm(prefix="password"),
     } | forms
     return render_template(
@@ -146,6 +167,18 @@ def show(who: accounts.Member, **forms) -> str:
 def credit_form() -> CreditForm:
     form = CreditForm(prefix="credit")
     form.key.data = form.key.data or secrets.token_urlsafe(12)
+    return form
+
+
+def caps_form(who: accounts.Member) -> CapsForm:
+    """The form for a member's caps; where none was sent, with those in force."""
+    form = CapsForm(prefix="caps")
+    if not form.is_submitted():
+        known = caps.of(state().db, who.id)
+        form.day.data, form.month.data = (
+            "" if amount is None else billing.yuan(amount) for amount in (known.day, known.month)
+        )
+        form.models.data = ", ".join(known.models or ())
     return form
 
 

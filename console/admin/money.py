@@ -10,11 +10,12 @@ import billing
 import plans
 from console import public
 from console.admin.guard import pages, recently_authenticated
-from console.admin.member import ask, credit_form, of, plan_form, show
+from console.admin.member import ask, caps_form, credit_form, of, plan_form, show
 from console.context import member, state
 from console.session import back_to
 from console.ui import format
 from console.ui.i18n import gettext as _
+from members import caps
 
 
 @pages.post("/members/<int:user_id>/credit")
@@ -83,6 +84,20 @@ def give_plan(user_id: int):
         )
     except billing.KeyReused:
         flash(_("This form was sent already, with other terms. Nothing was done now."), "warn")
+    return back_to("admin.member", user_id=user_id)
+
+
+@pages.post("/members/<int:user_id>/caps")
+@recently_authenticated
+def set_caps(user_id: int):
+    """Bind a member, with all tokens, to amounts and models."""
+    who = of(user_id)
+    form = caps_form(who)
+    if not form.validate_on_submit():
+        return show(who, caps=form)
+    wanted = caps.Caps(form.day.nano, form.month.nano, form.ids or None)
+    caps.put(state().db, user_id, wanted, by=member().id)
+    flash(_("The limits of %(name)s hold from the next call on.", name=who.name), "good")
     return back_to("admin.member", user_id=user_id)
 
 

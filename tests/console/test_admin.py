@@ -20,7 +20,7 @@ from billing import nano
 from console.admin import calls as console_calls
 from console.ui import i18n
 from db import meta
-from members import accounts, tokens
+from members import accounts, caps, tokens
 from relay import gate, pricelist
 from tests.console.member_stage import MODELS, PASSWORD, error_of, house, text
 from tests.fake_upstream import FakeUpstream, answer
@@ -1135,6 +1135,7 @@ def acts(home, alice, bob, desk) -> dict:
         "edit_upstream": ("/admin/upstreams/demo/edit", {"base_url": "http://x/v1"}, None),
         "switch_upstream": ("/admin/upstreams/demo/switch", {"on": "0"}, None),
         "remove_upstream": ("/admin/upstreams/demo/remove", {}, None),
+        "set_caps": (f"{of_alice}/caps", {"caps-day": "5"}, "user.cap"),
         "test_notice": ("/admin/system/notice", {}, "notice.test"),
         "accept_prices": ("/admin/models/prices", {}, None),
         "reload": ("/admin/models/reload", {}, "settings.reload"),
@@ -1293,3 +1294,21 @@ def test_the_catalogues_prices_are_accepted_one_by_one(connected, monkeypatch):
     assert desk.send("/admin/models/prices", pick="other-1").status_code == 303
     assert [each.id for each in taken] == ["other-1"]
     assert trail(connected, "models.price")[0]["detail"]["prices"]["input"] == [None, "3"]
+
+
+def test_limits_of_a_member_are_set_shown_and_lifted(home, alice, desk):
+    page = f"/admin/members/{alice.id}"
+    assert (
+        desk.send(f"{page}/caps", **{"caps-day": "5", "caps-models": "plain-1, "}).status_code
+        == 303
+    )
+    assert caps.of(home.db, alice.id) == caps.Caps(5 * 10**9, None, ("plain-1",))
+    html = desk.page(page)
+    assert 'value="5.00"' in html and 'value="plain-1"' in html
+    assert "There is no model nothing" in text(
+        desk.send(f"{page}/caps", **{"caps-models": "nothing"}).get_data(as_text=True)
+    )
+    assert desk.send(f"{page}/caps", **{"caps-day": "-1"}).status_code == 200
+    desk.send(f"{page}/caps", **{"caps-day": ""})
+    assert caps.of(home.db, alice.id) == caps.Caps()
+    assert len(trail(home, "user.cap")) == 2

@@ -26,7 +26,7 @@ LAYERS = """
 3  relay.bill relay.pricelist relay.spine relay.api relay.probe relay.connect server.jobs server.status
 2  relay.gate relay.meter relay.upstream.sender relay.answer relay.upstream.payload
 1  relay.upstream.discovery
-1  relay.catalog relay.wires relay.upstream.demo relay.upstream.provider_errors members.tokens
+1  relay.catalog relay.wires relay.upstream.demo relay.upstream.provider_errors members.tokens members.caps
 1  server.notices server.backups
 0  billing db members.accounts plans pricing verify settings server.logs
 0  relay.body relay.errors relay.estimate relay.limits relay.lookups relay.metrics
