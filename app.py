@@ -31,18 +31,29 @@ def create_app(settings=None, *, serving: bool = False) -> Flask:
     app.json.sort_keys = False
     app.ensure_sync = lambda function: function  # none of ours is async; Flask would look each time
     database = (db.Database if serving else commands.DatabaseWhenAsked)(settings.database.path)
-    limiter = Limiter(
-        lambda: "", strategy="fixed-window", storage_uri=limits.address(settings.limits.storage_uri)
-    )
-    limiter.init_app(
-        Flask("limits")
-    )  # not our app: the gate asks it, so its hooks on every request would be idle
-    app.extensions["relay"] = Relay(settings, database, limiter.limiter)
+    app.extensions["relay"] = Relay(settings, database, _limiter(settings.limits.storage_uri))
     app.register_blueprint(api.blueprint())
     app.register_blueprint(status.pages)
     console.register(app, settings)
     commands.register(app)
     return app
+
+
+def _limiter(storage_uri: str) -> limits.EnduringLimiter:
+    """The counter of requests, in this process or where the settings say. Raises SettingsError."""
+    limiter = Limiter(
+        lambda: "",
+        strategy="fixed-window",
+        storage_uri=limits.address(storage_uri),
+        storage_options=limits.options(storage_uri),
+    )
+    # Not our app: the gate asks it, so its hooks on every request would be idle.
+    try:
+        with commands.start_said():
+            limiter.init_app(Flask("limits"))
+    except limits.ConfigurationError as err:
+        raise configuration.SettingsError([f"limits.storage_uri: {err}"]) from err
+    return limits.EnduringLimiter(limiter.limiter)
 
 
 def main() -> int:

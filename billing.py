@@ -383,7 +383,7 @@ def _charge(conn, call_id: str, call, charged: Pockets, paying: list, now: int) 
             rest, balance = rest - part, balance - part
     if charged.wallet:
         entry("wallet", charged.wallet, call["wallet_balance"])
-    if call["invite_pending"]:
+    if call["invite_pending"] and charged.quota + charged.wallet:
         _reward_inviter(conn, user_id, call_id, now)
 
 

@@ -88,6 +88,8 @@ class Member:
 
 MEMBERS = """
 SELECT id, name, role, disabled_at, created_at, session_epoch, language, invite_code, invited_by FROM users"""
+DAY_MS = 86_400_000
+REWARDED_A_DAY = 10  # of the invites of one member: rewards are no harvest
 INVITES = "invite_code = ? AND disabled_at IS NULL"
 
 
@@ -159,8 +161,9 @@ def add(
 ) -> Member:
     """Make a member, with a reward (LLM tokens) in the grant pocket; all of it or nothing.
 
-    `invite` is the code of who invited: that one gets `invite_reward` with the new one's first
-    charged call. Raises BadName, BadPassword, NameTaken, BadInvite.
+    `invite` is the code of who invited: that one gets `invite_reward` with the new one's first call
+    that costs money. Beyond REWARDED_A_DAY of one inviter nobody gets any reward. Raises
+    BadName, BadPassword, NameTaken, BadInvite.
     """
     name = _checked_name(name)
     if named(db, name):
@@ -169,9 +172,8 @@ def add(
 
     def act(conn) -> Member:
         user_id = _insert(conn, name, hashed, role, language, now)
-        if invite is not None:
-            _invited(conn, user_id, invite, invite_reward, now)
-        if signup_reward:
+        rewarded = invite is None or _invited(conn, user_id, invite, invite_reward, now)
+        if signup_reward and rewarded:
             post(conn, user_id, "grant", "reward", signup_reward, note="sign-up", now=now)
         audit(conn, by, "member.add", user_id, {"role": role}, now=now)
         return _one(conn, "id = ?", user_id)
@@ -194,18 +196,25 @@ def _insert(conn, name: str, hashed: str, role: str, language: str | None, now: 
         raise
 
 
-def _invited(conn, user_id: int, invite: str, reward: int, now: int) -> None:
+def _invited(conn, user_id: int, invite: str, reward: int, now: int) -> bool:
+    """Note who invited; False if this one has invited so many today that nothing is given."""
     host = _one(conn, INVITES, invite)
     if host is None:
         raise BadInvite("there is no such invite")
+    (today,) = conn.execute(
+        "SELECT count(*) FROM invites WHERE inviter_id = ? AND created_at > ?",
+        (host.id, now - DAY_MS),
+    ).fetchone()
+    rewarded = today < REWARDED_A_DAY
     conn.execute("UPDATE users SET invited_by = ? WHERE id = ?", (host.id, user_id))
     conn.execute(
         "INSERT INTO invites (user_id, inviter_id, reward, created_at) VALUES (?, ?, ?, ?)",
-        (user_id, host.id, reward, now),
+        (user_id, host.id, reward if rewarded else 0, now),
     )
     conn.execute(
         "UPDATE balances SET invite_pending = 1 WHERE user_id = ?", (user_id,)
     )  # billing's cue
+    return rewarded
 
 
 def invited(db: Database, user_id: int) -> list[dict]:

@@ -176,6 +176,15 @@ def used(db: Database, user_id: int, token_id: int) -> Used:
     return Used(*row)
 
 
+def spent_by_day(db: Database, user_id: int, first: str, last: str) -> list[tuple[str, int]]:
+    """What a member spent (nano-yuan) on each day from `first` to `last`, YYYY-MM-DD."""
+    rows = db.read().execute(
+        "SELECT day, sum(cost) FROM daily WHERE user_id = ? AND day BETWEEN ? AND ? GROUP BY day",
+        (user_id, first, last),
+    )
+    return [(day, cost) for day, cost in rows.fetchall()]
+
+
 def _checked(
     name: str,
     *,

@@ -6,6 +6,7 @@ Owns routing, the shape of errors by address, and the headers of every answer. A
 
 import re
 from collections.abc import Callable
+from datetime import date
 
 from flask import Blueprint, Response, current_app, g, request
 from werkzeug.exceptions import HTTPException
@@ -173,6 +174,19 @@ def _lookup(shape):
     return lookup
 
 
+def _days_asked(caller: gate.Caller) -> tuple[tuple[str, int], ...] | None:
+    """What was spent on the days from `start_date` to `end_date` of the query; None without."""
+    asked = [request.args.get(name, "") for name in ("start_date", "end_date")]
+    if not any(asked):
+        return None
+    try:
+        first, last = (str(date.fromisoformat(each[:10])) if each else "" for each in asked)
+    except ValueError:
+        raise errors.BadRequest("Dates are written like 2026-11-30.", param="start_date") from None
+    spent = tokens.spent_by_day(current_relay().db, caller.user_id, first, last or "9999-12-31")
+    return tuple(spent)
+
+
 def account_of(caller: gate.Caller) -> lookups.Account:
     """What a caller has and has used, for the balance look-ups."""
     db = current_relay().db
@@ -191,6 +205,7 @@ def account_of(caller: gate.Caller) -> lookups.Account:
         spent_by_token=used.cost_by_token,
         calls=used.calls,
         expires_at=used.expires_at,
+        days=_days_asked(caller),
     )
 
 

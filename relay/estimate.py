@@ -19,7 +19,7 @@ import struct
 from collections.abc import Iterator
 
 TEXT_CHARS_MAX = 40_000  # texts up to here are counted whole
-BLOCKS = 50  # of a longer text, one in each fiftieth, where nobody can know
+BLOCKS = 200  # of a longer text, one in each part, where nobody can know
 CHARS_MOST = 12  # no LLM token is longer, whatever the characters are
 MESSAGE = 5  # what chat templates add to a message,
 CHAT = 3  # to a conversation,

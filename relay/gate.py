@@ -8,6 +8,7 @@ may be spent by calls that run at the same time.
 
 import ipaddress
 import json
+import logging
 import re
 import threading
 import time
@@ -39,6 +40,8 @@ __all__ = [
     "revoke",
     "tokens",
 ]
+
+log = logging.getLogger("relay.gate")
 
 _bearer = re.compile(r"bearer +(\S+)", re.ASCII | re.IGNORECASE).fullmatch
 
@@ -162,6 +165,7 @@ class Gate:
                     "Too many attempts with tokens that are not valid. Wait a minute.",
                     retry_after=self._retry_after(self._failures, "failed", network),
                 )
+            log.warning("a token was refused, from %s", address)
             raise errors.NotAuthenticated()
         return caller
 

@@ -5,10 +5,21 @@ clock (one hour back is an hour of 429), lets two full windows through when thre
 one, and scans all keys every 10 ms.
 """
 
+import logging
 import threading
 import time
+from typing import Any
 
+from limits.errors import ConfigurationError
 from limits.storage import Storage
+from limits.strategies import FixedWindowRateLimiter
+
+__all__ = ["ConfigurationError", "EnduringLimiter", "MonotonicStorage", "address", "options"]
+
+log = logging.getLogger("relay.limits")
+
+AGAIN_S = 5.0  # before a storage that failed is asked again
+STORAGE_S = 1.0  # how long a storage elsewhere may be silent
 
 
 class MonotonicStorage(Storage):
@@ -75,3 +86,60 @@ def address(storage_uri: str) -> str:
     Ours for the `memory://` of the settings, else as it is.
     """
     return "monotonic://" if storage_uri == "memory://" else storage_uri
+
+
+def options(storage_uri: str) -> dict:
+    """What the storage's client is told: not to wait long for a server that is away."""
+    if storage_uri == "memory://":
+        return {}
+    return {"socket_connect_timeout": STORAGE_S, "socket_timeout": STORAGE_S}
+
+
+class EnduringLimiter:
+    """A fixed-window limiter whose storage may be away: this process counts meanwhile.
+
+    Nobody is refused for it, and the windows begin anew. `problem` says what is wrong, or None.
+    """
+
+    def __init__(self, limiter: Any):
+        self.problem: str | None = None
+        self._limiter, self._again_at = limiter, 0.0
+        self._spare = FixedWindowRateLimiter(MonotonicStorage())
+
+    @property
+    def storage(self) -> Storage:
+        """Where the counters are, while it can be reached."""
+        return self._limiter.storage
+
+    def hit(self, item, *identifiers: str, cost: int = 1) -> bool:
+        return self._do("hit", item, *identifiers, cost=cost)
+
+    def get_window_stats(self, item, *identifiers: str):
+        return self._do("get_window_stats", item, *identifiers)
+
+    def clear(self, item, *identifiers: str) -> None:
+        self._do("clear", item, *identifiers)
+
+    def _do(self, name: str, *args, **options):
+        if self.problem is None or time.monotonic() >= self._again_at:
+            try:
+                done = getattr(self._limiter, name)(*args, **options)
+                self._recovered()
+                return done
+            except Exception as err:  # each storage has errors of its own
+                self._failed(err)
+        return getattr(self._spare, name)(*args, **options)
+
+    def _failed(self, err: Exception) -> None:
+        self._again_at = time.monotonic() + AGAIN_S
+        if self.problem is None:
+            log.error(
+                "limits.storage_uri cannot be reached (%s): this process counts meanwhile",
+                type(err).__name__,
+            )
+        self.problem = type(err).__name__
+
+    def _recovered(self) -> None:
+        if self.problem is not None:
+            log.warning("limits.storage_uri can be reached again")
+        self.problem = None

@@ -10,6 +10,7 @@ Every shape is a pure function of `Account`.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 
 from billing import NANO
 
@@ -33,6 +34,7 @@ class Account:
     spent_by_token: int
     calls: int
     expires_at: int | None  # the token's
+    days: tuple[tuple[str, int], ...] | None = None  # spent, on the days that were asked for
 
     @property
     def left(self) -> int:
@@ -56,8 +58,18 @@ def subscription(account: Account) -> dict:
 
 
 def billing_usage(account: Account) -> dict:
-    """OpenAI's /dashboard/billing/usage: what was spent, in hundredths."""
-    return {"object": "list", "daily_costs": [], "total_usage": _yuan(account.spent * 100)}
+    """OpenAI's /dashboard/billing/usage: what was spent, in hundredths; on the days that were asked
+    for, or ever."""
+    days = account.days or ()
+    spent = account.spent if account.days is None else sum(cost for _, cost in days)
+    daily = [
+        {
+            "timestamp": int(datetime.fromisoformat(f"{day}T00:00+00:00").timestamp()),
+            "line_items": [{"name": "calls", "cost": _yuan(cost * 100)}],
+        }
+        for day, cost in days
+    ]
+    return {"object": "list", "daily_costs": daily, "total_usage": _yuan(spent * 100)}
 
 
 def user_self(account: Account) -> dict:

@@ -35,6 +35,15 @@ MEDIA = (
     '"file',
     '"document',
 )  # what may stand elsewhere, by address
+SEARCHES = (  # with which the provider reads what nobody has sent
+    '"enable_search"',
+    '"search_options"',
+    '"web_search',
+    '"$web_search"',
+    '"web_fetch',
+    '"plugins"',
+    '"web_extractor',
+)
 MEDIA_INPUT_MAX = 16384  # LLM tokens that one of these may count
 SEARCHES_MAX = 1000  # in one call; each costs half a fen and more
 COUNT_MAX = 2**31 - 1  # LLM tokens, where a model states no limit
@@ -379,6 +388,8 @@ class Meter:
         ask, model = self._ask, self._model
         media = sum(map(ask.body.mentions, MEDIA))
         input_most = ask.body.size + INPUT_EXTRA_MAX + MEDIA_INPUT_MAX * media
+        if any(map(ask.body.mentions, SEARCHES)):
+            input_most = model.context or COUNT_MAX
         return Usage(
             min(input_most, model.context or input_most),
             0,

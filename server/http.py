@@ -17,6 +17,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from ipaddress import ip_address, ip_network
 
 import waitress.server
 from waitress import wasyncore
@@ -31,6 +32,7 @@ from relay.wires import chat
 log = logging.getLogger("server")
 
 CONNECTIONS_MAX = 4096
+FORWARDED = ("HTTP_X_FORWARDED_FOR", "HTTP_X_FORWARDED_PROTO", "HTTP_X_FORWARDED_HOST")
 MAPPED = re.compile(r"(?<![\w:])::ffff:(\d+(?:\.\d+){3})", re.ASCII | re.IGNORECASE)
 UNREAD_MS_MAX = 60_000  # a client that takes nothing for so long is gone
 M_ARENA_MAX = -8  # of <malloc.h>
@@ -183,7 +185,9 @@ class Server:
             ) from err
         for listener in self._listeners():
             listener.channel_class = Channel
-            listener.application = _unmapped(listener.application)
+            listener.application = _believing(
+                _unmapped(listener.application), settings.server.trusted_proxy
+            )
 
     @property
     def port(self) -> int:
@@ -287,6 +291,26 @@ def _machine_addresses() -> list[str]:
     return [each for each in known if not each.startswith("127.")]
 
 
+def _believing(app: Callable, trusted: str) -> Callable:
+    """The app, to which X-Forwarded-* comes only from these addresses and networks.
+
+    waitress knows one address, or everybody.
+    """
+    if trusted in ("", "*"):
+        return app
+    networks = [ip_network(each.strip(), strict=False) for each in trusted.split(",")]
+
+    def call(environ, start_response):
+        address = ip_address(environ["REMOTE_ADDR"])
+        address = getattr(address, "ipv4_mapped", None) or address
+        if not any(address in network for network in networks):
+            for name in FORWARDED:
+                environ.pop(name, None)
+        return app(environ, start_response)
+
+    return call
+
+
 def _unmapped(app: Callable) -> Callable:
     """The app behind a proxy that may write IPv4 addresses as IPv6, which waitress would cut at
     their last colon."""
@@ -305,7 +329,7 @@ def _options(server) -> dict:
         *(option for option in SOCKET_OPTIONS if option not in Adjustments.socket_options),
     ]
     proxy = {
-        "trusted_proxy": server.trusted_proxy,
+        "trusted_proxy": "*",  # who is believed, `_believing` says
         "trusted_proxy_count": 1,
         "trusted_proxy_headers": "x-forwarded-for x-forwarded-proto x-forwarded-host",
     }

@@ -5,6 +5,7 @@ name.
 """
 
 import time
+from ipaddress import ip_address, ip_network
 
 from flask import Blueprint, Response, abort, current_app, request
 
@@ -48,14 +49,25 @@ def readyz() -> tuple[dict, int]:
         "demo": relay.catalog.demo,
         "checks": checks,
         "backup": backup,
+        "limits": "ok" if relay.limiter.problem is None else "counted in memory meanwhile",
         "upstreams": upstreams,
     }, (200 if ready else 503)
+
+
+def _may_read(address: str | None, settings) -> bool:
+    """Whether an address is in one of the networks that may read the metrics."""
+    try:
+        found = ip_address(address or "")
+    except ValueError:
+        return False
+    found = getattr(found, "ipv4_mapped", None) or found
+    return any(found in ip_network(each, strict=False) for each in settings.server.metrics_from)
 
 
 @pages.get("/metrics")
 def metrics_page() -> Response:
     """Prometheus' text format. For other addresses than those of the settings it does not exist."""
-    if request.remote_addr not in current_app.extensions["relay"].settings.server.metrics_from:
+    if not _may_read(request.remote_addr, current_app.extensions["relay"].settings):
         abort(404)
     metrics.upstreams_are(current_app.extensions["relay"].upstream_report())
     return Response(metrics.text(), content_type="text/plain; version=0.0.4; charset=utf-8")

@@ -12,7 +12,7 @@ import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from datetime import date
 from decimal import Decimal
-from ipaddress import ip_address
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
@@ -93,9 +93,9 @@ def _is_timezone(name: str) -> bool:
         return False
 
 
-def _is_address(text: str) -> bool:
+def _is_network(text: str) -> bool:
     try:
-        return bool(ip_address(text))
+        return bool(ip_network(text.strip(), strict=False))
     except ValueError:
         return False
 
@@ -117,6 +117,7 @@ def _ascending(tiers) -> bool:
     return above == sorted(set(above))
 
 
+NETWORKS = "IP addresses or networks, with commas between them"
 HOOK = "an http or https address without user or fragment"
 URL = "an http or https address without user, query or fragment"
 QUIRK = f"one of {', '.join(sorted(QUIRKS))}"
@@ -175,12 +176,14 @@ class ServerSettings(Section):
     )
     trusted_proxy: Annotated[
         str,
-        must(lambda it: it in ("", "*") or _is_address(it), "an IP address"),
-        "The reverse proxy's IP address, whose X-Forwarded-* is believed.",
+        must(lambda it: it in ("", "*") or all(map(_is_network, it.split(","))), NETWORKS),
+        "The reverse proxy's addresses or networks, whose X-Forwarded-* is believed.",
     ] = ""
     log: Annotated[Literal["plain", "json"], "plain or json."] = "plain"
     metrics_from: Annotated[
-        tuple[str, ...], each_must(_is_address, "an IP address"), "Who may read /metrics."
+        tuple[str, ...],
+        each_must(_is_network, "an IP address or network"),
+        "Addresses or networks that may read /metrics.",
     ] = ("127.0.0.1", "::1")
     drain_s: Annotated[
         float, Meta(ge=0, le=3600), "How long open calls may run on after a stop is asked for."
@@ -199,7 +202,7 @@ class Accounts(Section):
     ] = "invite"
     signup_reward: Annotated[Natural, "LLM tokens into the grant pocket of a new member."] = 100000
     invite_reward: Annotated[
-        Natural, "LLM tokens for who invited, after the invited one's first paid call."
+        Natural, "LLM tokens for who invited, after the invited one's first call paid in money."
     ] = 50000
     tokens_max: Annotated[Count, "API tokens that a member may hold."] = 20
 

@@ -1,6 +1,6 @@
 """Invites: a member's own link, who came by it, and what that earned.
 
-Owns what members read of `invites`. The reward is `billing`'s: once, with the first charged call of
+Owns what members read of `invites`. The reward is `billing`'s: once, with the first call paid in money of
 who came.
 """
 

@@ -5,6 +5,7 @@ Owns what a session is worth: who it stands for, until when. Passwords are check
 here every attempt is counted before that, because a check costs a tenth of a second of a core.
 """
 
+import logging
 import time
 from pathlib import Path
 
@@ -34,6 +35,8 @@ from console.ui.i18n import lazy_gettext as _l
 from members import accounts
 from relay import connect
 from server import jobs
+
+log = logging.getLogger("console.signin")
 
 pages = Blueprint("signin", __name__)
 
@@ -211,6 +214,7 @@ def sign_in():
         return render_template("member/login.html", form=form), 429, {"Retry-After": str(wait)}
     who = accounts.authenticate(state().db, form.name.data, form.password.data)
     if who is None:
+        log.warning("a sign-in failed, from %s", request.remote_addr)
         form.form_errors.append(_("The name or the password is wrong."))
         return render_template("member/login.html", form=form)
     throttle.forget(PER_NAME_AND_ADDRESS, "login", *_who_tries(form.name.data))

@@ -186,6 +186,9 @@ def test_an_invited_person_comes_makes_a_token_and_talks_to_a_model(visit, carol
     page.get_by_label("Once more").fill(PASSWORD)
     page.get_by_role("button", name="Create account").click()
     see(page, "Welcome, dora.")
+    dora = accounts.named(relay.db, "dora")
+    billing.credit(relay.db, dora.id, "grant", -100_000, "adjust")
+    billing.credit(relay.db, dora.id, "wallet", billing.nano("5"))  # a reward is for money only
 
     raw = make_token(page, "Dora's laptop")
     page.locator("[data-copy=fresh-token]").click()
@@ -219,7 +222,7 @@ def test_an_invited_person_comes_makes_a_token_and_talks_to_a_model(visit, carol
     assert page.get_by_role("button", name="Stop").is_visible()
     assert page.locator(f"{ANSWER} .thought .said").text_content() == "Let me think."
     pause.open()
-    assert told(page, "Price") == "Price ¥0.00012 · Token balance: 30 LLM tokens · 20 in, 10 out"
+    assert told(page, "Price") == "Price ¥0.00012 · Wallet: ¥0.00012 · 20 in, 10 out"
     assert page.locator(f"{ANSWER} .answer").inner_text() == "First words, last words."
 
     carol.reload()

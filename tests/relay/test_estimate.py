@@ -165,7 +165,7 @@ def test_texts_of_forty_thousand_characters_are_counted_whole():
 @pytest.mark.parametrize("chars", [40_001, 300_000, 3_000_000])
 def test_samples_of_a_large_text_stand_for_the_whole(chars):
     text = mixed_text(chars)
-    assert estimate.text(text) == pytest.approx(estimate._count(text), rel=0.06)
+    assert estimate.text(text) == pytest.approx(estimate._count(text), rel=0.12)
 
 
 def test_the_time_for_a_text_does_not_grow_with_it():

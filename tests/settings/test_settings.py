@@ -353,9 +353,12 @@ REFUSED = [
     ({"server": {"prot": 1}}, "server.prot: is not a setting; port is"),
     (
         {"server": {"metrics_from": ["::1", "here"]}},
-        "server.metrics_from[1]: must be an IP address",
+        "server.metrics_from[1]: must be an IP address or network",
     ),
-    ({"server": {"trusted_proxy": "nginx"}}, "server.trusted_proxy: must be an IP address"),
+    (
+        {"server": {"trusted_proxy": "nginx"}},
+        "server.trusted_proxy: must be IP addresses or networks, with commas between them",
+    ),
     ({"server": {"drain_s": Decimal("nan")}}, "server.drain_s: Expected `float` >= 0.0"),
     (
         {"billing": {"overdraft": "-1"}},
