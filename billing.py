@@ -325,16 +325,19 @@ def _close(conn, call_id: str, end: Ending, price: Price | None, now: int) -> Po
     call = conn.execute(OPEN_CALL, (call_id,)).fetchone()
     if call is None:
         return None
-    usage = price and end.usage and end.usage.possible()
-    price = price.at(usage.input_tokens) if usage else None
+    usage = end.usage.possible() if price is not None and end.usage is not None else None
+    price = price.at(usage.input_tokens) if price is not None and usage is not None else None
     paying = (
         []
         if not usage or call["quota_balance"] == 0
         else conn.execute(PAYING, (call["user_id"], call["started_at"])).fetchall()
     )
     quota = min(call["quota"], sum(left for _, left in paying))
-    charged = split(usage, price, Pockets(call["grant"], quota, 0)) if usage else NOTHING
-    cost = price.cost(usage) if usage else 0
+    charged = NOTHING
+    cost = 0
+    if usage is not None and price is not None:
+        charged = split(usage, price, Pockets(call["grant"], quota, 0))
+        cost = price.cost(usage)
     conn.execute(
         CLOSE_CALL,
         (

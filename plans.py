@@ -70,7 +70,7 @@ def subscriptions(db: Database, user_id: int, active_at: int | None = None) -> l
     All, or those active at a time (ms).
     """
     rows = db.read().execute(SUBSCRIPTIONS, {"user_id": user_id, "active_at": active_at}).fetchall()
-    return [Subscription(*row[:7], bool(row[7])) for row in rows]
+    return [Subscription(**{**dict(row), "renew": bool(row["renew"])}) for row in rows]
 
 
 def active(db: Database, user_id: int, now: int | None = None) -> list[Subscription]:

@@ -27,6 +27,7 @@ def nano(amount: str | Decimal | int) -> int:
     if not exact.is_finite() or abs(exact) > AMOUNT_MAX // NANO:
         raise ValueError(f"{amount} is not a possible amount of money")
     sign, digits, exponent = exact.as_tuple()
+    assert isinstance(exponent, int)  # it is finite
     whole = int("".join(map(str, digits))) * 10 ** max(0, exponent + 9)
     parts, rest = divmod(whole, 10 ** max(0, -exponent - 9))
     if rest:

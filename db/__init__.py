@@ -90,7 +90,7 @@ class Database:
         self._readers: weakref.WeakSet = (
             weakref.WeakSet()
         )  # one whose thread ends goes, and is closed
-        self._lock_file = None
+        self._lock_file: int | None = None
         self._looked_at = -LOOK_S
         with _said(f"{self.path} cannot be opened"):
             make_file(self.path)

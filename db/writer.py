@@ -17,6 +17,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from typing import Any
 
 log = logging.getLogger("db")
 
@@ -198,7 +199,8 @@ class _Job:
         self.fn, self.args, self.synced = fn, args, synced
         self.turn, self.done = threading.Lock(), False
         self.turn.acquire()
-        self.result = self.error = None
+        self.result: Any = None
+        self.error: BaseException | None = None
 
     def run(self, conn) -> bool:
         """Do it; whether it went well. Raises if the disk undid the whole transaction."""

@@ -176,9 +176,15 @@ def add(
         if signup_reward and rewarded:
             post(conn, user_id, "grant", "reward", signup_reward, note="sign-up", now=now)
         audit(conn, by, "member.add", user_id, {"role": role}, now=now)
-        return _one(conn, "id = ?", user_id)
+        return _made(conn, user_id)
 
     return db.write(act)
+
+
+def _made(conn, user_id: int) -> Member:
+    member = _one(conn, "id = ?", user_id)
+    assert member is not None
+    return member
 
 
 def _insert(conn, name: str, hashed: str, role: str, language: str | None, now: int) -> int:
@@ -355,7 +361,7 @@ def set_up(
         conn.execute("DELETE FROM meta WHERE key = 'setup_key'")
         user_id = _insert(conn, name, hashed, "admin", language, now)
         audit(conn, user_id, "member.add", user_id, {"role": "admin"}, now=now)
-        return _one(conn, "id = ?", user_id)
+        return _made(conn, user_id)
 
     return db.write(act)
 

@@ -198,7 +198,8 @@ def _checked(
         raise TokenError(f"A token's name has 1 to {NAME_LENGTH_MAX} printable characters.")
     for limit in LIMITS:
         least, most = (0, COUNT_MAX * COUNT_MAX) if limit.startswith("cap") else (1, COUNT_MAX)
-        if limits.get(limit) is not None and not least <= limits[limit] <= most:
+        amount = limits.get(limit)
+        if amount is not None and not least <= amount <= most:
             raise TokenError(f"This limit goes from {least} to {most}.", limit)
     if expires_at is not None and expires_at <= _now():
         raise TokenError("The expiry lies in the past.", "expires_at")

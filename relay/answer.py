@@ -63,8 +63,8 @@ def whole(turn: Exchange) -> bytes:
 def stream(turn: Exchange) -> Iterator[bytes]:
     """A streamed answer piece by piece, charged before its last one."""
     reply = turn.reply
-    if reply.doc is not None:  # the upstream gave a whole document where a stream was asked for
-        reply.held, reply.doc = turn.spoken.as_events(reply.doc), None
+    if reply.doc:  # the upstream gave a whole document where a stream was asked for
+        reply.held, reply.doc = turn.spoken.as_events(reply.doc), {}
     pieces = (
         turn.turned.stream_from_chat(_heard(turn), turn.ask.body, turn.context)
         if turn.turned
@@ -120,6 +120,7 @@ def _passed(turn: Exchange) -> Iterator[bytes]:
             meter.deliver(chunk)
             yield chunk
             continue
+        assert event is not None
         cleaned, data = wire.clean(event), sse.data(event)
         if not data:
             if cleaned:
@@ -194,7 +195,9 @@ def _chunks(turn: Exchange) -> Iterator[dict | None]:
             yield END
             return
         chunk = chat.parsed(data)
-        if error := {"message": "not a JSON object"} if chunk is None else chat.error_in(chunk):
+        if chunk is None:
+            raise provider_errors.read({"message": "not a JSON object"}, key=reply.key)
+        if error := chat.error_in(chunk):
             raise provider_errors.read(error, key=reply.key)
         meter.used(chat.usage(chunk))
         meter.deliver(event)

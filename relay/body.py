@@ -13,7 +13,7 @@ import re
 import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from json.decoder import scanstring
+from json.decoder import scanstring  # type: ignore[attr-defined]
 
 import msgspec
 
@@ -161,22 +161,28 @@ def parse(data: bytes) -> Body:
     return body
 
 
+def _after_blanks(text: str, at: int) -> int:
+    match = _blank(text, at)
+    return match.end() if match else at
+
+
 def _members(text: str) -> Body:
     """The top level member by member, so that each one's place in the text is known."""
-    at = _blank(text, 0).end()
+    at = _after_blanks(text, 0)
     if text[at : at + 1] != "{":
         raise ValueError("it must be an object")
-    members, spans = [], {}
-    at = _blank(text, at + 1).end()
+    members: list[tuple[str, object]] = []
+    spans: dict[str, tuple[int, int, int]] = {}
+    at = _after_blanks(text, at + 1)
     while text[at : at + 1] != "}":
         if text[at : at + 1] != '"':
             raise ValueError(f"a member name is expected at character {at}")
         key_at = at
         name, at = scanstring(text, at + 1)
-        at = _blank(text, at).end()
+        at = _after_blanks(text, at)
         if text[at : at + 1] != ":":
             raise ValueError(f"':' is expected at character {at}")
-        value_at = _blank(text, at + 1).end()
+        value_at = _after_blanks(text, at + 1)
         try:
             value, at = _decoder.raw_decode(text, value_at)
         except json.JSONDecodeError as err:
@@ -185,14 +191,14 @@ def _members(text: str) -> Body:
             raise ValueError(f"the name '{name[:100]}' appears twice")
         members.append((name, value))
         spans[name] = (key_at, value_at, at)
-        at = _blank(text, at).end()
+        at = _after_blanks(text, at)
         if text[at : at + 1] == ",":
-            at = _blank(text, at + 1).end()
+            at = _after_blanks(text, at + 1)
             if text[at : at + 1] == "}":
                 raise ValueError(f"a member is expected at character {at}")
         elif text[at : at + 1] != "}":
             raise ValueError(f"',' or '}}' is expected at character {at}")
-    if _blank(text, at + 1).end() != len(text):
+    if _after_blanks(text, at + 1) != len(text):
         raise ValueError("there is more after its end")
     return Body(members, text, spans)
 
@@ -200,8 +206,8 @@ def _members(text: str) -> Body:
 def _unique(pairs: list[tuple[str, object]]) -> dict:
     members = dict(pairs)
     if len(members) != len(pairs):
-        seen: set[str] = set()
-        name = next(name for name, _ in pairs if name in seen or seen.add(name))
+        names = [name for name, _ in pairs]
+        name = next(name for at, name in enumerate(names) if name in names[:at])
         raise ValueError(f"the name '{name[:100]}' appears twice")
     return members
 

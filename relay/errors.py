@@ -80,7 +80,7 @@ class BadRequest(RelayError):
 
     status = 400
     type = anthropic_type = "invalid_request_error"
-    code = None
+    code: str | None = None
     sentence = "The request is not valid."
 
 
@@ -250,7 +250,8 @@ class UpstreamError(RelayError):
     """
 
     status = 502
-    code = "upstream_error"
+    seen: int | None = None  # the status that the provider gave
+    code: str | None = "upstream_error"
     of_model = False
     words = ""  # the provider's own, redacted: for whoever runs the relay
     sentence = "The model's provider failed to answer."

@@ -202,7 +202,7 @@ def _media(part: dict) -> int:
     if "low" in (holder.get("detail"), part.get("detail")):
         return IMAGE_LOW
     if holder.get("type") == "text":  # a document that is plain text
-        return text(holder.get("data"))
+        return text(holder.get("data") or "")
     url = holder.get("url") or holder.get("data") or holder.get("image_url")
     size = _image_size(url) if isinstance(url, str) else None
     if size is None:

@@ -237,7 +237,7 @@ class Gate:
         full = self._at_once.enter(limits)
         if full:
             raise errors.RateLimited(
-                f"This {full[0]} may have {_count(limits[full], 'call')} at once. "
+                f"This {full[0]} may have {_count(limits[full] or 0, 'call')} at once. "
                 "Try again when one has ended.",
                 retry_after=1,
             )

@@ -18,10 +18,12 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 import billing
-from billing import COUNTS, Usage
+from billing import COUNTS, Price, Usage
 from db import Database, StorageError
 from relay import errors, estimate, metrics
 from relay.body import Ask
+from relay.catalog import Model, PriceList
+from relay.gate import Caller
 from relay.wires.usage import PARTS
 
 log = logging.getLogger("relay.meter")
@@ -160,7 +162,7 @@ class Settlement:
     def __init__(self, db: Database, settings):
         self.db = db
         self.configure(settings)
-        self.on_close: Callable[[object, Usage], None] = lambda caller, usage: None
+        self.on_close: Callable[[Caller, Usage], None] = lambda caller, usage: None
         self._waiting: list[tuple] = []
         self._lock = threading.Lock()
 
@@ -203,20 +205,20 @@ class Meter:
     """
 
     settlement: Settlement
-    caller: object
+    caller: Caller
     wire: str
     id: str = field(default_factory=lambda: new_id())
     started: float = field(default_factory=time.monotonic)
     started_at: int = field(default_factory=lambda: time.time_ns() // 1_000_000)
     state: CallState = field(default_factory=CallState)
     attempts: list[dict] = field(default_factory=list)
-    price: object = None  # set once there is a hold
+    price: Price | None = None  # set once there is a hold
     status: int = 200
     policy: str = "estimate"  # the target's on_disconnect
-    prices: object = None  # what the target bills: a catalog.PriceList, if that is known
+    prices: PriceList | None = None  # what the target bills, if that is known
     texts: re.Pattern | None = None  # where the target's wire keeps its text
     _ask: Ask | None = None
-    _model: object = None
+    _model: Model | None = None
     _upstream: str | None = None
     _first_byte: float | None = None
     _unread: list[bytes] = field(default_factory=list)
@@ -341,18 +343,17 @@ class Meter:
 
     def _ending(self, outcome: str, charged: str) -> billing.Ending:
         usage, source, note = None, "none", None
-        if charged == "usage":
+        if charged == "usage" and self.state.usage is not None:
             usage, source, note = trusted(self.state.usage, self._guess, self._most())
         elif charged == "estimate":
             usage, source = self._guess(), "estimated"
-        if usage and usage.searches and not self.price.at(usage.input_tokens).search:
+        price = self.price.at(usage.input_tokens) if self.price and usage else None
+        if usage and usage.searches and not (price and price.search):
             note = ", ".join(filter(None, (note, "searches without a price")))
         error = None if outcome == "client_left" else self.state.error
-        code = (
-            (error.code or error.type)
-            if isinstance(error, errors.RelayError)
-            else error and "internal_error"
-        )
+        code = None if error is None else "internal_error"
+        if isinstance(error, errors.RelayError):
+            code = error.code or error.type
         return billing.Ending(
             outcome=outcome,
             status=self.status,
@@ -382,13 +383,14 @@ class Meter:
 
     def _guess(self) -> Usage:
         self._read_texts()
-        return Usage(self._ask.input_tokens, 0, self._output_tokens)
+        return Usage(self._ask.input_tokens if self._ask else 0, 0, self._output_tokens)
 
     def _most(self) -> Usage:
         ask, model = self._ask, self._model
+        assert ask is not None and model is not None  # a call that was served
         media = sum(map(ask.body.mentions, MEDIA))
         input_most = ask.body.size + INPUT_EXTRA_MAX + MEDIA_INPUT_MAX * media
-        if any(map(ask.body.mentions, SEARCHES)):
+        if any(ask.body.mentions(each) for each in SEARCHES):
             input_most = model.context or COUNT_MAX
         return Usage(
             min(input_most, model.context or input_most),
@@ -418,7 +420,8 @@ class Meter:
                     metrics.of(metrics.llm_tokens, kind).inc(count)
             if end.usage.searches:
                 metrics.searches.inc(end.usage.searches)
-            metrics.cost.inc(self.price.at(end.usage.input_tokens).cost(end.usage))
+            if self.price is not None:
+                metrics.cost.inc(self.price.at(end.usage.input_tokens).cost(end.usage))
 
 
 def new_id() -> str:

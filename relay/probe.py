@@ -150,7 +150,7 @@ def stream(target: Target, key: str, question: str) -> Iterator[str]:
     try:
         reply = sender.send(dispatch, (replace(target, upstream=upstream, wire="chat"),))
         try:
-            if reply.doc is not None:
+            if reply.doc:
                 yield from (piece.text for piece in whole(reply.doc) if piece.kind == "text")
                 return
             for event in _events(reply):

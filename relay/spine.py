@@ -237,4 +237,4 @@ def seal_key(caller: gate.Caller) -> str:
 
     What another member got is not believed.
     """
-    return f"{current_app.secret_key}|{caller.user_id}"
+    return f"{current_app.secret_key!s}|{caller.user_id}"

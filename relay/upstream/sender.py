@@ -13,6 +13,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import msgspec
 
@@ -60,13 +61,13 @@ class Reply:
         self.on_close: Callable[[], None] = lambda: None
         self.status = answer.status
         self.line = line
-        self.doc: dict | None = None  # plain: the answer, parsed, and as it came
+        self.doc: dict = {}  # plain: the answer, parsed, and as it came
         self.data = b""
         self.events = sse.Events(EVENT_BYTES_MAX)
         self.held: list[bytes] = []  # streamed: whole events read while waiting for content
         self.stops = False  # the caller may end it before it says anything
         self.pending = 0  # events that have come with the one that is looked at, and wait
-        self.problem: errors.UpstreamError | None = None  # why the stream broke off
+        self.problem: errors.RelayError | None = None  # why the stream broke off
         self._answer = answer
         self._watcher = watcher
         self._bytes = 0
@@ -156,13 +157,11 @@ class Dispatch:
     """
 
     ask: Ask
-    meter: object
+    meter: Any  # of layer 2 too: it notes attempts and knows how the call is
     gone: Callable[[], bool]
-    spoken: Callable[[object], tuple]
+    spoken: Callable[[Target], tuple[Wire, bytes]]
     affinity: str | None = None
-    headers: Mapping[str, str] = field(
-        default_factory=dict
-    )  # the caller's; the wire says which of them pass
+    headers: Any = field(default_factory=dict)  # the caller's; the wire says which of them pass
     caller: object = None  # whose it is
     attempts_max: int = 4
     total_s: float = 180.0
@@ -200,7 +199,7 @@ class Dispatcher:
 
     def __init__(self, connections: int = 128):
         web = ConnectionPool(connections)
-        self._doors = {"http": web, "https": web, "demo": Demo()}
+        self._doors: dict[str, Any] = {"http": web, "https": web, "demo": Demo()}
         self._watcher = Watcher()
         self._turns = itertools.count()
         self.health = Health()

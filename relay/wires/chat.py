@@ -7,7 +7,7 @@ tests/test_contract.py.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 import msgspec
@@ -97,7 +97,7 @@ def read(body: Body, context: Context = NO_CONTEXT) -> Ask:
     )
 
 
-def model(body: Body) -> str:
+def model(body: Mapping) -> str:
     """The model that a request names; BadRequest if it names none."""
     name = body.get("model")
     if not isinstance(name, str) or not name.strip():
@@ -105,7 +105,7 @@ def model(body: Body) -> str:
     return name.strip()
 
 
-def flag(body: Body, name: str) -> bool:
+def flag(body: Mapping, name: str) -> bool:
     """A member that may be true, false, null or absent."""
     value = body.get(name)
     if value is None or isinstance(value, bool):
@@ -113,7 +113,7 @@ def flag(body: Body, name: str) -> bool:
     raise BadRequest(f"'{name}' must be true or false.", param=name)
 
 
-def count(body: Body, name: str, most: int = COUNT_MAX) -> int | None:
+def count(body: Mapping, name: str, most: int = COUNT_MAX) -> int | None:
     """A member that may be a number from 1 to `most`, null or absent.
 
     Quantities multiply money: no other is let in.

@@ -7,6 +7,7 @@ all of it.
 """
 
 from collections.abc import Iterable, Iterator
+from typing import TypeGuard
 
 import msgspec
 
@@ -125,7 +126,10 @@ def to_chat(body: dict, key: bytes | str = "") -> dict:
             "This model cannot choose the best of several completions; ask for 'n'.",
             param="best_of",
         )
-    request = {"model": chat.model(body), "messages": [{"role": "user", "content": prompts[0]}]}
+    request: dict = {
+        "model": chat.model(body),
+        "messages": [{"role": "user", "content": prompts[0]}],
+    }
     request |= {name: body[name] for name in ALIKE if body.get(name) is not None}
     if chat.flag(body, "stream"):
         request |= {"stream": True, "stream_options": {"include_usage": True}}
@@ -193,7 +197,7 @@ def _prompts(body: dict) -> list[str | list[int]]:
     return given
 
 
-def _is_tokens(given: object) -> bool:
+def _is_tokens(given: object) -> TypeGuard[list[int]]:
     return (
         isinstance(given, list)
         and bool(given)
@@ -206,7 +210,7 @@ def _size(prompt: str | list[int]) -> int:
 
 
 def _echo(ask_body: dict) -> str:
-    return _prompts(ask_body)[0] if ask_body.get("echo") is True else ""
+    return str(_prompts(ask_body)[0]) if ask_body.get("echo") is True else ""
 
 
 def _head(ask_body: dict, context: Context) -> dict:

@@ -125,9 +125,10 @@ def _message(message: dict, at: str) -> dict:
 
 def _call(call: object, at: str) -> dict:
     kind = call.get("type", "function") if isinstance(call, dict) else None
-    inner = call.get(kind) if kind in ("function", "custom") else None
+    inner = call.get(kind) if isinstance(call, dict) and kind in ("function", "custom") else None
     if (
-        not isinstance(inner, dict)
+        not isinstance(call, dict)
+        or not isinstance(inner, dict)
         or not isinstance(inner.get("name"), str)
         or not isinstance(call.get("id"), str)
     ):
@@ -143,7 +144,8 @@ def from_chat(doc: dict, ask_body: dict, context: Context) -> dict:
 
     Raises UpstreamError if the answer is none.
     """
-    box, choices, used = _box(ask_body), {}, None
+    choices: dict[int, _Choice] = {}
+    box, used = _box(ask_body), None
     for piece in reader.whole(doc):
         choice = choices.setdefault(piece.choice, _Choice(piece.choice, box))
         choice.take(piece)
@@ -160,7 +162,8 @@ def stream_from_chat(
 
     The arguments of a freeform call come in one piece, when it is whole.
     """
-    box, choices, used = _box(ask_body), {}, None
+    choices: dict[int, _Choice] = {}
+    box, used = _box(ask_body), None
     head = _head(ask_body, context, "chat.completion.chunk")
     try:
         for piece in pieces:
@@ -214,21 +217,18 @@ class _Choice:
 
     def message(self) -> dict:
         """The whole as a choice of an answer."""
-        message = {"role": "assistant", "content": None} | self._texts
+        message: dict = {"role": "assistant", "content": None} | self._texts
         message |= {"tool_calls": self._calls} if self._calls else {}
         return {"index": self._index, "message": message, "finish_reason": self._finish}
 
     def _call(self, piece: Piece) -> dict:
         tool = self._box.tool(piece.text)
         self._raw = [] if tool.kind == "custom" else None
-        call = {
-            "id": piece.id,
-            "type": "function",
-            "function": {"name": tool.name, "arguments": ""},
-        }
+        function = {"name": tool.name, "arguments": ""}
+        call: dict = {"id": piece.id, "type": "function", "function": function}
         self._calls.append(call)
         at = {"index": len(self._calls) - 1}
-        return {"tool_calls": [at | call | {"function": dict(call["function"])}]}
+        return {"tool_calls": [at | call | {"function": dict(function)}]}
 
     def _arguments(self, text: str) -> list[dict]:
         if self._raw is not None:

@@ -605,7 +605,7 @@ def test_the_invites_page_shows_the_link_who_came_and_what_it_earned(home, alice
     assert (
         "dora" in page
         and "paid 50,000 LLM tokens" in page
-        and "with the first charged call" in page
+        and "with the first call paid in money" in page
     )
     assert "Earned 50,000" in page  # once, however many calls there were
     assert pockets(home, alice).grant == 1500 + 50_000

@@ -95,7 +95,7 @@ def error(err: RelayError, request_id: str) -> dict:
     too_long = isinstance(err, UpstreamRefused) and err.code == "context_length_exceeded"
     if too_long and TOO_LONG not in message.lower():
         message = f"{TOO_LONG}: {message}"
-    told = {"type": err.anthropic_type, "message": message}
+    told: dict = {"type": err.anthropic_type, "message": message}
     if err.code == NO_THREADS:
         told["details"] = {"error_code": err.code}
     return {"type": "error", "error": told, "request_id": request_id}
@@ -118,7 +118,7 @@ def usage_of(used: object, guess: Usage) -> dict:
     What the upstream did not say is our `guess`.
     """
     used = used if isinstance(used, dict) else {}
-    told = chat.usage({"usage": used})
+    told = chat.usage({"usage": used}) or guess
     total = told.input_tokens if told.input_tokens >= 0 else guess.input_tokens
     output = told.output_tokens if told.output_tokens >= 0 else guess.output_tokens
     told = replace(told, input_tokens=total, output_tokens=output).possible()
@@ -196,7 +196,7 @@ class _Blocks:
         used = usage_of(
             {"prompt_tokens": self._context.input_tokens, "completion_tokens": 1}, Usage(0, 0, 0)
         )
-        message = {
+        message: dict = {
             "id": self._context.id("msg"),
             "type": "message",
             "role": "assistant",

@@ -75,7 +75,8 @@ def signs_of(doc: dict) -> EventInfo:
         inner = doc.get("error")
         return EventInfo(error=inner if isinstance(inner, dict) else {"message": str(inner or "")})
     told = EventInfo(usage=usage(doc), done=kind == "message_stop")
-    delta = doc.get("delta") if isinstance(doc.get("delta"), dict) else {}
+    given = doc.get("delta")
+    delta = given if isinstance(given, dict) else {}
     if kind == "content_block_delta":
         told.content = any(delta.get(name) for name in ("text", "thinking", "partial_json"))
     elif kind == "content_block_start":
@@ -103,7 +104,7 @@ def as_events(doc: dict) -> list[bytes]:
         else {"input_tokens": 0, "output_tokens": 0}
     )
     start = doc | {"content": [], "stop_reason": None, "stop_sequence": None, "usage": used}
-    events = [{"type": "message_start", "message": start}]
+    events: list[dict] = [{"type": "message_start", "message": start}]
     for index, block in enumerate(content):
         events += _block_events(index, block)
     stop = {name: doc.get(name) for name in ("stop_reason", "stop_sequence")}

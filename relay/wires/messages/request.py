@@ -212,7 +212,7 @@ def _assistant(turn: list[list[Block]]) -> dict | None:
                 said["text"] += ("\n" if said["text"] else "") + f"{in_words(block)}\n"
         texts.append(said["text"])
         thoughts.append(said["thinking"])
-    message = {"role": "assistant", "content": "\n".join(filter(None, texts))}
+    message: dict = {"role": "assistant", "content": "\n".join(filter(None, texts))}
     if any(thoughts):
         message["reasoning_content"] = "\n".join(filter(None, thoughts))
     if calls:

@@ -4,6 +4,7 @@ Owns the object, how an answer can end, and what a Responses caller is told of u
 """
 
 from collections.abc import Iterable
+from typing import Any
 
 from relay import estimate
 from relay.errors import (
@@ -43,7 +44,8 @@ def from_chat(doc: dict, ask_body: dict, context: Context) -> dict:
 
     Raises UpstreamError if the answer is none.
     """
-    box, items = tools.read(ask_body), []
+    items: list[Item] = []
+    box = tools.read(ask_body)
     wanted, end = making(ask_body, box, context), None
     for piece in reader.whole(doc):
         end = piece.end or end
@@ -58,7 +60,7 @@ def from_chat(doc: dict, ask_body: dict, context: Context) -> dict:
 
 
 def _output(items: list[Item], wanted: Making, status: str) -> list[dict]:
-    output = []
+    output: list[dict] = []
     for item in kept(items, status, wanted):
         item.open(len(output), wanted)
         output.append(item.form(end_of(item, items, status)))
@@ -155,7 +157,7 @@ def response(
     }
 
 
-def _is(value: object, types: type) -> bool:
+def _is(value: object, types: Any) -> bool:
     return isinstance(value, types) and (types is bool or not isinstance(value, bool))
 
 

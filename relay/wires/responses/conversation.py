@@ -65,13 +65,14 @@ class AssistantTurn:
         """
         if not self.texts and not self.calls:
             return []
-        said = {"role": "assistant", "content": "\n\n".join(self.texts)}
+        said: dict = {"role": "assistant", "content": "\n\n".join(self.texts)}
         if self.thoughts:
             said["reasoning_content"] = "\n\n".join(self.thoughts)
         if not self.calls:
             return [said]
         said["tool_calls"] = self.calls
-        told, shown = [said], []
+        told: list[dict] = [said]
+        shown: list[dict] = []
         for call in self.calls:
             waiting = outputs.get(call["id"])
             text, images = waiting.popleft() if waiting else ("(no result)", [])
@@ -90,7 +91,8 @@ def messages(body: dict, key: bytes | str, lenient: bool = False) -> list[dict]:
     items = _items(body, key, lenient)
     outputs = _outputs(items)
     called = _ids(items)
-    system, talk, turn = [_instructions(body)], [], AssistantTurn()
+    talk: list[dict] = []
+    system, turn = [_instructions(body)], AssistantTurn()
     for at, kind, item, new in items:
         if kind == "reasoning":
             turn.thoughts.append(_thought(item, key))

@@ -154,6 +154,7 @@ class Item:
         return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
 
     def _call(self, text: str, status: str) -> dict:
+        assert self.tool is not None  # of a call
         kind = self.tool.kind
         told = {"id": self.id, "type": CALLS[kind], "status": status, "call_id": self.own_call_id}
         if kind == "local_shell":
@@ -193,7 +194,8 @@ class Item:
         elif self.shape == "custom":
             yield from self._input_done("input", form)
         elif self.shape == "function":
-            yield from self._input_done("arguments", form, name=self.tool.name)
+            name = self.tool.name if self.tool else ""
+            yield from self._input_done("arguments", form, name=name)
         yield "response.output_item.done", {"output_index": self.index, "item": form}
 
     def _input_done(self, member: str, form: dict, **more) -> Iterator[Event]:

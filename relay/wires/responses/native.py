@@ -25,7 +25,8 @@ def usage(doc: dict) -> Usage | None:
 
     Input includes what was cached.
     """
-    inner = doc.get("response") if isinstance(doc.get("response"), dict) else doc
+    response = doc.get("response")
+    inner = response if isinstance(response, dict) else doc
     used = inner.get("usage")
     if not isinstance(used, dict):
         return None
@@ -74,7 +75,8 @@ def signs_of(doc: dict) -> EventInfo:
 
 def as_events(doc: dict) -> list[bytes]:
     """A whole Response as the events of a stream, for a caller who asked for one."""
-    output = doc.get("output") if isinstance(doc.get("output"), list) else []
+    given = doc.get("output")
+    output = given if isinstance(given, list) else []
     events = [
         (
             "response.created",
@@ -95,13 +97,10 @@ def as_events(doc: dict) -> list[bytes]:
 def _item_events(index: int, item: dict) -> list[tuple[str, dict]]:
     """An item as a start that holds nothing, the deltas that fill it, and an end."""
     at = {"item_id": item.get("id"), "output_index": index}
-    content = (
-        item.get("content")
-        if item.get("type") == "message" and isinstance(item.get("content"), list)
-        else []
-    )
+    given = item.get("content")
+    content = given if item.get("type") == "message" and isinstance(given, list) else []
     arguments = item.get("arguments") if item.get("type") == "function_call" else None
-    empty = {"content": []} if content else {"arguments": ""} if arguments else {}
+    empty: dict = {"content": []} if content else {"arguments": ""} if arguments else {}
     events = [("response.output_item.added", {"output_index": index, "item": item | empty})]
     for number, part in enumerate(content):
         if (

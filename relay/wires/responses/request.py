@@ -35,7 +35,10 @@ def to_chat(body: dict, key: bytes | str = b"", *, lenient: bool = False) -> dic
     box = tools.read(body)
     functions, choice = tools.choice(body, box, lenient)
     compacts = compaction.asked(body)
-    request = {"model": chat.model(body), "messages": conversation.messages(body, key, lenient)}
+    request: dict = {
+        "model": chat.model(body),
+        "messages": conversation.messages(body, key, lenient),
+    }
     if functions and not compacts:
         request["tools"] = functions
         request["tool_choice"] = choice

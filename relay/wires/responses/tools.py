@@ -171,7 +171,7 @@ def _add(box: Toolbox, tool: object, at: str, space: dict | None = None) -> dict
             f"{space['description']}\n\n{function.get('description', '')}".strip()
         )
         space["description"] = ""
-    _put(box, Tool(kind, tool["name"], space and space["name"]), function, at)
+    _put(box, Tool(kind, tool["name"], space["name"] if space else None), function, at)
     return echo
 
 
@@ -181,7 +181,7 @@ def _add_namespace(box: Toolbox, tool: dict, at: str) -> dict:
     children = tool.get("tools")
     if not isinstance(children, list):
         raise BadRequest(f"'{at}.tools' must be a list of tools.", param=f"{at}.tools")
-    told = {"type": "namespace", **space, "tools": []}
+    told: dict = {"type": "namespace", **space, "tools": []}
     for index, child in enumerate(children):
         echo = _add(box, child, f"{at}.tools[{index}]", space)
         if echo:
