@@ -201,6 +201,7 @@ def model(model_id: str):
         model=found,
         offers=offers(found),
         peak_hours=peak_text(found) if found.peak else "",
+        peak_now=found.peak is not None and found.peak.holds(billing.now_ms()),
         samples=filled(chosen, place(found)),
         tools=snippets.TOOLS,
     )

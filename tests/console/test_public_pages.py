@@ -7,10 +7,13 @@ import os
 import re
 import stat
 import time
+from datetime import datetime
 from decimal import Decimal
+from zoneinfo import ZoneInfo
 
 import pytest
 
+import billing
 from billing import Pockets, Usage, nano, split
 from console import context, session
 from console.ui import charts, format, i18n
@@ -666,3 +669,10 @@ def test_cookies_are_strict_on_https(tmp_path):
     plain = site(tmp_path, site={"public_url": "http://127.0.0.1:8000"}).config
     assert plain["SESSION_COOKIE_NAME"] == "session" and not plain["SESSION_COOKIE_SECURE"]
     assert plain["SESSION_COOKIE_HTTPONLY"] and plain["SESSION_COOKIE_SAMESITE"] == "Lax"
+
+
+@pytest.mark.parametrize(("hour", "said"), [(10, "peak hours now"), (20, "normal hours now")])
+def test_a_models_page_says_which_hours_hold_now(visitor, monkeypatch, hour, said):
+    at = datetime(2026, 11, 25, hour, tzinfo=ZoneInfo("Asia/Shanghai"))
+    monkeypatch.setattr(billing, "now_ms", lambda: int(at.timestamp() * 1000))
+    assert said in text(english(visitor, "/models/peaky-3"))

@@ -25,6 +25,7 @@ from relay import body, errors
 from relay.upstream import provider_errors
 from relay.wires import messages, reader, sse
 from relay.wires.interface import Context
+from relay.wires.messages import request
 from relay.wires.messages.names import chat_name, own_id
 
 GOLDEN = Path(__file__).parent / "golden" / "messages"
@@ -981,3 +982,35 @@ def interleaved(calls: list[dict], data) -> list[dict]:
         )
         deltas.append({"tool_calls": [queue.pop(0)]})
     return deltas
+
+
+STRICT = {
+    "type": "object",
+    "properties": {"a": {"type": "string"}},
+    "required": ["a"],
+    "additionalProperties": False,
+}
+
+
+@pytest.mark.parametrize(
+    ("schema", "strict"),
+    [
+        (STRICT, True),
+        (STRICT | {"required": []}, False),
+        (STRICT | {"additionalProperties": True}, False),
+        (STRICT | {"required": ["a", "b"]}, False),
+        (STRICT | {"properties": {"a": {"type": "object"}}}, False),
+        (STRICT | {"properties": {"a": {"type": "array", "items": STRICT}}}, True),
+        (STRICT | {"properties": {"a": {"anyOf": [STRICT, {"type": "object"}]}}}, False),
+        ({"type": "string"}, True),
+    ],
+)
+def test_a_schema_is_strict_only_where_strict_providers_take_it(schema, strict):
+    body = {
+        "model": "m",
+        "max_tokens": 5,
+        "messages": [{"role": "user", "content": "Hi"}],
+        "output_config": {"format": {"type": "json_schema", "schema": schema}},
+    }
+    asked = request.to_chat(body)["response_format"]["json_schema"]
+    assert asked.get("strict", False) is strict and asked["schema"] == schema

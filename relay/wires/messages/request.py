@@ -36,6 +36,9 @@ UNREADABLE = ("audio", "video", "file", "input_file", "container_upload")
 _billing_line = re.compile(r"\s*x-anthropic-billing-header:[^\n]*\n?").match
 
 
+STRICT_DEPTH_MAX = 20  # levels of a schema that are looked at
+
+
 def to_chat(body: dict, key: bytes | str = "", *, lenient: bool = False) -> dict:
     """The chat request that asks for the same. Raises BadRequest, whose `param` is a path such as
     `messages.0.content`, and nothing else. `max_tokens` may be missing here: counting needs none.
@@ -397,8 +400,29 @@ def _response_format(body: dict) -> dict | None:
     schema = want(wanted.get("schema"), dict, f"{path}.schema")
     return {
         "type": "json_schema",
-        "json_schema": {"name": "answer", "schema": schema, "strict": True},
+        "json_schema": {"name": "answer", "schema": schema}
+        | ({"strict": True} if _allows_strict(schema) else {}),
     }
+
+
+def _allows_strict(schema: object, depth: int = 0) -> bool:
+    """Whether strict providers take a schema as strict: in every object all properties are required
+    and no others allowed (OpenAI's guide to structured outputs)."""
+    if depth > STRICT_DEPTH_MAX:
+        return False
+    if isinstance(schema, list):
+        return all(_allows_strict(each, depth + 1) for each in schema)
+    if not isinstance(schema, dict):
+        return True
+    properties = schema.get("properties")
+    if schema.get("type") == "object" or isinstance(properties, dict):
+        names = set(properties) if isinstance(properties, dict) else set()
+        required = schema.get("required")
+        if schema.get("additionalProperties") is not False or not isinstance(required, list):
+            return False
+        if names != {each for each in required if isinstance(each, str)}:
+            return False
+    return all(_allows_strict(each, depth + 1) for each in schema.values())
 
 
 def _stop(body: dict) -> list[str]:

@@ -28,13 +28,11 @@ REASONS = {CUT: "max_output_tokens", FILTERED: "content_filter"}  # why an answe
 ECHOES = (
     ("instructions", str, None),
     ("max_output_tokens", int, None),
-    ("max_tool_calls", int, None),
     ("parallel_tool_calls", bool, True),
     ("prompt_cache_key", str, None),
     ("safety_identifier", str, None),
     ("temperature", int | float, 1.0),
     ("top_p", int | float, 1.0),
-    ("top_logprobs", int, None),
     ("user", str, None),
 )
 
@@ -133,6 +131,8 @@ def response(
     }
     metadata = ask_body.get("metadata")
     return told | {
+        "max_tool_calls": None,  # what chat cannot do is not said to be in force
+        "top_logprobs": None,
         "id": context.id("resp"),
         "object": "response",
         "created_at": context.created_at,
@@ -174,12 +174,7 @@ def _reasoning(ask_body: dict) -> dict:
 
 def _text(ask_body: dict) -> dict:
     asked = ask_body.get("text") or {}
-    told = {"format": asked.get("format") or {"type": "text"}}
-    return (
-        told | {"verbosity": asked["verbosity"]}
-        if asked.get("verbosity") in ("low", "medium", "high")
-        else told
-    )
+    return {"format": asked.get("format") or {"type": "text"}}
 
 
 def _tool_choice(ask_body: dict, box: tools.Toolbox) -> object:
