@@ -46,6 +46,7 @@ log = logging.getLogger("relay.gate")
 _bearer = re.compile(r"bearer +(\S+)", re.ASCII | re.IGNORECASE).fullmatch
 
 CAPPED = {"token": "This token", "member": "This member", "site": "This relay"}
+WHY = ("and has", "and what is spent and running leaves no room for this call")  # strict or not
 MEMBER_RATES = 3  # what all tokens of a member may ask together, in rates of one
 
 FIND = """
@@ -280,7 +281,7 @@ class Gate:
                 scope,
                 amount,
                 f"{spans[span][0]:%Y-%m-%d}",
-                f"{CAPPED[scope]} may spend {yuan(amount)} yuan a {span}, and has. "
+                f"{CAPPED[scope]} may spend {yuan(amount)} yuan a {span}, {WHY[scope != 'token']}. "
                 f"It is free again on {spans[span][1]:%Y-%m-%d %H:%M %Z}.",
                 strict=scope != "token",
             )
