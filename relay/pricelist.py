@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import settings as configuration
+from db import Database, meta
 from pricing import KINDS
 from relay import connect
 from relay.connect import ConnectError
 from settings import ModelSettings, Prices, reader
 
+HISTORY_MAX = 500  # changes that are kept
 STALE = timedelta(60)
 DEAREST = Decimal(5000)  # yuan per million: no model of anybody comes near
 FACTOR_MAX = 10  # a price that jumps further is a mistake, or meant to harm
@@ -131,6 +133,33 @@ def accept(relay: Any, changes: Iterable[Change]) -> None:
     connect.change(relay, edit)
 
 
+def remember(relay: Any, at: int) -> None:
+    """Note which list prices have changed since the settings were last looked at (`at`: ms).
+
+    Whichever file says so: a model's history is kept, as far as HISTORY_MAX changes of all models.
+    """
+    before: dict | None = meta.get(relay.db, "prices_in_force")
+    now = {each.id: _whole(each.prices) for each in relay.settings.models if each.prices}
+    if now == before:
+        return
+    if before is None:  # the first look: nothing has changed
+        meta.put(relay.db, "prices_in_force", now)
+        return
+    changed = [
+        {"at": at, "model": name, "was": before.get(name), "now": now.get(name)}
+        for name in sorted(before.keys() | now.keys())
+        if before.get(name) != now.get(name)
+    ]
+    kept = meta.get(relay.db, "price_history", [])
+    meta.put(relay.db, "price_history", [*kept, *changed][-HISTORY_MAX:])
+    meta.put(relay.db, "prices_in_force", now)
+
+
+def history(db: Database, model_id: str | None) -> list[dict]:
+    """The changes of a model's list price, newest first: {"at": ms, "was", "now"}, as text or None."""
+    return [each for each in meta.get(db, "price_history", [])[::-1] if each["model"] == model_id]
+
+
 def audited(change: Change) -> dict:
     """What the trail keeps of an accepted change: it is the history of a model's prices."""
     return {"model": change.id, "prices": {kind: list(both) for kind, both in change.kinds.items()}}
@@ -198,6 +227,17 @@ def _written(value: object) -> str | None:
         return "; ".join(f"above {each.above}: {_in_short(each)}" for each in value)
     days, hours = getattr(value, "days", ""), " ".join(getattr(value, "hours", ()))
     return f"{days} {hours}: {_in_short(value)}"
+
+
+def _whole(prices: Prices) -> str:
+    """All that a price list says, in a line."""
+    parts = [_in_short(prices)]
+    parts += [
+        f"{name}: {_written(value)}"
+        for name in ("tiers", "peak")
+        if (value := getattr(prices, name))
+    ]
+    return "; ".join(parts)
 
 
 def _in_short(prices) -> str:

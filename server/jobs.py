@@ -15,6 +15,7 @@ import settings as configuration
 import verify
 from db import meta
 from members import accounts
+from relay import pricelist
 from server.backups import Backups
 from settings import changes
 
@@ -40,6 +41,7 @@ def begin(app, server) -> None:
             "%s calls were interrupted when the relay last ended; their holds went back", orphans
         )
     note_settings(relay)
+    pricelist.remember(relay, billing.now_ms())
     plans.expire_due(relay.db)  # who has an allowance has it from the first call on
     _say_hello(relay, server.addresses)
     server.every(RETRY_S, relay.settlement.retry)
@@ -124,6 +126,7 @@ def reload_now(relay) -> list[str]:
     what = changes.sentence(changes.difference(changes.picture(before), changes.picture(found)))
     log.warning("the settings were reloaded: %s", what or "nothing has changed")
     note_settings(relay)
+    pricelist.remember(relay, billing.now_ms())
     waiting = [
         f"{table}.{name}"
         for table, names in AT_START.items()

@@ -20,6 +20,7 @@ from console.ui.i18n import lazy_gettext as _l
 from db import keyset
 from members import accounts
 from pricing import COUNTS
+from relay import pricelist
 
 COLUMNS = (
     f"{usage.COLUMNS}, user_id, (SELECT name FROM users WHERE users.id = requests.user_id) AS user,"
@@ -182,6 +183,7 @@ def call(call_id: str):
         token=row["token"],
         lines=usage.price_lines(row),
         price=usage.price_of(row),
+        price_changes=pricelist.history(state().db, row["model"]),
         outcome=row["outcome"] or "open",
         outcomes=OUTCOMES,
         endings=ENDINGS,

@@ -20,6 +20,7 @@ from console.ui.i18n import gettext as _
 from console.ui.i18n import lazy_gettext as _l
 from db import keyset
 from pricing import COUNTS, KINDS, Price, PriceLine, Usage
+from relay import pricelist
 
 pages = Blueprint("usage", __name__, url_prefix="/console/usage")
 
@@ -334,6 +335,7 @@ def call(call_id: str):
         token=token_names().get(row["token_id"], ""),
         lines=price_lines(row),
         price=price_of(row),
+        price_changes=pricelist.history(state().db, row["model"]),
         outcome=row["outcome"] or "open",
         outcomes=OUTCOMES,
         endings=ENDINGS,

@@ -150,3 +150,32 @@ def test_prices_grow_old_after_sixty_days():
     assert not pricelist.stale(prices, checked + timedelta(60))
     assert pricelist.stale(prices, checked + timedelta(61))
     assert not pricelist.stale(Prices(input=None)) and not pricelist.stale(None)
+
+
+def test_the_history_of_a_price_is_kept_whoever_changed_it(tmp_path):
+    from types import SimpleNamespace
+
+    from tests.money.ledger_book import open_book
+    from tests.settings.test_settings import check
+
+    book = open_book(tmp_path, writer=False)
+
+    def look(at, **prices):
+        row = {"id": "flash", "routes": [], "prices": prices}
+        settings_ = check(models=[row] if prices else [])
+        pricelist.remember(SimpleNamespace(db=book.db, settings=settings_), at)
+
+    look(1, input="1", output="4")
+    look(2, input="1", output="4")
+    assert pricelist.history(book.db, "flash") == []
+    look(3, input="2", output="4", search="5")
+    look(4)
+    look(5, input="2", output="4")
+    found = pricelist.history(book.db, "flash")
+    assert [(each["at"], each["was"], each["now"]) for each in found] == [
+        (5, None, "input 2, output 4"),
+        (4, "input 2, output 4, search 5", None),
+        (3, "input 1, output 4", "input 2, output 4, search 5"),
+    ]
+    assert pricelist.history(book.db, "other") == [] and pricelist.history(book.db, None) == []
+    book.db.close()

@@ -107,6 +107,7 @@ KNOW_THE_DISK = {
     "relay.bill",
     "relay.gate",
     "relay.meter",
+    "relay.pricelist",
     "relay.spine",
     "server.backups",
     "server.notices",
