@@ -28,6 +28,7 @@ from pricing import (
     KINDS,
     NANO,
     NOTHING,
+    PRICES,
     Pockets,
     Price,
     Usage,
@@ -187,8 +188,6 @@ SELECT r.user_id, r.started_at, r.upstream,
        grant_balance - grant_held + hold_grant AS grant, quota_balance - quota_held + hold_quota AS quota,
        grant_balance, quota_balance, wallet_balance, invite_pending
   FROM requests AS r JOIN balances USING (user_id) WHERE r.id = ? AND closed_at IS NULL"""
-
-PRICES = tuple(f"price_{kind}" for kind in KINDS)  # columns of a call's row
 
 CLOSE_CALL = f"""
 UPDATE requests

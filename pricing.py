@@ -7,6 +7,7 @@ of products of integers, and nothing is ever rounded. It knows no database and n
 import re
 from dataclasses import dataclass
 from decimal import Decimal
+from typing import Any
 
 NANO = 1_000_000_000  # nano-yuan in a yuan
 AMOUNT_MAX = 10**18  # nano-yuan or LLM tokens in one entry: a billion yuan
@@ -55,6 +56,8 @@ COUNT_MAX = 10**9  # LLM tokens of one kind in one call; no price makes more of 
 KINDS = ("input", "cache_write", "cache_write_1h", "cached", "cache_read", "output", "search")
 GRANT_KINDS = KINDS[:-1]
 USUAL_KINDS = ("input", "cached", "output")  # every call has these
+
+PRICES = tuple(f"price_{kind}" for kind in KINDS)  # columns of a call's row
 
 # What a call's row counts: the fields of `Usage`. They overlap; `Usage.by_kind` takes them apart.
 COUNTS = (
@@ -216,6 +219,18 @@ def split(usage: Usage, price: Price, pockets: Pockets) -> Pockets:
         rest += (count - by_grant) * prices[kind]
     quota = min(max(0, pockets.quota), rest)
     return Pockets(max(0, pockets.grant) - left, quota, rest - quota)
+
+
+def usage_of(row: Any) -> Usage:
+    """What a call's row says was used; what a row of before does not say was none."""
+    return Usage(**{name: row[name] or 0 for name in COUNTS})
+
+
+def price_of(row: Any) -> Price:
+    """The price on a call's row. A kind that has none there costs what it is in general."""
+    prices = {kind: row[column] for kind, column in zip(KINDS, PRICES, strict=True)}
+    usual = dict.fromkeys(USUAL_KINDS, 0)
+    return Price(**usual | {kind: each for kind, each in prices.items() if each is not None})
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,7 +56,7 @@ def bill(upstream, month, against, kinds, tolerance, as_csv, as_json, **columns)
         raise click.UsageError("give --csv or --json")
     relay = given.relay()
     timezone = relay.settings.site.timezone
-    month = month or bills.months(timezone)
+    month = month or bills.this_month(timezone)
     if upstream not in relay.catalog.upstreams and not bills.has_answered(relay.db, upstream):
         raise click.ClickException(f"there is no upstream '{upstream}'")
     try:

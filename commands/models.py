@@ -37,7 +37,9 @@ def update(path: str | None, yes: bool, as_json: bool) -> None:
     if accepted:
         pricelist.accept(relay, accepted)
         for change in accepted:
-            done(relay, "models.price", wake=change is accepted[-1], **pricelist.audited(change))
+            done(
+                relay, "models.price", wake=change is accepted[-1], **pricelist.audit_detail(change)
+            )
     _said(as_json, found, {change.id for change in accepted})
     if found.refused:
         raise click.exceptions.Exit(1)

@@ -16,8 +16,9 @@ from decimal import Decimal, InvalidOperation
 from zoneinfo import ZoneInfo
 
 import billing
-from billing import COUNTS, KINDS, NANO, PRICES, Price, Usage
+from billing import COUNTS, NANO, PRICES, Price
 from db import Database
+from pricing import price_of, usage_of
 from relay.catalog import Catalog
 
 UNDIVIDED = "undivided"
@@ -98,7 +99,7 @@ class Difference:
     theirs: int
 
 
-def months(timezone: str) -> str:
+def this_month(timezone: str) -> str:
     """The month that is, as YYYY-MM."""
     return datetime.now(ZoneInfo(timezone)).strftime("%Y-%m")
 
@@ -186,8 +187,7 @@ def _add(bill: Bill, row, model: str, catalog: Catalog) -> None:
     if row["input_tokens"] is None:
         bill.unpaid[row["day"], model, UNDIVIDED].add(1, cost, 0)
         return
-    usage = Usage(**{name: row[name] or 0 for name in COUNTS})
-    own = _own_price(row)
+    usage, own = usage_of(row), price_of(row)
     made = (price for price in (_listed(catalog, bill.upstream, row), own) if price)
     price = next((price for price in made if price.cost(usage) == cost), None)
     if price is None:
@@ -198,14 +198,6 @@ def _add(bill: Bill, row, model: str, catalog: Catalog) -> None:
         if count:
             line = bill.lines[row["day"], model, kind]
             line.add(count, count * theirs[kind], count * ours[kind])
-
-
-def _own_price(row) -> Price:
-    prices = {kind: row[f"price_{kind}"] for kind in KINDS}
-    return Price(
-        **{"input": 0, "cached": 0, "output": 0}
-        | {kind: price for kind, price in prices.items() if price is not None}
-    )
 
 
 def _listed(catalog: Catalog, upstream: str, row) -> Price | None:

@@ -388,10 +388,11 @@ class Meter:
     def _most(self) -> Usage:
         ask, model = self._ask, self._model
         assert ask is not None and model is not None  # a call that was served
-        media = sum(map(ask.body.mentions, MEDIA))
-        input_most = ask.body.size + INPUT_EXTRA_MAX + MEDIA_INPUT_MAX * media
-        if any(ask.body.mentions(each) for each in SEARCHES):
-            input_most = model.context or COUNT_MAX
+        input_most = ask.body.size + INPUT_EXTRA_MAX
+        if self.state.usage and self.state.usage.input_tokens > input_most:  # rare, and not cheap
+            input_most += MEDIA_INPUT_MAX * sum(map(ask.body.mentions, MEDIA))
+            if any(ask.body.mentions(each) for each in SEARCHES):
+                input_most = model.context or COUNT_MAX
         return Usage(
             min(input_most, model.context or input_most),
             0,
@@ -415,8 +416,9 @@ class Meter:
             metrics.of(metrics.llm_tokens, "input").inc(end.usage.input_tokens)
             metrics.of(metrics.llm_tokens, "cached").inc(end.usage.cached_tokens)
             metrics.of(metrics.llm_tokens, "output").inc(end.usage.output_tokens)
+            counts = end.usage.by_kind()
             for kind in OTHER_KINDS:
-                if count := end.usage.by_kind()[kind]:
+                if count := counts[kind]:
                     metrics.of(metrics.llm_tokens, kind).inc(count)
             if end.usage.searches:
                 metrics.searches.inc(end.usage.searches)

@@ -160,7 +160,7 @@ def history(db: Database, model_id: str | None) -> list[dict]:
     return [each for each in meta.get(db, "price_history", [])[::-1] if each["model"] == model_id]
 
 
-def audited(change: Change) -> dict:
+def audit_detail(change: Change) -> dict:
     """What the trail keeps of an accepted change: it is the history of a model's prices."""
     return {"model": change.id, "prices": {kind: list(both) for kind, both in change.kinds.items()}}
 

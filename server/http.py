@@ -185,7 +185,7 @@ class Server:
             ) from err
         for listener in self._listeners():
             listener.channel_class = Channel
-            listener.application = _believing(
+            listener.application = _behind_proxies(
                 _unmapped(listener.application), settings.server.trusted_proxy
             )
 
@@ -291,7 +291,7 @@ def _machine_addresses() -> list[str]:
     return [each for each in known if not each.startswith("127.")]
 
 
-def _believing(app: Callable, trusted: str) -> Callable:
+def _behind_proxies(app: Callable, trusted: str) -> Callable:
     """The app, to which X-Forwarded-* comes only from these addresses and networks.
 
     waitress knows one address, or everybody.
@@ -329,7 +329,7 @@ def _options(server) -> dict:
         *(option for option in SOCKET_OPTIONS if option not in Adjustments.socket_options),
     ]
     proxy = {
-        "trusted_proxy": "*",  # who is believed, `_believing` says
+        "trusted_proxy": "*",  # who is believed, `_behind_proxies` says
         "trusted_proxy_count": 1,
         "trusted_proxy_headers": "x-forwarded-for x-forwarded-proto x-forwarded-host",
     }

@@ -51,7 +51,7 @@ def begin(app, server) -> None:
     )
     server.every(LOOK_S, lambda: relay.notices.look_at_pockets(relay.db))
     server.every(LOOK_S, Bulletin(relay))
-    server.every(PROVE_S, lambda: told_of_proof(relay))
+    server.every(PROVE_S, lambda: prove_and_tell(relay))
     server.every(LOOK_S, lambda: relay.notices.trouble("disk", _disk(relay.db.problem)))
     server.every(BACKUP_S, Backups(relay, relay.notices.trouble))
 
@@ -79,7 +79,7 @@ def _disk(problem: str | None) -> str | None:
     return problem and f"The database cannot be written: {problem}. Calls are refused."
 
 
-def told_of_proof(relay) -> None:
+def prove_and_tell(relay) -> None:
     """Prove the ledger, and tell administrators if it is wrong."""
     wrong = prove(relay.db)
     relay.notices.trouble("ledger", f"The ledger is wrong: {wrong[0]}" if wrong else None)

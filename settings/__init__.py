@@ -258,7 +258,9 @@ class Hook(Section, kw_only=True):
     ] = "auto"
     secret: Annotated[str, "The secret of a Feishu or DingTalk robot that wants a signature."] = ""
     authorization: Annotated[
-        str, must(_is_key, KEY), "The Authorization header, for one of your own."
+        str,
+        must(lambda it: it.isascii() and it.isprintable(), "what a header can carry"),
+        "The Authorization header, for one of your own.",
     ] = ""
     level: Annotated[
         Literal["info", "warning", "error"], "It hears of this and of what is worse."

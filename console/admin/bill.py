@@ -16,7 +16,7 @@ HEAD = ["day", "model", "kind", "count", "upstream_cost", "charged", "difference
 @pages.get("/upstreams/<name>/bill")
 def upstream_bill(name: str) -> str:
     """The month by model and kind, and by day."""
-    found, error = wanted(name)
+    found, error = requested_bill(name)
     by_kind: dict[tuple[str, str], bills.Line] = defaultdict(bills.Line)
     by_day: dict[str, bills.Line] = defaultdict(bills.Line)
     for (day, model, kind), line in sorted(found.lines.items()):
@@ -36,12 +36,12 @@ def upstream_bill(name: str) -> str:
 @pages.get("/upstreams/<name>/bill.csv")
 def upstream_bill_csv(name: str):
     """The same day by day, as a file. Money in yuan."""
-    found, _error = wanted(name)
+    found, _error = requested_bill(name)
     lines = [[row[column] for column in HEAD] for row in bills.rows(found, csv.money)]
     return csv.download(f"bill-{name}-{found.month}", HEAD, [lines])
 
 
-def wanted(name: str) -> tuple[bills.Bill, str]:
+def requested_bill(name: str) -> tuple[bills.Bill, str]:
     """The bill that is asked for, and what is wrong with the month; then it is this month's."""
     relay = state()
     if name not in relay.catalog.upstreams:
@@ -52,5 +52,5 @@ def wanted(name: str) -> tuple[bills.Bill, str]:
             bills.bounds(month, site().timezone)
         except ValueError:
             month, error = "", _("Not a month: write it like 2026-11.")
-    month = month or bills.months(site().timezone)
+    month = month or bills.this_month(site().timezone)
     return bills.of(relay.db, relay.catalog, name, month, site().timezone), error

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from flask import abort, render_template, request
 
+import pricing
 from billing import PRICES, first_id
 from console.admin.guard import pages
 from console.context import state
@@ -182,7 +183,7 @@ def call(call_id: str):
         call=row,
         token=row["token"],
         lines=usage.price_lines(row),
-        price=usage.price_of(row),
+        price=pricing.price_of(row),
         price_changes=pricelist.history(state().db, row["model"]),
         outcome=row["outcome"] or "open",
         outcomes=OUTCOMES,

@@ -68,7 +68,7 @@ def accept_prices():
         flash(str(err), "bad")
         return back_to("admin.prices")
     for each in chosen:
-        note("models.price", **pricelist.audited(each))
+        note("models.price", **pricelist.audit_detail(each))
     for mistake in jobs.reload_now(state()):
         flash(mistake, "bad")
     flash(_("In force from now on: %(models)s.", models=", ".join(e.id for e in chosen)), "good")

@@ -19,7 +19,7 @@ from console.ui import charts, csv, date_range, format
 from console.ui.i18n import gettext as _
 from console.ui.i18n import lazy_gettext as _l
 from db import keyset
-from pricing import COUNTS, KINDS, Price, PriceLine, Usage
+from pricing import COUNTS, PriceLine
 from relay import pricelist
 
 pages = Blueprint("usage", __name__, url_prefix="/console/usage")
@@ -334,7 +334,7 @@ def call(call_id: str):
         call=row,
         token=token_names().get(row["token_id"], ""),
         lines=price_lines(row),
-        price=price_of(row),
+        price=pricing.price_of(row),
         price_changes=pricelist.history(state().db, row["model"]),
         outcome=row["outcome"] or "open",
         outcomes=OUTCOMES,
@@ -395,21 +395,7 @@ def price_lines(row) -> list[PriceLine]:
     """How a call's price comes about, line by line."""
     if row["input_tokens"] is None:
         return []
-    return pricing.lines(usage_of(row), price_of(row), row["charged_grant"])
-
-
-def usage_of(row) -> Usage:
-    """What a call's row says was used; what a row of before does not say was none."""
-    return Usage(**{name: row[name] or 0 for name in COUNTS})
-
-
-def price_of(row) -> Price:
-    """The price on a call's row. A kind that has none there costs what it is in general."""
-    prices = {kind: row[f"price_{kind}"] for kind in KINDS}
-    return Price(
-        **{"input": 0, "cached": 0, "output": 0}
-        | {kind: price for kind, price in prices.items() if price is not None}
-    )
+    return pricing.lines(pricing.usage_of(row), pricing.price_of(row), row["charged_grant"])
 
 
 _PARTS_CUT = _l(

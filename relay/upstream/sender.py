@@ -211,6 +211,19 @@ class Dispatcher:
         tried, UpstreamRefused at once when the request itself is wrong, CallerLeft when the caller
         is gone.
         """
+        upstreams = [target.upstream for target in targets]
+        while (reply := self._ask(dispatch, targets)) is None:
+            if dispatch.failures or not self._waited(dispatch, upstreams):
+                break
+        if reply is not None:
+            return reply
+        failure = dispatch.failure or self.health.exhausted(upstreams)
+        if isinstance(failure, errors.UpstreamOverloaded):
+            failure.retry_after = failure.retry_after or 1
+        raise failure
+
+    def _ask(self, dispatch: Dispatch, targets) -> Reply | None:
+        """One round over the targets that may be tried; None if none of them answered."""
         end_at = time.monotonic() + dispatch.total_s
         for target, key in self._choices(dispatch, targets):
             try:
@@ -220,13 +233,7 @@ class Dispatcher:
                     return self._again(dispatch, target, key, err)  # else another may do better
             if len(dispatch.meter.attempts) >= dispatch.attempts_max or time.monotonic() > end_at:
                 break
-        upstreams = [target.upstream for target in targets]
-        if not dispatch.failures and self._waited(dispatch, upstreams):
-            return self.send(dispatch, targets)
-        failure = dispatch.failure or self.health.exhausted(upstreams)
-        if isinstance(failure, errors.UpstreamOverloaded):
-            failure.retry_after = failure.retry_after or 1
-        raise failure
+        return None
 
     def _waited(self, dispatch: Dispatch, upstreams: list) -> bool:
         """Wait until one of them may be tried, if that is soon enough. Raises CallerLeft."""

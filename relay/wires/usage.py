@@ -34,7 +34,7 @@ def of(
     are on Anthropic's wire.
     """
     places = [details, used] if isinstance(details, dict) else [used]
-    cached = max(0, _first(places, CACHED))
+    cached = max(0, _largest(places, CACHED))
     write, write_1h = writes(places)
     explicit = explicit or any(place.get("cache_type") == "ephemeral" for place in places)
     return Usage(
@@ -54,7 +54,7 @@ def writes(places: list[dict]) -> tuple[int, int]:
     Two fields say it: the sum, and an object that divides it. The larger holds, for what one of
     them leaves out the other has; what neither divides is for 5 minutes.
     """
-    total = max(0, _first(places, CREATED))
+    total = max(0, _largest(places, CREATED))
     short, long = 0, 0
     for place in places:
         parts = place.get("cache_creation")
@@ -86,7 +86,6 @@ def details(usage: Usage) -> dict:
     }
 
 
-def _first(places: list[dict], names: tuple[str, ...]) -> int:
-    """The first count that is given under any of these names, place by place; -1 if none is."""
-    values = (place[name] for place in places for name in names if place.get(name) is not None)
-    return natural(next(values, None))
+def _largest(places: list[dict], names: tuple[str, ...]) -> int:
+    """The largest count under any of these names: a zero in one place does not hide another."""
+    return max(natural(place.get(name)) for place in places for name in names)

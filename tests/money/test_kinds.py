@@ -175,6 +175,18 @@ def test_a_call_of_moonshots_search_is_one_search_plain_and_streamed():
     assert merged(merged(None, first), last) == Usage(10, 0, 5, searches=1)
 
 
+@pytest.mark.parametrize("first", [None, 0, -1, "64"])
+def test_a_zero_in_one_field_does_not_hide_what_the_other_says(first):
+    used = {
+        "prompt_tokens": 100,
+        "completion_tokens": 20,
+        "prompt_tokens_details": {"cached_tokens": first, "cache_creation_input_tokens": first},
+        "prompt_cache_hit_tokens": 64,
+        "cache_creation_input_tokens": 30,
+    }
+    assert chat.usage({"usage": used}) == Usage(100, 64, 20, 0, 30)
+
+
 # ---- the ends of streams
 
 

@@ -208,3 +208,13 @@ def test_a_short_pause_is_waited_out_and_a_long_one_is_told(start_relay, person,
     assert alice.chat().status == 503
     told = alice.chat()
     assert told.status == 429 and int(told.headers["retry-after"]) > 2
+
+
+def test_a_long_wait_for_a_place_is_no_recursion(start_relay, person, fake, monkeypatch):
+    """Each look at a full provider is short; a minute of them is more than Python nests."""
+    relay = start_relay(failover={"wait_s": 60})
+    sender, alice = relay.app.extensions["relay"].sender, person("alice", relay).given(wallet="10")
+    looks = iter([True] * 1500)
+    monkeypatch.setattr(sender, "_waited", lambda dispatch, upstreams: next(looks, False))
+    monkeypatch.setattr(sender, "_choices", lambda dispatch, targets: iter(()))
+    assert alice.chat().json["error"]["code"] != "internal_error" and next(looks, None) is None

@@ -12,6 +12,7 @@ from server import hooks, notices
 from server.notices import Notices
 from settings import Hook, NoticeSettings, Settings, Site
 from tests.fake_upstream import FakeUpstream, answer
+from tests.settings.test_settings import check, mistakes
 from tests.stage import wait_until
 
 NOTICE = {"site": "Team", "kind": "disk", "message": "The disk is full.", "at": 1_795_000_000_123}
@@ -142,3 +143,13 @@ def test_a_trouble_is_told_once_and_when_it_is_over(tool):
         "Over: Still full.",
         "Full.",
     ]
+
+
+@pytest.mark.parametrize(("header", "wrong"), [("Bearer x", False), ("", False), ("满", True)])
+def test_the_header_of_a_hook_is_what_a_header_can_carry(header, wrong):
+    hook = {"url": "https://house.example/n?key=1", "authorization": header}
+    given = {"notices": {"hooks": [hook]}}
+    if wrong:
+        assert "notices.hooks[0].authorization" in mistakes(**given)[0]
+    else:
+        assert check(**given).notices.hooks[0].authorization == header
