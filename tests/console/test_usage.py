@@ -293,6 +293,12 @@ def test_the_lines_sum_up_to_what_quota_and_wallet_paid(counts, grant, prices):
     assert sum(line.by_grant for line in lines) == paid.grant
 
 
+def test_searches_are_no_llm_tokens_in_the_sum_of_a_call(home, alice, browser):
+    call = home.called(alice, home.token(alice), usage=(1000, 200, 100, 0, 0, 0, 7))
+    page = browser.read(f"/console/usage/{call}")
+    assert "Searches 7" in page and "Sum 1,100" in page
+
+
 # Files
 
 
