@@ -217,7 +217,6 @@ def _pieces(
     reply = turn.reply
     mend = _mended(turn.ask.model) if "spark_chunks" in reply.target.quirks else None
     seen = turn.turned or mend is not None or turn.ask.choices > 1  # what must be looked at
-    passes = (lambda chunk: False) if seen else turn.wire.plain
     for event in reply.counted(reply.held):
         yield mend(event) if mend else event, None
     reply.held = []
@@ -229,13 +228,15 @@ def _pieces(
             if not chunk:
                 break
             odd = reading is not None and reading.odd
-            unseen = reply.events.empty and not odd and passes(chunk)
-            events = () if unseen else reply.cut(chunk)
+            lump = b"" if odd or seen else reply.events.whole(chunk)
+            if lump and turn.wire.plain(lump):
+                reply.events.skip(chunk)
+                yield None, lump
+                continue
+            events = reply.cut(chunk)
         except errors.UpstreamError as err:
             reply.problem = err
             return
-        if unseen:
-            yield None, chunk
         for event in reply.counted(events):
             yield mend(event) if mend else event, None
     if reply.events.rest().strip():

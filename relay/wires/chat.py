@@ -67,6 +67,16 @@ _notable = re.compile(
     rb'|"tool_calls"\s*:\s*[\[{]\s*["{]|"function_call"\s*:\s*\{'
     rb'|"message"\s*:\s*\{|"role"\s*:\s*""|"content"\s*:\s*\['
 ).search
+# What the pattern looks for, as plain words; and fields of which only these values are not looked for.
+_WORDS = (
+    *(b'"usage"', b'"error"', b'"tool_calls"', b'"function_call"', b'"message"'),
+    *(b"[DONE]", b"\r"),
+)
+_CALM = (
+    (b'"finish_reason"', (b'"finish_reason":null',)),
+    (b'"content"', (b'"content":"', b'"content":null')),
+    (b'"role"', (b'"role":"assistant"',)),
+)
 
 
 def read(body: Body, context: Context = NO_CONTEXT) -> Ask:
@@ -214,7 +224,20 @@ def plain(chunk: bytes) -> bool:
 
     This runs for every piece of every stream; parsing each event would cost four times as much.
     """
-    return chunk.startswith(b"data: {") and chunk.endswith(b"}\n\n") and not _notable(chunk)
+    shaped = chunk.startswith(b"data: {") and chunk.endswith(b"}\n\n")
+    return shaped and (_calm(chunk) or not _notable(chunk))
+
+
+def _calm(chunk: bytes) -> bool:
+    """Whether plain words are enough to see that nothing is notable, which takes a third of the
+    pattern's time. It may say no too often: then the pattern looks."""
+    return (
+        not any(word in chunk for word in _WORDS)
+        and chunk.count(b"\n") == 2 * chunk.count(b"\n\ndata: {") + 2
+        and all(
+            chunk.count(field) == sum(map(chunk.count, values)) for field, values in _CALM
+        )
+    )
 
 
 def clean(event: bytes) -> bytes:

@@ -36,11 +36,6 @@ class Events:
         self._buffer = bytearray()
         self._seen = 0  # bytes of the buffer in which no event ends
 
-    @property
-    def empty(self) -> bool:
-        """True between two events."""
-        return not self._buffer
-
     def feed(self, chunk: bytes) -> list[bytes]:
         """The events that this chunk completes, each with its blank line. Raises TooLong.
 
@@ -58,6 +53,20 @@ class Events:
                 return [event + b"\n\n" for event in chunk[:-2].split(b"\n\n")]
         self._buffer += chunk
         return self._cut()
+
+    def whole(self, chunk: bytes) -> bytes:
+        """The whole events that this chunk completes, in one piece and not taken yet; b"" if there
+        are none, or only such as `feed` must look for: those whose lines end otherwise than in LF.
+        """
+        end = chunk.rfind(b"\n\n") + 2
+        if end < 2:
+            return b""
+        return bytes(self._buffer) + chunk[:end] if self._buffer else chunk[:end]
+
+    def skip(self, chunk: bytes) -> None:
+        """Take what `whole` gave; the rest of the chunk begins an event."""
+        self._buffer[:] = chunk[chunk.rfind(b"\n\n") + 2 :]
+        self._seen = max(0, len(self._buffer) - _END_BYTES)
 
     def rest(self) -> bytes:
         """What has arrived of an event that has not ended: at the end of a stream usually b""."""

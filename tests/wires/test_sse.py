@@ -75,9 +75,9 @@ def test_it_cuts_at_blank_lines_whatever_ends_the_lines(stream, expected):
 def test_a_carriage_return_at_the_end_of_a_chunk_waits_for_its_line_feed():
     events = sse.Events()
     assert events.feed(b"data: 1\r\n\r") == []
-    assert not events.empty
+    assert events.rest()
     assert events.feed(b"\n") == [b"data: 1\r\n\r\n"]
-    assert events.empty
+    assert not events.rest()
 
 
 def test_an_unfinished_event_is_the_rest():
@@ -162,3 +162,16 @@ def test_what_it_frames_it_reads_again(data, name):
     assert events_of([event]) == ([event], b"")
     assert sse.data(event) == data
     assert sse.name(event) == (name and name.encode())
+
+
+@given(streams, st.lists(st.integers(0, 10_000), max_size=12))
+def test_passing_lumps_of_whole_events_loses_and_cuts_nothing(data, places):
+    events, passed = sse.Events(), []
+    for chunk in cut(data, places):
+        if lump := events.whole(chunk):
+            events.skip(chunk)
+            assert lump.endswith(b"\n\n")
+            passed.append(lump)
+        else:
+            passed += events.feed(chunk)
+    assert b"".join(passed) + events.rest() == data
