@@ -12,6 +12,7 @@ import console
 import db
 import settings as configuration
 from relay import api, limits
+from relay.door import Door
 from relay.spine import Relay
 from server import jobs, logs, status
 from server.http import Server
@@ -31,10 +32,13 @@ def create_app(settings=None, *, serving: bool = False) -> Flask:
     app.json.sort_keys = False
     app.ensure_sync = lambda function: function  # none of ours is async; Flask would look each time
     database = (db.Database if serving else commands.DatabaseWhenAsked)(settings.database.path)
-    app.extensions["relay"] = Relay(settings, database, _limiter(settings.limits.storage_uri))
+    relay = Relay(settings, database, _limiter(settings.limits.storage_uri))
+    app.extensions["relay"] = relay
     app.register_blueprint(api.blueprint())
     app.register_blueprint(status.pages)
     console.register(app, settings)
+    relay.secret = app.secret_key
+    app.wsgi_app = Door(app.wsgi_app, relay)
     commands.register(app)
     return app
 

@@ -1,11 +1,9 @@
-"""The API's addresses under /api/v1 and /v1, and how each of them says no.
+"""The API's addresses under /api/v1 and /v1 that are no calls: models, counts, look-ups, and what
+does not exist.
 
-Owns routing, the shape of errors by address, and the headers of every answer. A call is
-`spine.serve`'s affair.
+Owns their routing. Calls come in by `relay.door`; how errors look `relay.refusals` knows.
 """
 
-import re
-from collections.abc import Callable
 from datetime import date
 
 from flask import Blueprint, Response, current_app, g, request
@@ -14,20 +12,13 @@ from werkzeug.routing import BaseConverter, Rule
 
 import billing
 from members import tokens
-from relay import errors, gate, lookups, metrics
+from relay import door, errors, gate, lookups, refusals
+from relay.body import Body
 from relay.meter import new_id
-from relay.spine import current_relay, given_body, place, refusal, seal_key
-from relay.upstream.sender import CallerLeft
-from relay.wires import chat, messages, responses
-from relay.wires.interface import Wire
+from relay.spine import Incoming, Relay, seal_key
+from relay.wires import messages, responses
 from relay.wires.registry import WIRES
 
-PREFIXES = ("/api/v1", "/v1")
-DOUBLED = (
-    "/api/v1/v1",
-    "/v1/v1",
-)  # who gives the base address to a program that appends /v1 itself
-FOR_BROWSERS = {"Access-Control-Allow-Origin": "*", "Access-Control-Expose-Headers": "*"}
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 UNKNOWN = "api.unknown"
 
@@ -37,8 +28,6 @@ def blueprint() -> Blueprint:
     api = Blueprint("api", __name__)
     api.before_request(_begin)
     api.after_request(_dress)
-    api.register_error_handler(errors.RelayError, _refused)
-    api.register_error_handler(CallerLeft, lambda err: Response(status=499))
     api.register_error_handler(Exception, _failed)
 
     def add(path: str, view, *methods: str) -> None:
@@ -50,9 +39,9 @@ def blueprint() -> Blueprint:
             provide_automatic_options=False,
         )
 
-    for prefix in (*PREFIXES, *DOUBLED):
-        for wire in WIRES.values():
-            add(prefix + wire.PATH, _call(wire), "POST")
+    for path in door.CALLS:  # for what they say to other methods: a POST never comes to here
+        add(path, unknown, "POST")
+    for prefix in (*door.PREFIXES, *door.DOUBLED):
         add(prefix + messages.PATH + "/count_tokens", count_tokens, "POST")
         add(prefix + responses.PATH + "/input_tokens", count_input_tokens, "POST")
         add(prefix + "/models", models)
@@ -91,17 +80,19 @@ def _add_unknown(app) -> None:
         app.url_map.add(Rule(path, endpoint=UNKNOWN, merge_slashes=False))
 
 
-def _call(wire: Wire) -> Callable[[], Response]:
-    return lambda: place(wire, identify())
+def current_relay() -> Relay:
+    """The relay of the current app."""
+    return current_app.extensions["relay"]
 
 
 def identify() -> gate.Caller:
     """The caller of the current request. Raises NotAuthenticated or RateLimited."""
-    return current_relay().gate.identify(
-        request.headers.get("Authorization"),
-        request.headers.get("X-Api-Key"),
-        request.remote_addr or "",
-    )
+    return door.identify(current_relay(), request.environ)
+
+
+def given_body() -> Body:
+    """The current request's body. Raises BadRequest, BodyTooLarge or UnsupportedEncoding."""
+    return Incoming(request.environ, g.request_id).body(current_relay().settings)
 
 
 def models() -> dict:
@@ -153,7 +144,7 @@ def count_tokens() -> dict:
 def count_input_tokens() -> dict:
     """The same in OpenAI's words, for a Responses request."""
     caller = identify()
-    return responses.count_tokens(given_body(), seal_key(caller))
+    return responses.count_tokens(given_body(), seal_key(current_relay(), caller))
 
 
 def websocket(rest: str) -> Response:
@@ -216,7 +207,7 @@ def unknown(rest: str = ""):
     what it means.
     """
     adapter = current_app.create_url_adapter(request)
-    meant = re.sub("/+", "/", request.path).rstrip("/")
+    meant = door.meant(request.path)
     endpoint, values = _found(adapter, meant, request.method)
     if meant != request.path and endpoint != UNKNOWN:
         return current_app.view_functions[endpoint](**values)
@@ -240,18 +231,12 @@ def _found(adapter, path: str, method: str) -> tuple[str, dict]:
 
 def _begin() -> None:
     g.request_id = new_id()
-    g.headers = {}
 
 
 def _dress(response: Response) -> Response:
-    """The headers of every API answer.
-
-    Its id, what is left of the window, and leave for browsers to read it.
-    """
+    """The headers of every API answer; a preflight's, too."""
     headers = response.headers
-    headers.extend({**g.headers, "x-request-id": g.request_id, **FOR_BROWSERS})
-    if _wire_of_path() is messages:
-        headers["request-id"] = g.request_id
+    headers.update(refusals.dressed({}, request.environ, g.request_id))
     if request.method == "OPTIONS":
         headers["Access-Control-Allow-Methods"] = headers.get("Allow", "GET, POST, OPTIONS")
         headers["Access-Control-Allow-Headers"] = request.headers.get(
@@ -261,42 +246,8 @@ def _dress(response: Response) -> Response:
     return response
 
 
-def _refused(err: errors.RelayError) -> tuple:
-    """The error in the shape of the address's wire."""
-    if isinstance(err, errors.NotAuthenticated | errors.RateLimited):
-        metrics.turned_away.labels(err.code).inc()
-    told = _wire_of_path().error(err, g.request_id)
-    if isinstance(err, errors.OverPlan) and request.headers.get("originator", "").startswith(
-        "codex"
-    ):
-        told["error"]["code"] = (
-            None  # at this code Codex says, in place of our sentence, to start anew
-        )
-    return told, err.status, headers_of(err)
-
-
-def _failed(err: Exception) -> tuple:
-    return _refused(refusal(err))
-
-
-def _wire_of_path() -> Wire:
-    return dialect(request.path, "anthropic-version" in request.headers)
-
-
-def dialect(path: str, anthropic: bool):
-    """Whose shape errors have at an address: Anthropic's under /messages and for its models, else
-    OpenAI's.
-
-    `anthropic`: whether the request has a header anthropic-version.
-    """
-    return messages if "/messages" in path or ("/models" in path and anthropic) else chat
-
-
-def headers_of(err: errors.RelayError) -> dict[str, str]:
-    """The headers of an error's answer: when a retry may help, or that none does."""
-    headers = dict(err.headers)
-    if err.retry_after is not None:
-        headers["retry-after"] = str(err.retry_after)
-    if not err.retry_helps:
-        headers["x-should-retry"] = "false"
-    return headers
+def _failed(err: Exception) -> Response:
+    """Any error in the shape of the address's wire."""
+    error = refusals.error_of(err, g.request_id)
+    status, headers, data = refusals.answer(error, request.environ, g.request_id, {})
+    return Response(data, status, headers)

@@ -1,22 +1,21 @@
 """The relay: `serve` is its spine, `Relay` its parts.
 
 Owns the order of things: who asks, may they, what will it cost, who answers, what did it cost.
-Everything else is computed by the modules below, which know nothing of Flask; `relay.api` has the
-addresses.
+Everything else is computed by the modules below. None of it knows Flask: calls come in by
+`relay.door` and by the console's model test, and `relay.api` has the other addresses.
 """
 
-import logging
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
 
-from flask import Response, current_app, g, request
-from werkzeug.exceptions import HTTPException
+from werkzeug.datastructures import EnvironHeaders
 
 from db import Database
 from relay import answer, body, catalog, errors, gate, metrics
-from relay.meter import Meter, Settlement, texts_of
+from relay.meter import Meter, Settlement, new_id, texts_of
 from relay.upstream.payload import payload
 from relay.upstream.sender import Dispatch, Dispatcher
 from relay.wires import chat, cursor
@@ -25,8 +24,6 @@ from relay.wires.registry import TURNED, WIRES
 from server.notices import Notices
 
 TEXTS = {name: texts_of(wire.TEXT_FIELDS) for name, wire in WIRES.items()}
-
-log = logging.getLogger("relay")
 
 STREAM_HEADERS = {
     "Content-Type": "text/event-stream; charset=utf-8",
@@ -52,6 +49,7 @@ class Relay:
 
     def __init__(self, settings, db: Database, limiter):
         self.db = db
+        self.secret: Any = b""  # the app's, which seals what callers carry for us
         self.limiter = limiter
         self.sender = Dispatcher(settings.server.threads)
         self.settlement = Settlement(db, settings)
@@ -114,84 +112,118 @@ class Relay:
         return leave
 
 
-def current_relay() -> Relay:
-    """The relay of the current app."""
-    return current_app.extensions["relay"]
+@dataclass(slots=True)
+class Incoming:
+    """A call's request, whoever took it in: WSGI's environ, its id, and the headers that its answer
+    gets, whatever that will be."""
+
+    environ: dict
+    id: str = field(default_factory=lambda: new_id())
+    headers: dict[str, str] = field(default_factory=dict)
+
+    def body(self, settings) -> body.Body:
+        """Raises BadRequest, BodyTooLarge or UnsupportedEncoding."""
+        length = int(self.environ.get("CONTENT_LENGTH") or 0)
+        if length > settings.server.body_bytes_max:
+            raise errors.BodyTooLarge()
+        data = self.environ["wsgi.input"].read(length)
+        encoding = self.environ.get("HTTP_CONTENT_ENCODING")
+        if encoding:
+            data = body.inflate(data, encoding, settings.server.inflated_bytes_max)
+        return body.parse(data)
+
+    def caller_gone(self) -> Callable[[], bool]:
+        """A function that tells, from any thread, whether the caller has left."""
+        return self.environ.get("waitress.client_disconnected", lambda: False)
 
 
-def place(wire: Wire, caller: gate.Caller) -> Response:
-    """Place the current request as a call of this caller: counted, with a place until its end.
+class Answer:
+    """An answer on its way to the caller: its headers and its pieces.
 
-    Raises RelayError for whatever keeps it from being answered; `g.headers` has what is left of the
-    window either way.
+    `close` ends the call and gives its place back; it must be called, whether or not anything was
+    read, and a second time does nothing.
     """
-    relay = current_relay()
-    g.headers.update(relay.gate.count(caller).headers())
+
+    def __init__(self, headers: dict[str, str], pieces: Iterable[bytes], *ends: Callable[[], None]):
+        self.headers, self._pieces, self._ends = headers, pieces, list(ends)
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._pieces)
+
+    def before_close(self, *ends: Callable[[], None]) -> None:
+        """Do these, too, at the end: in their order, the later ones even if an earlier fails."""
+        self._ends += ends
+
+    def close(self) -> None:
+        if self._ends:
+            end = self._ends.pop(0)
+            try:
+                end()
+            finally:
+                self.close()
+
+
+def place(relay: Relay, wire: Wire, caller: gate.Caller, incoming: Incoming) -> Answer:
+    """Place a request as a call of this caller: counted, with a place until its end.
+
+    Raises RelayError for whatever keeps it from being answered; `incoming.headers` has what is left
+    of the window either way.
+    """
+    incoming.headers.update(relay.gate.count(caller).headers())
     leave = relay.enter(caller)
     try:
-        response = serve(wire, caller)
+        answered = serve(relay, wire, caller, incoming)
     except BaseException:
         leave()
         raise
-    response.call_on_close(leave)
-    return response
+    answered.before_close(leave)
+    return answered
 
 
-def serve(wire: Wire, caller: gate.Caller) -> Response:
+def serve(relay: Relay, wire: Wire, caller: gate.Caller, incoming: Incoming) -> Answer:
     """Relay one request. Every decision about a call is in this function; the rest only computes.
 
-    The body is the current request's. Raises RelayError for whatever keeps the call from being
-    answered.
+    Raises RelayError for whatever keeps the call from being answered.
     """
-    relay = current_relay()
-    meter = Meter(relay.settlement, caller, wire.NAME, id=g.request_id)
+    meter = Meter(relay.settlement, caller, wire.NAME, id=incoming.id)
     try:
-        body_given = given_body()
+        body_given = incoming.body(relay.settings)
         if wire is chat and cursor.recognises(body_given):
             wire = cursor  # its row says chat: that is what it is asked and answered
-        context = Context(g.request_id, int(time.time()), seal_key(caller))
+        context = Context(incoming.id, int(time.time()), seal_key(relay, caller))
         ask = wire.read(body_given, context)
         meter.asked(ask)
         model, targets = relay.catalog.targets(ask.model, meter.wire)
         relay.gate.admit(caller, ask, model)
         meter.hold(ask, model, relay.gate.caps(caller))  # 402 if the pockets do not cover it
-        reply = relay.sender.send(_dispatch(relay, wire, ask, meter), targets)
+        reply = relay.sender.send(_dispatch(relay, wire, ask, meter, incoming), targets)
         spoken = WIRES[reply.target.wire]
         meter.serve_from(reply.target, TEXTS[spoken.NAME])
         turned = None if spoken is wire else TURNED[wire.NAME]
         context = replace(context, input_tokens=ask.input_tokens)
         turn = answer.Exchange(wire, spoken, turned, ask, reply, meter, context)
         if not ask.stream:
-            return Response(answer.whole(turn), content_type="application/json")
+            data = answer.whole(turn)
+            sized = {"Content-Type": "application/json", "Content-Length": str(len(data))}
+            return Answer(sized, (data,))
     except BaseException as err:
         meter.close(err)  # nothing was delivered: the hold goes back
         raise
-    response = Response(answer.stream(turn), headers=STREAM_HEADERS)
-    # Not in a `finally`: a generator that has not begun runs none.
-    response.call_on_close(lambda: answer.finish(turn))
-    return response
+    # `finish` is no `finally` of the stream: a generator that has not begun runs none.
+    return Answer(dict(STREAM_HEADERS), answer.stream(turn), lambda: answer.finish(turn))
 
 
-def refusal(err: Exception) -> errors.RelayError:
-    """The error to tell a caller: the relay's own, or what stands for Flask's or for a fault of ours."""
-    if isinstance(err, errors.RelayError):
-        return err
-    if isinstance(err, HTTPException):
-        known = {404: errors.NotFound, 405: errors.MethodNotAllowed, 413: errors.BodyTooLarge}
-        return known.get(err.code or 0, errors.BadRequest)()
-    log.exception("a request failed: %s", g.request_id)
-    return errors.RelayError()
-
-
-def _dispatch(relay: Relay, wire: Wire, ask: body.Ask, meter: Meter) -> Dispatch:
+def _dispatch(
+    relay: Relay, wire: Wire, ask: body.Ask, meter: Meter, incoming: Incoming
+) -> Dispatch:
     policy = relay.settings.failover
     return Dispatch(
         ask,
         meter,
-        caller_gone(),
+        incoming.caller_gone(),
         lambda target: (WIRES[target.wire], payload(wire, ask, target)),
-        conversation(ask, meter.caller),
-        request.headers,
+        conversation(ask, meter.caller, incoming.environ),
+        EnvironHeaders(incoming.environ),
         meter.caller.user_id,
         policy.attempts_max,
         policy.total_s,
@@ -199,42 +231,27 @@ def _dispatch(relay: Relay, wire: Wire, ask: body.Ask, meter: Meter) -> Dispatch
     )
 
 
-def conversation(ask: body.Ask, caller: gate.Caller) -> str | None:
+def conversation(ask: body.Ask, caller: gate.Caller, given: dict) -> str | None:
     """What is the same for all calls of one conversation, if the client tells.
 
-    Never the same for two members.
+    `given` is WSGI's environ. Never the same for two members.
     """
-    given = request.environ
     for name in CONVERSATION_HEADERS:
         if given.get(name):
             return f"{caller.user_id}|{given[name][:200]}"
     metadata = ask.body.get("metadata")
-    told = (
+    names = (
         ask.body.get("prompt_cache_key"),
         metadata.get("user_id") if isinstance(metadata, dict) else None,
         ask.body.get("user"),
     )
-    key = next((value for value in told if isinstance(value, str) and value), None)
+    key = next((value for value in names if isinstance(value, str) and value), None)
     return key and f"{caller.user_id}|{key[:200]}"
 
 
-def given_body() -> body.Body:
-    """The current request's body. Raises BadRequest, BodyTooLarge or UnsupportedEncoding."""
-    data = request.get_data(cache=False)
-    encoding = request.headers.get("Content-Encoding")
-    if encoding:
-        data = body.inflate(data, encoding, current_relay().settings.server.inflated_bytes_max)
-    return body.parse(data)
-
-
-def caller_gone():
-    """A function that tells, from any thread, whether the current request's caller has left."""
-    return request.environ.get("waitress.client_disconnected", lambda: False)
-
-
-def seal_key(caller: gate.Caller) -> str:
+def seal_key(relay: Relay, caller: gate.Caller) -> str:
     """What seals the reasoning that a caller carries for us.
 
     What another member got is not believed.
     """
-    return f"{current_app.secret_key!s}|{caller.user_id}"
+    return f"{relay.secret!s}|{caller.user_id}"

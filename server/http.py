@@ -8,7 +8,6 @@ streams cut by SIGTERM (`Drain`).
 
 import contextlib
 import ctypes
-import json
 import logging
 import re
 import resource
@@ -25,9 +24,8 @@ from waitress.adjustments import Adjustments
 from waitress.channel import HTTPChannel
 from waitress.task import ErrorTask
 
-from relay import api, errors
+from relay import errors, refusals
 from relay.meter import new_id
-from relay.wires import chat
 
 log = logging.getLogger("server")
 
@@ -55,25 +53,6 @@ SOCKET_OPTIONS = [
 ]
 
 
-def refusal(
-    err: errors.RelayError, path: str, anthropic: bool
-) -> tuple[list[tuple[str, str]], bytes]:
-    """Headers and body of what is refused before it reaches the app, in the shape of its address."""
-    wire, request_id = api.dialect(path, anthropic), new_id()
-    body = json.dumps(wire.error(err, request_id)).encode()
-    headers = {
-        "Content-Type": "application/json",
-        "Content-Length": str(len(body)),
-        "x-request-id": request_id,
-        "Access-Control-Allow-Origin": "*",
-        "Access-Control-Expose-Headers": "*",
-        **api.headers_of(err),
-    }
-    if wire is not chat:
-        headers["request-id"] = request_id
-    return list(headers.items()), body
-
-
 class Refusal(ErrorTask):
     """What waitress itself refuses (a body too large, a request that it cannot read), in the API's
     shape."""
@@ -83,10 +62,11 @@ class Refusal(ErrorTask):
         err = {413: errors.BodyTooLarge}.get(found.code, errors.BadRequest)(
             None if found.code == 413 else "The HTTP request could not be read."
         )
+        asked = {f"HTTP_{name}": value for name, value in self.request.headers.items()}
+        asked["PATH_INFO"] = getattr(self.request, "path", "")
+        _, headers, body = refusals.answer(err, asked, new_id(), {})
         self.status = f"{found.code} {found.reason}"
-        self.response_headers, body = refusal(
-            err, getattr(self.request, "path", ""), "ANTHROPIC_VERSION" in self.request.headers
-        )
+        self.response_headers = list(headers.items())
         self.set_close_on_finish()
         self.write(body)
 
@@ -134,8 +114,8 @@ class Drain:
         err = errors.Unavailable(
             "The relay is restarting. Try again soon.", code="restarting", retry_after=2
         )
-        headers, body = refusal(err, environ["PATH_INFO"], "HTTP_ANTHROPIC_VERSION" in environ)
-        start_response("503 Service Unavailable", headers)
+        status, headers, body = refusals.answer(err, environ, new_id(), {})
+        start_response(status, list(headers.items()))
         return [body]
 
 

@@ -5,7 +5,7 @@ models, and is charged; the raw token is not needed. Refuses to touch an answer:
 as text.
 """
 
-from flask import Blueprint, Response, g, jsonify, render_template, request
+from flask import Blueprint, Response, jsonify, render_template, request
 
 import billing
 from console import public
@@ -15,9 +15,8 @@ from console.session import members_only
 from console.ui import format
 from console.ui.i18n import gettext as _
 from console.ui.i18n import lazy_gettext as _l
-from relay import errors, gate
-from relay.meter import new_id
-from relay.spine import place, refusal
+from relay import errors, gate, refusals
+from relay.spine import Incoming, place
 from relay.upstream.sender import CallerLeft
 from relay.wires import chat
 
@@ -66,14 +65,17 @@ def ask(token_id: int):
 
     The body is a chat request, and so is every answer's shape.
     """
-    g.request_id, g.headers = new_id(), {}
+    incoming = Incoming(request.environ)
     try:
-        response = place(chat, _caller(token_id))
+        answer = place(state(), chat, _caller(token_id), incoming)
     except CallerLeft:
-        response = Response(status=499)
+        response = Response(status=refusals.CALLER_LEFT)
     except Exception as err:
-        response = _refused(refusal(err))
-    response.headers["x-request-id"] = g.request_id
+        response = _refused(refusals.error_of(err, incoming.id), incoming.id)
+    else:
+        response = Response(iter(answer), headers=answer.headers)
+        response.call_on_close(answer.close)
+    response.headers.update(incoming.headers | {"x-request-id": incoming.id})
     return response
 
 
@@ -90,9 +92,9 @@ def _caller(token_id: int) -> gate.Caller:
     return caller
 
 
-def _refused(err: errors.RelayError) -> Response:
+def _refused(err: errors.RelayError, request_id: str) -> Response:
     """The error in the wire's shape, with its sentence in the visitor's language for the page."""
-    shape = chat.error(err, g.request_id)
+    shape = chat.error(err, request_id)
     response = jsonify(shape | {"sentence": _sentence(err, shape["error"]["message"])})
     response.status_code = err.status
     if err.retry_after is not None:

@@ -234,9 +234,7 @@ def _calm(chunk: bytes) -> bool:
     return (
         not any(word in chunk for word in _WORDS)
         and chunk.count(b"\n") == 2 * chunk.count(b"\n\ndata: {") + 2
-        and all(
-            chunk.count(field) == sum(map(chunk.count, values)) for field, values in _CALM
-        )
+        and all(chunk.count(field) == sum(map(chunk.count, values)) for field, values in _CALM)
     )
 
 

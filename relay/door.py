@@ -1,0 +1,67 @@
+"""The door for calls: a POST to a wire's address is served before Flask sees it.
+
+Owns which addresses are calls, and how a call's answer or refusal becomes WSGI's. Sessions, hooks
+and the routing of a console are a quarter of a millisecond that calls do not need; everything else
+goes on to Flask.
+"""
+
+import re
+from collections.abc import Callable, Iterable
+
+from relay import gate, refusals
+from relay.spine import Incoming, Relay, place
+from relay.upstream.sender import CallerLeft
+from relay.wires.interface import Wire
+from relay.wires.registry import WIRES
+
+PREFIXES = ("/api/v1", "/v1")
+DOUBLED = (
+    "/api/v1/v1",
+    "/v1/v1",
+)  # who gives the base address to a program that appends /v1 itself
+CALLS = {prefix + wire.PATH: wire for prefix in (*PREFIXES, *DOUBLED) for wire in WIRES.values()}
+
+
+class Door:
+    """A WSGI app: calls are placed here, the rest is `app`'s."""
+
+    def __init__(self, app: Callable, relay: Relay):
+        self._app, self._relay = app, relay
+
+    def __call__(self, environ: dict, start_response: Callable) -> Iterable[bytes]:
+        if environ["REQUEST_METHOD"] == "POST":
+            wire = CALLS.get(meant(environ["PATH_INFO"]))
+            if wire is not None:
+                return self._call(wire, environ, start_response)
+        return self._app(environ, start_response)
+
+    def _call(self, wire: Wire, environ: dict, start_response: Callable) -> Iterable[bytes]:
+        incoming = Incoming(environ)
+        try:
+            caller = identify(self._relay, environ)
+            answer = place(self._relay, wire, caller, incoming)
+        except CallerLeft:
+            status, headers, data = refusals.CALLER_LEFT, {"Content-Length": "0"}, b""
+        except Exception as err:
+            error = refusals.error_of(err, incoming.id)
+            status, headers, data = refusals.answer(error, environ, incoming.id, incoming.headers)
+        else:
+            dressed = refusals.dressed(incoming.headers, environ, incoming.id)
+            start_response("200 OK", list((answer.headers | dressed).items()))
+            return answer
+        start_response(status, list(headers.items()))
+        return (data,)
+
+
+def meant(path: str) -> str:
+    """An address without the slashes too many that come of base addresses that end in one."""
+    return re.sub("//+", "/", path).rstrip("/") if "//" in path or path.endswith("/") else path
+
+
+def identify(relay: Relay, environ: dict) -> gate.Caller:
+    """The caller of a request. Raises NotAuthenticated or RateLimited."""
+    return relay.gate.identify(
+        environ.get("HTTP_AUTHORIZATION"),
+        environ.get("HTTP_X_API_KEY"),
+        environ.get("REMOTE_ADDR") or "",
+    )
