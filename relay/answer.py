@@ -234,7 +234,7 @@ def _pieces(
                 yield None, lump
                 continue
             events = reply.cut(chunk)
-        except errors.UpstreamError as err:
+        except errors.RelayError as err:
             reply.problem = err
             return
         for event in reply.counted(events):

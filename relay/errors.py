@@ -10,7 +10,7 @@ RelayError                       500  ours; no details leave the house
 │   │   └── OverPlan             400  more input than the plan takes
 │   └── NotInChat                400  what only an upstream of the caller's own wire can do
 ├── NotAuthenticated             401  no, unknown, expired or revoked token; disabled member
-├── InsufficientBalance                   402  the pockets do not cover the call
+├── InsufficientBalance          402  the pockets do not cover the call
 │   └── CapReached               402  the token has spent what it may in this day or month
 ├── ModelNotAllowed              403  this token may not use this model
 │   └── AddressNotAllowed        403  this token may not be used from this address
@@ -22,14 +22,15 @@ RelayError                       500  ours; no details leave the house
 ├── UpgradeRequired              426  websockets are not spoken here
 ├── RateLimited                  429  with retry-after
 ├── Unavailable                  503  we cannot take the call now: draining, full, no upstream
+│   ├── Restarting               503  going down; the next process takes the call
 │   └── StorageFull              503  a call that cannot be recorded is not relayed
 └── UpstreamError                502  no target answered properly
-    ├── UpstreamAccount          502  the provider refuses our key or our account ├──
-    UpstreamOverloaded       503  all targets are busy ├── UpstreamBusy             429  all targets
-    have said for how long they are busy: none was tried ├── UpstreamUnavailable          503  all
-    targets have failed again and again and rest: none was tried ├── UpstreamTimeout          504
-    no target answered in time └── UpstreamRefused           *   the provider says that the request
-    is wrong: its status and message
+    ├── UpstreamAccount          502  the provider refuses our key or our account
+    ├── UpstreamOverloaded       503  all targets are busy
+    ├── UpstreamBusy             429  all have said for how long they are busy: none was tried
+    ├── UpstreamUnavailable      503  all have failed again and again and rest: none was tried
+    ├── UpstreamTimeout          504  no target answered in time
+    └── UpstreamRefused           *   the provider says that the request is wrong, and how
 """
 
 
@@ -233,6 +234,13 @@ class Unavailable(RelayError):
     code = "unavailable"
     anthropic_type = "overloaded_error"
     sentence = "The relay cannot take this call now."
+
+
+class Restarting(Unavailable):
+    """The relay goes down; another process takes over in a moment."""
+
+    code = "restarting"
+    sentence = "The relay is restarting. Try again soon."
 
 
 class StorageFull(Unavailable):

@@ -170,6 +170,11 @@ class Gate:
             raise errors.NotAuthenticated()
         return caller
 
+    def knows(self, authorization: str | None, api_key: str | None) -> bool:
+        """Whether a request's headers present a good token. Counts nothing."""
+        raw = presented(authorization, api_key)
+        return raw is not None and self._find(FIND_BY_DIGEST, digest(raw)) is not None
+
     def caller_of(self, token_id: int) -> Caller | None:
         """The caller behind a token's id, for the console, which never has the raw token.
 

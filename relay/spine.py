@@ -88,9 +88,7 @@ class Relay:
         Raises Unavailable, or RateLimited by who calls.
         """
         if self.draining:
-            raise errors.Unavailable(
-                "The relay is restarting. Try again soon.", code="restarting", retry_after=2
-            )
+            raise errors.Restarting(retry_after=2)
         if not self.slots.acquire(blocking=False):
             raise errors.Unavailable(
                 "The relay has all the calls that it can hold. Try again soon.",

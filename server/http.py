@@ -1,13 +1,12 @@
-"""The HTTP server around the app: waitress, made fit for long streams.
+"""The HTTP server around the app: what it refuses, how it goes down, and its chores.
 
-Owns sockets, threads, signals and chores. waitress is kept, and these of its defaults are not:
-select() (the process dies at the 1,024th descriptor), no notice of callers that left (lookahead),
-threads held for ever by clients that stop reading (TCP_USER_TIMEOUT), plain text errors, and
-streams cut by SIGTERM (`Drain`).
+Owns signals, draining, whom it believes about a caller's address, and the answers that never reach
+the app. Sockets and threads are `server.connections`'.
 """
 
 import contextlib
 import ctypes
+import http
 import logging
 import re
 import resource
@@ -18,23 +17,25 @@ import time
 from collections.abc import Callable
 from ipaddress import ip_address, ip_network
 
-import waitress.server
-from waitress import wasyncore
 from waitress.adjustments import Adjustments
-from waitress.channel import HTTPChannel
+from waitress.parser import HTTPRequestParser
+from waitress.proxy_headers import proxy_headers_middleware
 from waitress.task import ErrorTask
+from waitress.utilities import Error
 
 from relay import errors, refusals
+from relay.door import CALLS, meant
 from relay.meter import new_id
+from server.connections import UNREAD_MS_MAX, Connections
 
 log = logging.getLogger("server")
 
 CONNECTIONS_MAX = 4096
+PAGE_BODY_BYTES_MAX = 8 << 20  # for who is not seen to be known: a form of the console
 FORWARDED = ("HTTP_X_FORWARDED_FOR", "HTTP_X_FORWARDED_PROTO", "HTTP_X_FORWARDED_HOST")
 MAPPED = re.compile(r"(?<![\w:])::ffff:(\d+(?:\.\d+){3})", re.ASCII | re.IGNORECASE)
-UNREAD_MS_MAX = 60_000  # a client that takes nothing for so long is gone
 M_ARENA_MAX = -8  # of <malloc.h>
-FLUSH_S = 0.3  # for the loop to send what the last responses left in its buffers
+CUT_S = 2.0  # for streams that were cut to tell their callers
 CHORE_S = 1.0
 CHORES_END_S = 10
 
@@ -53,15 +54,22 @@ SOCKET_OPTIONS = [
 ]
 
 
+class NotAdmitted(Error):
+    """A request whose body is not read: waitress' form of an error of ours."""
+
+    def __init__(self, err: errors.RelayError):
+        self.err, self.code = err, err.status
+        self.reason = http.HTTPStatus(err.status).phrase
+        super().__init__("")
+
+
 class Refusal(ErrorTask):
     """What waitress itself refuses (a body too large, a request that it cannot read), in the API's
     shape."""
 
     def execute(self) -> None:
         found = self.request.error
-        err = {413: errors.BodyTooLarge}.get(found.code, errors.BadRequest)(
-            None if found.code == 413 else "The HTTP request could not be read."
-        )
+        err = _error_of(found)
         asked = {f"HTTP_{name}": value for name, value in self.request.headers.items()}
         asked["PATH_INFO"] = getattr(self.request, "path", "")
         _, headers, body = refusals.answer(err, asked, new_id(), {})
@@ -71,8 +79,14 @@ class Refusal(ErrorTask):
         self.write(body)
 
 
-class Channel(HTTPChannel):
-    error_task_class = Refusal
+def _error_of(found: Error) -> errors.RelayError:
+    if isinstance(found, NotAdmitted):
+        return found.err
+    if found.code >= 500:
+        return errors.RelayError()
+    if found.code == 413:
+        return errors.BodyTooLarge()
+    return errors.BadRequest("The HTTP request could not be read.")
 
 
 class Drain:
@@ -111,9 +125,7 @@ class Drain:
             self._changed.notify_all()
 
     def _turn_away(self, environ, start_response):
-        err = errors.Unavailable(
-            "The relay is restarting. Try again soon.", code="restarting", retry_after=2
-        )
+        err = errors.Restarting(retry_after=2)
         status, headers, body = refusals.answer(err, environ, new_id(), {})
         start_response(status, list(headers.items()))
         return [body]
@@ -152,27 +164,25 @@ class Server:
         self._hands = threading.Thread(target=self._do_chores, name="chores", daemon=True)
         _raise_descriptor_limit()
         _share_arenas()
-        logging.getLogger("waitress.queue").setLevel(logging.ERROR)
-        self._map: dict = {}
         try:
-            self._server = waitress.server.create_server(
-                self._drain, self._map, **_options(settings.server)
+            adj = _adjusted(settings.server)
+            self._connections = Connections(
+                adj,
+                self._application(adj),
+                Refusal,
+                self._admit,
+                _believed(f"127.0.0.0/8,::1,{settings.server.trusted_proxy}"),
             )
         except (OSError, ValueError) as err:  # the latter for a host whose name nobody knows
             there = f"{settings.server.host}:{settings.server.port}"
             raise OSError(
                 f"{there} cannot be listened on: {getattr(err, 'strerror', None) or err}"
             ) from err
-        for listener in self._listeners():
-            listener.channel_class = Channel
-            listener.application = _behind_proxies(
-                _unmapped(listener.application), settings.server.trusted_proxy
-            )
 
     @property
     def port(self) -> int:
         """The port that is listened on (the system's choice if the settings say 0)."""
-        return self._listeners()[0].socket.getsockname()[1]
+        return self._connections.effective_port
 
     @property
     def addresses(self) -> list[str]:
@@ -212,17 +222,37 @@ class Server:
 
     def _serve(self) -> None:
         try:
-            while not self._stopped.is_set():
-                wasyncore.loop(timeout=1, map=self._map, use_poll=True, count=1)
+            self._connections.serve()
         finally:
-            self._server.task_dispatcher.shutdown(timeout=1)
-            wasyncore.close_all(self._map)
+            self._stopped.set()
             self._hands.join(CHORES_END_S)  # the database may be closed when this returns
+
+    def _application(self, adj: Adjustments) -> Callable:
+        """The app behind those who may say for whom they ask."""
+        app = proxy_headers_middleware(
+            self._drain,
+            trusted_proxy=adj.trusted_proxy,
+            trusted_proxy_count=adj.trusted_proxy_count,
+            trusted_proxy_headers=adj.trusted_proxy_headers,
+            clear_untrusted=adj.clear_untrusted_proxy_headers,
+        )
+        return _behind_proxies(_unmapped(app), self._settings.server.trusted_proxy)
+
+    def _admit(self, request: HTTPRequestParser, address: str) -> NotAdmitted | None:
+        """Whether a large body may be read: of a call only from who has a token, before it comes."""
+        if meant(request.path) not in CALLS:
+            large = request.content_length > PAGE_BODY_BYTES_MAX
+            return NotAdmitted(errors.BodyTooLarge()) if large else None
+        headers = request.headers
+        if self._relay.gate.knows(headers.get("AUTHORIZATION"), headers.get("X_API_KEY")):
+            return None
+        log.warning("a token was refused, from %s", address)
+        return NotAdmitted(errors.NotAuthenticated())
 
     def _on_signal(self, number: int, frame) -> None:
         if self._drain.begun:
             log.warning("second signal: ending at once")
-            self._stopped.set()
+            self._connections.stop()
             return
         log.warning("going down: open calls have %s s to end", self._settings.server.drain_s)
         threading.Thread(target=self._go_down, name="drain", daemon=True).start()
@@ -231,16 +261,9 @@ class Server:
         self._relay.draining = True
         if not self._drain.wait(self._settings.server.drain_s):
             log.warning("some calls did not end in time and are cut")
-        time.sleep(FLUSH_S)
-        self._stopped.set()
-        try:
-            self._listeners()[0].pull_trigger()
-        except (OSError, IndexError):
-            pass  # the loop has seen it already, and closed everything
-
-    def _listeners(self) -> list:
-        """The servers in waitress' map: one, or several if the host has several addresses."""
-        return [each for each in self._map.values() if hasattr(each, "channel_class")]
+            self._relay.sender.cut_all()
+            self._drain.wait(CUT_S)
+        self._connections.stop()
 
     def _do_chores(self) -> None:
         due = [0.0] * len(self._chores)
@@ -278,17 +301,31 @@ def _behind_proxies(app: Callable, trusted: str) -> Callable:
     """
     if trusted in ("", "*"):
         return app
-    networks = [ip_network(each.strip(), strict=False) for each in trusted.split(",")]
+    believed = _believed(trusted)
 
     def call(environ, start_response):
-        address = ip_address(environ["REMOTE_ADDR"])
-        address = getattr(address, "ipv4_mapped", None) or address
-        if not any(address in network for network in networks):
+        if not believed(environ["REMOTE_ADDR"]):
             for name in FORWARDED:
                 environ.pop(name, None)
         return app(environ, start_response)
 
     return call
+
+
+def _believed(networks: str) -> Callable[[str], bool]:
+    """A function that tells whether an address is one of these, or in one of these networks; `*` is
+    all of them."""
+    names = [each.strip() for each in networks.split(",") if each.strip()]
+    if "*" in names:
+        return lambda address: True
+    known = [ip_network(each, strict=False) for each in names]
+
+    def believed(address: str) -> bool:
+        given = ip_address(address.partition("%")[0])
+        given = getattr(given, "ipv4_mapped", None) or given
+        return any(given in network for network in known)
+
+    return believed
 
 
 def _unmapped(app: Callable) -> Callable:
@@ -303,7 +340,7 @@ def _unmapped(app: Callable) -> Callable:
     return call
 
 
-def _options(server) -> dict:
+def _adjusted(server) -> Adjustments:
     Adjustments.socket_options = [
         *Adjustments.socket_options,
         *(option for option in SOCKET_OPTIONS if option not in Adjustments.socket_options),
@@ -313,25 +350,17 @@ def _options(server) -> dict:
         "trusted_proxy_count": 1,
         "trusted_proxy_headers": "x-forwarded-for x-forwarded-proto x-forwarded-host",
     }
-    return {
-        "host": server.host,
-        "port": server.port,
-        "threads": server.threads,
-        "ident": None,
-        "asyncore_use_poll": True,
-        "channel_request_lookahead": 1,
-        "connection_limit": CONNECTIONS_MAX,
-        "backlog": 1024,
-        "channel_timeout": 60,
-        "cleanup_interval": 10,
-        "outbuf_high_watermark": 65536,
-        "max_request_body_size": server.body_bytes_max + 1,
-        "max_request_header_size": 32768,
-        "log_socket_errors": False,
-        "expose_tracebacks": False,
-        "clear_untrusted_proxy_headers": True,
+    return Adjustments(
+        host=server.host,
+        port=server.port,
+        threads=server.threads,
+        ident=None,
+        connection_limit=CONNECTIONS_MAX,
+        max_request_body_size=server.body_bytes_max + 1,
+        max_request_header_size=32768,
+        clear_untrusted_proxy_headers=True,
         **(proxy if server.trusted_proxy else {}),
-    }
+    )
 
 
 def _share_arenas() -> None:

@@ -295,7 +295,6 @@ def in_thread(config: Path, database: Path) -> Relay:
     from server import http as serving
     from server import jobs
 
-    serving.FLUSH_S = 0  # tests read their answers to the end before they stop the server
     loaded = settings.load(str(config))
     app = application.create_app(loaded, serving=True)
     server = serving.Server(app, loaded)

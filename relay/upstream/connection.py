@@ -42,6 +42,7 @@ class Connection:
         self.allow_private, self.allow_loopback = allow_private, allow_loopback
         self.fresh = False  # the connection was made for this attempt
         self.left = False  # the caller is gone
+        self.ended = False  # the relay goes down
         self.drain_s = 0  # how long the answer may still be read then
         self.cut_at: float | None = None
         self.socket: socket.socket | None = None
@@ -124,6 +125,12 @@ class Watcher:
 
     def forget(self, line: Connection) -> None:
         self._lines.pop(line, None)
+
+    def cut_all(self) -> None:
+        """End all attempts: the relay goes down."""
+        for line in list(self._lines):
+            line.ended = True
+            line.cut()
 
     def _run(self) -> None:
         while self._busy.wait():

@@ -264,6 +264,10 @@ class Dispatcher:
         except errors.UpstreamError:
             raise refusal from None
 
+    def cut_all(self) -> None:
+        """End every running answer: the relay goes down and their callers hear so."""
+        self._watcher.cut_all()
+
     def notify(self, url: str, body: bytes, headers: Mapping[str, str] | None = None) -> bytes:
         """POST a notice to an operator's webhook, which may be in the own network.
 
@@ -410,6 +414,8 @@ def _failure(err: Exception, line: Connection) -> Exception:
     """
     if line.left:
         return CallerLeft()
+    if line.ended:
+        return errors.Restarting(retry_after=2)
     return errors.UpstreamTimeout() if isinstance(err, TimeoutError) else errors.UpstreamError()
 
 

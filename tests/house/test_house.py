@@ -31,7 +31,7 @@ LAYERS = """
 0  billing db members.accounts plans pricing verify settings server.logs
 0  relay.body relay.errors relay.estimate relay.limits relay.lookups relay.metrics
 0  relay.upstream.http1 relay.upstream.health relay.upstream.connection relay.upstream.quirks relay.upstream.order
-0  server.hooks relay members server relay.upstream
+0  server.connections server.hooks relay members server relay.upstream
 """
 LAYER = {
     name: int(level)
@@ -90,11 +90,16 @@ DOORS = {  # what comes from outside, and who may touch it
     "prometheus_client": {"relay.metrics"},
     "httptools": {"relay.upstream.http1"},
     "requests": {"relay.upstream.sender"},
-    "socket": {"relay.upstream.http1", "relay.upstream.connection", "server.http"},
+    "socket": {
+        "relay.upstream.http1",
+        "relay.upstream.connection",
+        "server.http",
+        "server.connections",
+    },
     "sqlite3": {"db"},
     "pysqlite3": {"db"},
     "sqlite_utils": {"db"},
-    "waitress": {"server.http"},
+    "waitress": {"server.http", "server.connections"},
     "werkzeug.security": {"members.accounts"},
 }
 KNOW_THE_DISK = {

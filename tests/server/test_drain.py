@@ -66,21 +66,35 @@ def test_a_second_signal_ends_it_at_once(alice, fake, relay):
     relay.end(signal.SIGTERM)
 
 
-def test_the_grace_is_bounded_and_a_cut_call_holds_nothing(start_relay, person, fake):
+@pytest.mark.parametrize("wire", ["chat", "messages", "responses"])
+def test_a_stream_past_the_grace_ends_with_an_error_and_costs_what_was_read(
+    start_relay, person, fake, wire
+):
     relay = start_relay(process=True, server={"drain_s": 1})
     alice = person("alice", relay).given(wallet="10")
     fake.next(stream(*words(), done=False, then=silence)).always(plain(COUNTS))
-    streamed = alice.chat_stream()
+    streamed = begun(alice, wire)
     streamed.next_event()
     relay.end(signal.SIGTERM)
+    assert b"restarting" in streamed.read()
     relay.start_again()
-    assert relay.closed_row(streamed.request_id)["outcome"] in (
-        "interrupted",
-        "client_left",
-        "upstream_cut",
-    )
+    row = relay.closed_row(streamed.request_id)
+    assert (row["outcome"], row["error"]) == ("upstream_cut", "restarting")
+    assert row["usage_source"] == "estimated" and row["cost"] > 0
     assert alice.held().wallet == 0 and relay.ledger_is_right()
     assert alice.chat().status == 200
+
+
+def begun(alice, wire):
+    if wire == "chat":
+        return alice.chat_stream()
+    path, said = {
+        "messages": ("/v1/messages", {"messages": [{"role": "user", "content": "Hi"}]}),
+        "responses": ("/v1/responses", {"input": "Hi"}),
+    }[wire]
+    return alice.open(
+        "POST", path, {"model": "test-model", "stream": True, "max_tokens": 100} | said
+    )
 
 
 def test_calls_under_way_when_the_signal_comes_are_answered(alice, fake, relay):
