@@ -107,6 +107,9 @@ class Usage:
 
     def possible(self, input_max: int = COUNT_MAX, output_max: int = COUNT_MAX) -> "Usage":
         """The usage, cut to what can be: no part is larger than its whole, nothing is negative."""
+        usual = 0 <= self.cached_tokens <= self.input_tokens <= input_max
+        if usual and 0 <= self.output_tokens <= output_max and not self._other_kinds():
+            return self
         total = _within(self.input_tokens, input_max)
         cached = _within(self.cached_tokens, total)
         write_1h = _within(self.cache_write_1h_tokens, total - cached)
@@ -118,6 +121,14 @@ class Usage:
             _within(self.cache_write_tokens, total - cached - write_1h),
             write_1h,
             _within(self.searches, COUNT_MAX),
+        )
+
+    def _other_kinds(self) -> bool:
+        return bool(
+            self.cache_read_tokens
+            or self.cache_write_tokens
+            or self.cache_write_1h_tokens
+            or self.searches
         )
 
 
@@ -166,6 +177,8 @@ class Price:
 
     def highest(self) -> "Price":
         """No tier is dearer than this, in any kind: the price of holds."""
+        if not self.tiers:
+            return self
         every = (self, *(price for _, price in self.tiers))
         most = {kind: max(getattr(price, kind) for price in every) for kind in KINDS}
         return Price(**most)

@@ -220,25 +220,21 @@ def _pieces(
     for event in reply.counted(reply.held):
         yield mend(event) if mend else event, None
     reply.held = []
-    while True:
-        for _ in reply.silences():
-            yield KEEP_ALIVE, None
-        try:
-            chunk = reply.read()
-            if not chunk:
-                break
-            odd = reading is not None and reading.odd
-            lump = b"" if odd or seen else reply.events.whole(chunk)
+    try:
+        for chunk in reply.pieces():
+            if chunk is None:
+                yield KEEP_ALIVE, None
+                continue
+            lump = b"" if seen or (reading and reading.odd) else reply.events.whole(chunk)
             if lump and turn.wire.plain(lump):
                 reply.events.skip(chunk)
                 yield None, lump
                 continue
-            events = reply.cut(chunk)
-        except errors.RelayError as err:
-            reply.problem = err
-            return
-        for event in reply.counted(events):
-            yield mend(event) if mend else event, None
+            for event in reply.counted(reply.cut(chunk)):
+                yield mend(event) if mend else event, None
+    except errors.RelayError as err:
+        reply.problem = err
+        return
     if reply.events.rest().strip():
         yield reply.events.rest(), None
 

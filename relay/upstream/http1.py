@@ -213,10 +213,6 @@ class HTTPResponse:
         self._pieces.clear()
         return data
 
-    def silent(self, seconds: float) -> bool:
-        """Whether nothing more comes within this time, not even the end."""
-        return not self._pieces and not self._ended and self._line.silent(seconds)
-
     def at_end(self, seconds: float) -> bool:
         """Whether the body is over, or ends within this time without another byte.
 

@@ -80,30 +80,41 @@ class Reply:
         upstream failed.
         """
         try:
-            chunk = self._answer.read()
+            return self._read()
         except OSError as err:
             self._broken = True
             raise _failure(err, self.line)
+
+    def pieces(self) -> Iterator[bytes | None]:
+        """The rest of the answer as it comes; None for every SILENCE_S in which nothing does.
+
+        Raises as `read`; the upstream's idle_s is how long all the silence may last.
+        """
+        idle_s = left_s = self.target.upstream.idle_s
+        while True:
+            self.line.wait_at_most(min(SILENCE_S, left_s))
+            try:
+                chunk = self._read()
+            except OSError as err:
+                left_s -= SILENCE_S
+                if not isinstance(err, TimeoutError) or left_s <= 0:
+                    self._broken = True
+                    raise _failure(err, self.line)
+                yield None
+                continue
+            if not chunk:
+                return
+            left_s = idle_s
+            yield chunk
+
+    def _read(self) -> bytes:
+        chunk = self._answer.read()
         if not chunk and self.line.left:
             raise CallerLeft()
         self._bytes += len(chunk)
         if self._bytes > self.target.upstream.answer_bytes_max:
             raise errors.UpstreamError("The provider's answer is larger than the relay takes.")
         return chunk
-
-    def silences(self) -> Iterator[None]:
-        """One item for every SILENCE_S in which nothing comes. After the last one something can be
-        read.
-
-        The upstream's idle_s still holds: when it is nearly over, the read waits for the rest of
-        it.
-        """
-        left_s = self.target.upstream.idle_s
-        while left_s > SILENCE_S and self._answer.silent(SILENCE_S):
-            left_s -= SILENCE_S
-            yield
-        if left_s < self.target.upstream.idle_s:
-            self.line.wait_at_most(left_s)
 
     def cut(self, chunk: bytes) -> list[bytes]:
         """The events that this piece completes. Raises UpstreamError for one that never ends."""

@@ -100,10 +100,6 @@ class DemoResponse:
             self._over.set()
         return piece
 
-    def silent(self, seconds: float) -> bool:
-        """It is never silent for long."""
-        return False
-
     def at_end(self, seconds: float) -> bool:
         """Whether everything was read."""
         return self._over.is_set()
