@@ -41,6 +41,7 @@ THREADS_IDLE_MAX = 16  # threads that wait for work and are kept
 BACKLOG = 1024
 STRANGER_BYTES_MAX = 65536  # of a body; whoever sends more must be known
 OF_ADDRESS_MAX = 512  # connections
+LAST_WORDS_S = 0.5  # for threads to send what their responses have left
 ENDS_S = 1.0  # for threads whose sockets were cut
 FULL_PAUSE_S = 0.05  # while the system has no more sockets
 FIRST_GIVEN_FD = 3
@@ -113,6 +114,8 @@ class Client:
 
     def flush(self) -> None:
         """Send what has been written. Raises ClientDisconnected."""
+        if not self._out:
+            return
         data, self._out = b"".join(self._out), []
         try:
             self.sock.sendall(data)
@@ -259,12 +262,11 @@ class Connections:
         while not self._stopped.wait(LOOK_S):
             self._close_overdue()
         self._bell_pull.send(b"!")
+        self._join(LAST_WORDS_S)
         for each in [*self._all.values()]:
             with contextlib.suppress(OSError):
                 each.sock.shutdown(socket.SHUT_RDWR)
-        end_at = time.monotonic() + ENDS_S
-        for thread in [*self._threads]:
-            thread.join(max(0, end_at - time.monotonic()))
+        self._join(ENDS_S)
         for each in [*self._all.values()]:
             self._close(each)
         for sock in (*self._listeners.values(), self._bell, self._bell_pull):
@@ -274,6 +276,12 @@ class Connections:
     def stop(self) -> None:
         """End `serve`: what still runs is cut. Callable from any thread."""
         self._stopped.set()
+
+    def _join(self, seconds: float) -> None:
+        """Wait until all threads have ended what they do, or so long."""
+        end_at = time.monotonic() + seconds
+        for thread in [*self._threads]:
+            thread.join(max(0, end_at - time.monotonic()))
 
     def _add_thread(self) -> None:
         thread = threading.Thread(target=self._work, name="caller", daemon=True)

@@ -11,6 +11,7 @@ import ipaddress
 import select
 import socket
 import ssl
+import struct
 import threading
 import time
 from collections.abc import Callable
@@ -53,7 +54,7 @@ class Connection:
 
     def attach(self, sock: socket.socket) -> None:
         """This socket is what a cut shuts down."""
-        self.socket, self.patience_s = sock, sock.gettimeout()
+        self.socket, self.patience_s = sock, None
         self.on_cut(
             lambda: socket.socket.shutdown(sock, socket.SHUT_RDWR)
         )  # not TLS's own: another thread reads
@@ -83,7 +84,7 @@ class Connection:
         """How long a read may take from now on."""
         if self.socket is not None and seconds != self.patience_s:
             try:
-                self.socket.settimeout(seconds)
+                _limit(self.socket, seconds)
             except OSError:
                 return  # closed already: the next read says so
             self.patience_s = seconds
@@ -94,6 +95,21 @@ class Connection:
             return self.socket is not None and not readable(self.socket, seconds)
         except (OSError, ValueError):
             return False  # closed: the next read says so
+
+
+def _limit(sock: socket.socket, seconds: float) -> None:
+    """How long a read or write of a socket that is connected may take.
+
+    The kernel looks at the clock for plain ones: Python would ask it before each read whether there
+    is something to read. OpenSSL cannot be left alone with such a socket.
+    """
+    if isinstance(sock, ssl.SSLSocket):
+        sock.settimeout(seconds)
+        return
+    sock.settimeout(None)
+    span = struct.pack("ll", int(seconds), max(1, int(seconds % 1 * 1e6)))
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, span)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, span)
 
 
 def readable(sock: socket.socket, seconds: float) -> bool:
@@ -174,6 +190,7 @@ def connect(
                 )
                 line.attach(sock)
                 sock.do_handshake()
+            line.wait_at_most(connect_s)
             return sock
         except OSError as err:
             sock.close()

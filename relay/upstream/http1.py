@@ -164,6 +164,8 @@ class ConnectionPool:
                 sock.sendall(request)
             except (BrokenPipeError, ConnectionResetError):
                 pass  # perhaps it has answered before it had read everything
+            except BlockingIOError:
+                raise TimeoutError("the request was not taken in time") from None
             answer.await_head(end_at)
             return answer
         except TimeoutError:
@@ -235,7 +237,10 @@ class HTTPResponse:
 
     def _feed(self) -> int:
         """Read once, and let the parser see it; how many bytes there were. Raises OSError."""
-        data = self._sock.recv(READ_BYTES)
+        try:
+            data = self._sock.recv(READ_BYTES)
+        except BlockingIOError:  # the kernel's way to say that it has waited long enough
+            raise TimeoutError("nothing came in time") from None
         if not data:
             self._close_framed()
             return 0
