@@ -53,6 +53,7 @@ class Job:
     events: int = 0  # per stream; 0: what `seconds` and `rate` make
     ramp_s: float = 1.0  # the streams start one after the other within this time
     wire: str = "chat"
+    body: int = 0  # bytes of text that a call brings along
     headers: dict[str, str] = field(default_factory=dict)
     grace_s: float = (
         20.0  # streams that are still incomplete this long after their time have failed
@@ -106,7 +107,8 @@ class Caller(asyncio.Protocol):
 async def calls(job: Job) -> dict:
     """Run the callers for the time of the job."""
     loop, latencies, failures = asyncio.get_running_loop(), array("q"), []
-    wanted = request(job, "Say something nice about relays.", stream=False)
+    text = "Say something nice about relays. "
+    wanted = request(job, text * max(1, job.body // len(text)), stream=False)
     until, closed = time.monotonic() + job.seconds, 0
 
     async def caller():
@@ -189,6 +191,7 @@ async def streams(job: Job) -> dict:
     return {
         "completed": sum(complete),
         "asked": job.streams,
+        "events": len(delays),
         "events_per_s": len(delays) / took,
         "failure": broken[0] if broken else None,
     } | percentiles(delays)

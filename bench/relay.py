@@ -28,6 +28,7 @@ path = "{folder}/relay.db"
 
 [plans.free]
 requests_per_minute = 100000000
+calls_at_once = 100000
 
 [[upstreams]]
 name = "bench"
@@ -51,7 +52,7 @@ output = "8"
 class Relay:
     """One folder, one file, one process at a time."""
 
-    def __init__(self, folder: Path, upstream_port: int, threads: int = 520):
+    def __init__(self, folder: Path, upstream_port: int, threads: int = 1100):
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.log = folder, folder / "relay.log"
         self.config = folder / "config.toml"

@@ -4,6 +4,20 @@ from __future__ import annotations
 
 from statistics import median
 
+
+def beside(peer: str, factor: float, words: str):
+    """A target in terms of a peer's figure: at least so many times it, or, negative, at most."""
+
+    def met(row: dict) -> bool | None:
+        if peer not in row:
+            return None
+        if factor < 0:
+            return row["relay"] <= -factor * row[peer]
+        return row["relay"] >= factor * row[peer]
+
+    return words, met
+
+
 TARGETS = [  # (what, sentence, whether it is met by the medians {label: {target: value}})
     ("1 caller: added p50 ms", "at most 1.5 ms", lambda row: row["relay"] <= 1.5),
     ("300 streams x 50/s: added event p50 ms", "at most 30 ms", lambda row: row["relay"] <= 30),
@@ -14,17 +28,27 @@ TARGETS = [  # (what, sentence, whether it is met by the medians {label: {target
     ("memory idle, MiB", "at most 60", lambda row: row["relay"] <= 60),
     ("memory at 500 streams, MiB", "at most 120", lambda row: row["relay"] <= 120),
     ("start to first answer, s", "at most 1.5 s", lambda row: row["relay"] <= 1.5),
-    (
-        "32 callers: calls/s",
-        "at least 8 x LiteLLM's",
-        lambda row: row["relay"] >= 8 * row["litellm"] if "litellm" in row else None,
-    ),
-    (
-        "32 callers: calls/s",
-        "no less than a bare gateway's for Node",
-        lambda row: row["relay"] >= row["portkey"] if "portkey" in row else None,
-    ),
+    ("1000 streams x 2/s: completed", "all", lambda row: row["relay"] == 1000),
+    ("1 MiB of body: CPU ms a call", "at most 20 ms", lambda row: row["relay"] <= 20),
+    ("32 callers: calls/s", *beside("litellm", 14, "at least 14 x LiteLLM's")),
+    ("32 callers: calls/s", *beside("portkey", 1.5, "at least 1.5 x Portkey's")),
+    ("32 callers: CPU ms a call", *beside("portkey", -0.7, "at most 0.7 of Portkey's")),
+    ("1 caller: p50 ms", *beside("portkey", -1, "not above Portkey's")),
+    ("most events/s", *beside("portkey", 3, "at least 3 x Portkey's")),
 ]
+RATIOS = (
+    "1 caller: p50 ms",
+    "1 caller: CPU ms a call",
+    "32 callers: calls/s",
+    "32 callers: CPU ms a call",
+    "300 streams x 50/s: event p50 ms",
+    "300 streams x 50/s: CPU us an event",
+    "most events/s",
+    "most events: CPU us an event",
+    "memory idle, MiB",
+    "memory at 500 streams, MiB",
+    "1 MiB of body: CPU ms a call",
+)
 ROWS_LABEL = "call beside rows: p50 ms"
 PAGES_LABELS, PAGE_MS = ("pages of", "slowest page of"), 100
 TURNED_LABEL = "300 {} streams x 50/s: added event p50 ms"
@@ -76,6 +100,20 @@ def number(value: float | None) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 or value == int(value) else f"{value:.2f}"
 
 
+def ratios(table: dict) -> list[str]:
+    """Our figure divided by each peer's, of the same run."""
+    lines = ["Ours as a multiple of a peer's"]
+    for label in RATIOS:
+        row = table.get(label, {})
+        found = [
+            f"{row['relay'] / row[name]:.2f} x {name}"
+            for name in ("litellm", "portkey")
+            if "relay" in row and row.get(name)
+        ]
+        lines += [f"  {label}: {', '.join(found)}"] if found else []
+    return lines if len(lines) > 1 else []
+
+
 def text(table: dict, about: list[str], failures: list[str]) -> str:
     """The table for people."""
     names = [
@@ -95,7 +133,7 @@ def text(table: dict, about: list[str], failures: list[str]) -> str:
         )
     column = 12 * (1 + names.index("relay")) if "relay" in names else 12
     lines += [f"{label:<{width}}{number(value):>{column}}" for label, value in beside.items()]
-    lines += ["", "Targets"]
+    lines += ["", *ratios(table), "", "Targets"]
     lines += [
         f"  {'met  ' if met else 'MISSED'}  {label}: {words}"
         for label, words, met in verdicts(table)

@@ -7,6 +7,8 @@ of them.
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import threading
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -20,6 +22,8 @@ from bench.relay import Relay
 from bench.target import MODEL, Target
 
 MILLION = 1_000_000
+IDLE = 1_000  # connections that say nothing
+BODY_MIB = 1  # of a large request
 
 
 @dataclass
@@ -54,6 +58,12 @@ class Bench:
     def note(self, label: str, target: Target, value: float | None) -> None:
         self.values[label][target.name].append(value)
 
+    def run_weighed(self, target: Target, **wishes) -> tuple[dict, float | None]:
+        """`run`, and the ms of processor time that the target's processes took for it."""
+        before = target.cpu_ms() if target.pid else None
+        found = self.run(target, **wishes)
+        return found, None if before is None else target.cpu_ms() - before
+
     def run(self, target: Target, **wishes) -> dict:
         """Run a load against a target; what it reports.
 
@@ -80,11 +90,10 @@ def plain(bench: Bench, callers: int, seconds: float) -> None:
     name = f"{callers} caller{'s' if callers > 1 else ''}"
     for _ in range(bench.rounds):
         for target in bench.targets:
-            before = target.cpu_ms() if target.pid else None
-            found = bench.run(target, callers=callers, seconds=seconds)
+            found, used_ms = bench.run_weighed(target, callers=callers, seconds=seconds)
             bench.note(f"{name}: calls/s", target, found["calls_per_s"])
-            if target.pid and found["calls_per_s"]:
-                used = (target.cpu_ms() - before) / (found["calls_per_s"] * seconds)
+            if used_ms is not None and found["calls_per_s"]:
+                used = used_ms / (found["calls_per_s"] * seconds)
                 bench.note(f"{name}: CPU ms a call", target, used)
             bench.note(f"{name}: p50 ms", target, found["p50_ms"])
             bench.note(f"{name}: p99 ms", target, found["p99_ms"])
@@ -96,10 +105,17 @@ def streams(bench: Bench, count: int, rate: int, seconds: float) -> None:
     name = f"{count} streams x {rate}/s"
     for _ in range(bench.rounds):
         for target in bench.targets:
-            found = bench.run(target, streams=count, rate=rate, seconds=seconds)
+            found, used_ms = bench.run_weighed(target, streams=count, rate=rate, seconds=seconds)
             bench.note(f"{name}: completed", target, found["completed"])
             bench.note(f"{name}: event p50 ms", target, found["p50_ms"])
             bench.note(f"{name}: event p99 ms", target, found["p99_ms"])
+            note_events(bench, name, target, found, used_ms)
+
+
+def note_events(bench: Bench, name: str, target: Target, found: dict, used_ms) -> None:
+    """The processor time of an event."""
+    if used_ms is not None and found["events"]:
+        bench.note(f"{name}: CPU us an event", target, used_ms * 1000 / found["events"])
 
 
 def conversions(bench: Bench, count: int, rate: int, seconds: float) -> None:
@@ -158,8 +174,41 @@ def most_events(bench: Bench, count: int = 50) -> None:
         for target in bench.targets:
             # The peer carries a fiftieth of the others' events; the time of a round is what counts.
             events = 40 if target.name == "litellm" else 500 if bench.quick else 2000
-            found = bench.run(target, streams=count, rate=0, events=events, seconds=10, ramp_s=0.1)
+            found, used_ms = bench.run_weighed(
+                target, streams=count, rate=0, events=events, seconds=10, ramp_s=0.1
+            )
             bench.note("most events/s", target, found["events_per_s"])
+            note_events(bench, "most events", target, found, used_ms)
+
+
+def idle(bench: Bench, seconds: float) -> None:
+    """What a call takes while other connections say nothing."""
+    for _ in range(bench.rounds):
+        for server in bench.servers:
+            target = server.target
+            with contextlib.ExitStack() as stack:
+                for _ in range(IDLE):
+                    address = ("127.0.0.1", target.port)
+                    stack.enter_context(socket.create_connection(address, 10))
+                found, used_ms = bench.run_weighed(target, callers=1, seconds=seconds)
+            name = f"beside {IDLE} idle connections"
+            bench.note(f"{name}: p50 ms", target, found["p50_ms"])
+            if found["calls_per_s"]:
+                used = used_ms / (found["calls_per_s"] * seconds)
+                bench.note(f"{name}: CPU ms a call", target, used)
+
+
+def bodies(bench: Bench, seconds: float) -> None:
+    """What a call takes whose request is large: the history of an agent."""
+    for _ in range(bench.rounds):
+        for target in bench.targets:
+            size = BODY_MIB << 20
+            found, used_ms = bench.run_weighed(target, callers=1, seconds=seconds, body=size)
+            name = f"{BODY_MIB} MiB of body"
+            bench.note(f"{name}: p50 ms", target, found["p50_ms"])
+            if used_ms is not None and found["calls_per_s"]:
+                used = used_ms / (found["calls_per_s"] * seconds)
+                bench.note(f"{name}: CPU ms a call", target, used)
 
 
 def rows(bench: Bench) -> None:
@@ -205,6 +254,9 @@ def all_of(quick: bool) -> dict:
         "streams-100": lambda bench: streams(bench, 100, 50, seconds),
         "streams-300": lambda bench: streams(bench, 300, 50, seconds),
         "streams-500": lambda bench: streams(bench, 500, 10, seconds),
+        "streams-1000": lambda bench: streams(bench, 1000, 2, seconds),
+        "idle": lambda bench: idle(bench, seconds / 2),
+        "bodies": lambda bench: bodies(bench, seconds / 2),
         "conversions": lambda bench: conversions(bench, 300, 50, seconds),
         "most-events": most_events,
         "rows": rows,
