@@ -8,6 +8,7 @@ import contextlib
 import ctypes
 import http
 import logging
+import os
 import re
 import resource
 import signal
@@ -222,6 +223,7 @@ class Server:
 
     def _serve(self) -> None:
         try:
+            _tell_supervisor("READY=1")  # the port is listened on since we were made
             self._connections.serve()
         finally:
             self._stopped.set()
@@ -259,6 +261,7 @@ class Server:
 
     def _go_down(self) -> None:
         self._relay.draining = True
+        _tell_supervisor("STOPPING=1")
         if not self._drain.wait(self._settings.server.drain_s):
             log.warning("some calls did not end in time and are cut")
             self._relay.sender.cut_all()
@@ -276,6 +279,14 @@ class Server:
                     chore()
                 except Exception:
                     log.exception("a chore failed; it will be done again")
+
+
+def _tell_supervisor(words: str) -> None:
+    """Say how it stands to systemd, if it has started us and wants to know (sd_notify(3))."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if address:
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+            sock.sendto(words.encode(), address.replace("@", "\0", 1))
 
 
 def _machine_addresses() -> list[str]:

@@ -6,6 +6,7 @@ The unit is sound, nginx streams, the scripts parse, the container has what it n
 import configparser
 import re
 import shutil
+import signal
 import socket
 import ssl
 import subprocess
@@ -16,7 +17,7 @@ import pytest
 
 import settings
 from tests.fake_upstream import Gate, stream
-from tests.stage import ROOT, free_port, wait_until
+from tests.stage import LIMIT_S, ROOT, free_port, wait_until
 
 DEPLOY = ROOT / "deploy"
 NGINX = shutil.which("nginx", path="/usr/sbin:/usr/bin:/usr/local/sbin")
@@ -69,6 +70,27 @@ def test_the_unit_starts_what_there_is():
     parser.read(DEPLOY / "relay.service")
     assert parser["Service"]["ExecStart"].split()[-1] == "app.py" and (ROOT / "app.py").exists()
     assert parser["Service"]["User"] != "root"
+
+
+def test_systemd_holds_the_port_of_the_example():
+    parser = configparser.ConfigParser(strict=False, interpolation=None)
+    parser.optionxform = str
+    parser.read(DEPLOY / "relay.socket")
+    assert parser["Socket"]["ListenStream"] == "127.0.0.1:8000"
+    assert settings.ServerSettings().port == 8000
+
+
+def test_the_supervisor_hears_when_the_port_answers_and_when_it_ends(
+    tmp_path, start_relay, monkeypatch
+):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as supervisor:
+        supervisor.bind(str(tmp_path / "notify"))
+        supervisor.settimeout(LIMIT_S)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        relay = start_relay(process=True)
+        assert supervisor.recv(100) == b"READY=1"
+        relay.end(signal.SIGTERM)
+        assert supervisor.recv(100) == b"STOPPING=1"
 
 
 @pytest.mark.parametrize("name", ["deploy/relay", ".ci/run"])
