@@ -9,11 +9,11 @@ from ipaddress import IPv6Address
 from flask import current_app, request
 from flask_login import current_user
 
-from relay.wires.registry import WIRES
+from relay.wires.registry import ADDRESSED
 
 # The last: where programs ask whose base address lacks its end.
 FOR_PROGRAMS = {"/api", "/v1", "/healthz", "/readyz", "/metrics"} | {
-    wire.PATH for wire in WIRES.values()
+    wire.PATH for wire in ADDRESSED
 }
 
 _host = re.compile(

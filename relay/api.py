@@ -17,7 +17,7 @@ from relay.body import Body
 from relay.meter import new_id
 from relay.spine import Incoming, Relay, seal_key
 from relay.wires import messages, responses
-from relay.wires.registry import WIRES
+from relay.wires.registry import ADDRESSED
 
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 UNKNOWN = "api.unknown"
@@ -76,7 +76,7 @@ def _add_unknown(app) -> None:
     app.view_functions[UNKNOWN] = unknown
     app.url_map.converters["anything"] = _Anything
     under = ("/api", "/v1", "/api/<anything:rest>", "/v1/<anything:rest>")
-    for path in (*under, *(wire.PATH for wire in WIRES.values())):
+    for path in (*under, *(wire.PATH for wire in ADDRESSED)):
         app.url_map.add(Rule(path, endpoint=UNKNOWN, merge_slashes=False))
 
 

@@ -12,14 +12,14 @@ from relay import gate, refusals
 from relay.spine import Incoming, Relay, place
 from relay.upstream.sender import CallerLeft
 from relay.wires.interface import Wire
-from relay.wires.registry import WIRES
+from relay.wires.registry import ADDRESSED
 
 PREFIXES = ("/api/v1", "/v1")
 DOUBLED = (
     "/api/v1/v1",
     "/v1/v1",
 )  # who gives the base address to a program that appends /v1 itself
-CALLS = {prefix + wire.PATH: wire for prefix in (*PREFIXES, *DOUBLED) for wire in WIRES.values()}
+CALLS = {prefix + wire.PATH: wire for prefix in (*PREFIXES, *DOUBLED) for wire in ADDRESSED}
 
 
 class Door:
