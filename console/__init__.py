@@ -8,6 +8,7 @@ the choice of language and theme, the template context, and pages for errors. Th
 import hashlib
 from functools import cache
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from flask import current_app, g, render_template, request, url_for
 from werkzeug.exceptions import HTTPException, ServiceUnavailable
@@ -78,10 +79,26 @@ def register(app, settings) -> None:
         field_attributes=forms.field_attributes,
     )
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
+    app.before_request(known_host)
     app.context_processor(template_context)
     app.after_request(finish)
     app.register_error_handler(HTTPException, error_page)
     app.register_error_handler(StorageError, lambda _error: error_page(ServiceUnavailable()))
+
+
+def known_host():
+    """A page that says which line lets browsers come by the name that this one came by.
+
+    None for names that may. Programs prove who they are with each request, whatever the name.
+    """
+    host = request.environ.get("HTTP_HOST", "")
+    if context.is_api(request.path) or not host or context.may_come_by(host):
+        return None
+    name = (urlsplit(f"//{host}").hostname or "") if context.is_host(host) else ""
+    g._login_user = session.login.anonymous_user()
+    sentence = _("This site does not know the name by which you came. Whoever runs it can add it:")
+    line = f'[site]\nhosts = ["{name}"]' if name else ""
+    return render_template("error.html", code=400, sentence=sentence, line=line), 400
 
 
 def theme() -> str:

@@ -4,7 +4,8 @@ Owns the only places where pages reach into Flask's extensions. Refuses to know 
 """
 
 import re
-from ipaddress import IPv6Address
+from ipaddress import IPv6Address, ip_address
+from urllib.parse import urlsplit
 
 from flask import current_app, request
 from flask_login import current_user
@@ -15,6 +16,8 @@ from relay.wires.registry import ADDRESSED
 FOR_PROGRAMS = {"/api", "/v1", "/healthz", "/readyz", "/metrics"} | {
     wire.PATH for wire in ADDRESSED
 }
+
+LOCAL = (".local", ".lan", ".internal", ".home.arpa", ".localhost")
 
 _host = re.compile(
     r"(\[(?P<v6>[0-9A-Fa-f:.]{2,45})\]|[A-Za-z0-9_]([A-Za-z0-9_-]{0,62}|\.(?=[A-Za-z0-9_]))*\.?)"
@@ -61,6 +64,26 @@ def is_host(text: str) -> bool:
         return len(text) <= 260
     try:
         return bool(IPv6Address(parts["v6"]))
+    except ValueError:
+        return False
+
+
+def may_come_by(host: str) -> bool:
+    """Whether a browser may have come by this Host header.
+
+    A page of the internet can rebind a name of its own to our address, and would then be our own
+    origin to the browser; it cannot rebind an IP address, a name without a dot or one of a local
+    network. Other names the settings must know.
+    """
+    if not is_host(host):
+        return False
+    name = urlsplit(f"//{host}").hostname or ""
+    name = name.rstrip(".")
+    known = (urlsplit(site().public_url).hostname, *(each.lower() for each in site().hosts))
+    if name in known or "." not in name or name.endswith(LOCAL):
+        return True
+    try:
+        return bool(ip_address(name))
     except ValueError:
         return False
 

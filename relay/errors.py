@@ -67,6 +67,11 @@ class RelayError(Exception):
     def message(self) -> str:
         return self.args[0]
 
+    def mention(self, contact: str) -> None:
+        """Say whom to ask, where somebody can help: with money, caps, plans and models."""
+        if contact and (self.status in (402, 403) or isinstance(self, OverPlan)):
+            self.args = (f"{self.message} Ask for help: {contact}",)
+
     @property
     def retry_helps(self) -> bool:
         """False where the same request can only fail again.

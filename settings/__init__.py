@@ -162,6 +162,16 @@ class Site(Section):
         "What all members together may spend in a month; left out: no limit.",
     ] = None
     currency: Annotated[str, "The sign before amounts of money; nothing is converted."] = "¥"
+    contact: Annotated[
+        str,
+        must(lambda it: len(it) <= 200 and it.isprintable(), "one line of at most 200 characters"),
+        "Whom members ask for help: a name, an e-mail address or a link.",
+    ] = ""
+    hosts: Annotated[
+        tuple[str, ...],
+        each_must(lambda it: bool(it) and it.isascii() and "/" not in it, "a host name"),
+        "Names besides public_url's by which browsers may come to the pages.",
+    ] = ()
 
 
 class ServerSettings(Section):
