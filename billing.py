@@ -161,6 +161,7 @@ class Ending:
     duration_ms: int | None = None
     error: str | None = None
     upstream_cost: int | None = None
+    message: str | None = None  # what a refused caller read
 
 
 # ---- calls: hold, refuse, close
@@ -180,7 +181,7 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
 
 REFUSE_CALL = """
 INSERT INTO requests (id, user_id, token_id, wire, model, upstream, stream, day, started_at, closed_at,
-                      outcome, status, error, usage_source, usage_note, first_byte_ms, duration_ms, attempts)
+                      outcome, status, error, usage_source, message, first_byte_ms, duration_ms, attempts)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'none', ?, ?, ?, ?)"""
 
 OPEN_CALL = """
@@ -302,7 +303,7 @@ def _refuse(conn, call: Call, end: Ending, now: int) -> None:
             end.outcome,
             end.status,
             end.error,
-            end.usage_note,
+            end.message,
             end.first_byte_ms,
             end.duration_ms,
             _attempts(end),

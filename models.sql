@@ -184,6 +184,24 @@ CREATE TABLE codes (
 
 CREATE INDEX codes_by_member ON codes (redeemed_by) WHERE redeemed_by IS NOT NULL;
 
+-- Members ask for money, one request at a time; the first administrator who decides has decided. Money that was given is
+-- an entry like any other.
+CREATE TABLE credit_requests (
+    id          INTEGER PRIMARY KEY,
+    user_id     INTEGER NOT NULL REFERENCES users,
+    amount      INTEGER NOT NULL CHECK (amount > 0),
+    note        TEXT    NOT NULL CHECK (length(note) <= 500),
+    created_at  INTEGER NOT NULL,
+    decided_at  INTEGER,
+    decided_by  INTEGER REFERENCES users,            -- NULL: the command line
+    given       INTEGER CHECK (given >= 0),          -- 0: declined
+    reason      TEXT    CHECK (length(reason) <= 500),
+    CHECK ((decided_at IS NULL) = (given IS NULL))
+) STRICT;
+
+CREATE INDEX credit_requests_by_user ON credit_requests (user_id, id);
+CREATE UNIQUE INDEX credit_requests_open ON credit_requests (user_id) WHERE decided_at IS NULL;
+
 -- What came of an operation that its caller named with a key, so that it is done once however often it is sent.
 CREATE TABLE operations (
     user_id     INTEGER NOT NULL REFERENCES users,   -- whose money it moves
@@ -245,6 +263,7 @@ CREATE TABLE requests (
     price_cache_write_1h   INTEGER CHECK (price_cache_write_1h >= 0),
     price_search           INTEGER CHECK (price_search >= 0),
     upstream_cost          INTEGER CHECK (upstream_cost >= 0),   -- of the same usage, at the provider's price for us
+    message                TEXT,                                 -- what a refused caller read, in our own words
     CHECK ((closed_at IS NULL) = (outcome IS NULL))
 ) STRICT;
 

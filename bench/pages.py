@@ -72,8 +72,9 @@ PAGES = {
     ),
     "an administrator": (
         "/admin/",
-        "/admin/?q=member&state=active",
-        "/admin/?state=empty",
+        "/admin/members",
+        "/admin/members?q=member&state=active",
+        "/admin/members?state=empty",
         "/admin/members/1",
         "/admin/members/3",
         *(f"/admin/members/1/statement{each}" for each in STATEMENT),

@@ -53,7 +53,17 @@ def register(app, settings) -> None:
     """
     from console import admin, public
     from console.docs import pages
-    from console.member import account, invites, overview, playground, signin, tokens, usage, wallet
+    from console.member import (
+        account,
+        credit,
+        invites,
+        overview,
+        playground,
+        signin,
+        tokens,
+        usage,
+        wallet,
+    )
 
     request_limits.install(app)
     i18n.install(app)
@@ -68,6 +78,7 @@ def register(app, settings) -> None:
         tokens,
         usage,
         wallet,
+        credit,
         playground,
         invites,
         admin,

@@ -22,6 +22,7 @@ _REQUESTS_2 = (
     "price_cache_write_1h INTEGER CHECK (price_cache_write_1h >= 0)",
     "price_search INTEGER CHECK (price_search >= 0)",
     "upstream_cost INTEGER CHECK (upstream_cost >= 0)",
+    "message TEXT",
 )
 _DAILY_2 = (
     "cache_read_tokens INTEGER NOT NULL DEFAULT 0",
@@ -40,9 +41,31 @@ CREATE TABLE caps (
     models     TEXT CHECK (models IS NULL OR json_valid(models))
 ) STRICT"""
 
+_CREDIT_REQUESTS_2 = (
+    """
+CREATE TABLE credit_requests (
+    id          INTEGER PRIMARY KEY,
+    user_id     INTEGER NOT NULL REFERENCES users,
+    amount      INTEGER NOT NULL CHECK (amount > 0),
+    note        TEXT    NOT NULL CHECK (length(note) <= 500),
+    created_at  INTEGER NOT NULL,
+    decided_at  INTEGER,
+    decided_by  INTEGER REFERENCES users,
+    given       INTEGER CHECK (given >= 0),
+    reason      TEXT    CHECK (length(reason) <= 500),
+    CHECK ((decided_at IS NULL) = (given IS NULL))
+) STRICT""",
+    "CREATE INDEX credit_requests_by_user ON credit_requests (user_id, id)",
+    (
+        "CREATE UNIQUE INDEX credit_requests_open ON credit_requests (user_id)"
+        " WHERE decided_at IS NULL"
+    ),
+)
+
 
 def kinds(conn) -> None:
-    """Version 2: cache reads, cache writes, searches, what the provider bills, caps of members.
+    """Version 2: cache reads, cache writes, searches, what the provider bills, caps of members,
+    their requests for credit, and what refused callers read.
 
     Calls of before used none of them, as far as anybody knew: their columns stay empty, which
     counts and costs nothing. What the provider billed for them is not known either.
@@ -52,6 +75,8 @@ def kinds(conn) -> None:
     for column in _DAILY_2:
         conn.execute(f"ALTER TABLE daily ADD COLUMN {column}")
     conn.execute(_CAPS_2)
+    for statement in _CREDIT_REQUESTS_2:
+        conn.execute(statement)
     _as_written(conn, "a_call_that_ends_is_rolled_up", "a_refused_call_is_rolled_up")
 
 

@@ -68,6 +68,10 @@ class CallState:
     error: BaseException | None = None
 
 
+# Refusals whose sentence stays with the row: it says what was missing, and nothing of the request.
+EXPLAINED = (errors.InsufficientBalance, errors.ModelNotAllowed, errors.ContextTooLong)
+
+
 def ending(state: CallState, on_disconnect: str) -> tuple[str, str]:
     """The outcome of a call, and what is charged for it: "usage", "estimate" or "nothing".
 
@@ -366,6 +370,7 @@ class Meter:
             duration_ms=round((time.monotonic() - self.started) * 1000),
             error=code,
             upstream_cost=self._upstream_cost(usage),
+            message=error.message if isinstance(error, EXPLAINED) else None,
         )
 
     def _upstream_cost(self, usage: Usage | None) -> int | None:

@@ -15,6 +15,7 @@ from console.admin import (  # noqa: F401
     members,
     models,
     money,
+    overview,
     system,
     upstreams,
 )

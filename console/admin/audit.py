@@ -33,6 +33,8 @@ ACTIONS = {
     "plan.give": _l("Plan given"),
     "plan.end": _l("Plan ended"),
     "plan.stop_renewal": _l("Renewal stopped"),
+    "credit.grant": _l("Credit granted"),
+    "credit.decline": _l("Credit declined"),
     "code.make": _l("Codes made"),
     "code.revoke": _l("Code revoked"),
     "settings.reload": _l("Settings reloaded"),
@@ -53,6 +55,7 @@ ACTIONS = {
 DETAILS = {
     "amount": _l("amount"),
     "note": _l("note"),
+    "asked": _l("asked for"),
     "pocket": _l("pocket"),
     "role": _l("role"),
     "plan": _l("plan"),
@@ -136,7 +139,7 @@ def details(row) -> list[tuple[str, str]]:
 
 
 def _value(name: str, value, money: bool) -> str:
-    if name == "amount" and isinstance(value, int):
+    if name in ("amount", "asked") and isinstance(value, int):
         return format.money(value) if money else format.count(value)
     if value in WORDS.get(name, ()):
         return str(WORDS[name][value])

@@ -43,7 +43,7 @@ SELECT user_id, plan FROM subscriptions
  WHERE user_id IN (SELECT value FROM json_each(?1)) AND ends_at > ?2 AND starts_at <= ?2"""
 
 
-@pages.get("/", endpoint="members")
+@pages.get("/members", endpoint="members")
 def page():
     """Members, the newest first, with what they have and what they used in the last 30 days."""
     wish, chosen = request.args.get("q", "").strip()[:100], request.args.get("state", "")

@@ -10,7 +10,7 @@ from flask import Blueprint, render_template
 from console import public
 from console.context import member, state
 from console.docs import snippets
-from console.member import balances, usage
+from console.member import balances, credit, usage
 from console.session import members_only
 from console.ui import charts, date_range, format
 from console.ui.i18n import gettext as _
@@ -45,6 +45,8 @@ def page():
         outcomes=usage.OUTCOMES,
         has_tokens=has_tokens,
         is_new=not calls and not rows,
+        is_stuck=credit.is_stuck(calls[0] if calls else None),
+        answered=credit.answered(member().id),
         chart=spending(rows, span),
         spent=sum(row["cost"] for row in rows),
         count=sum(row["calls"] for row in rows),

@@ -51,7 +51,7 @@ SOURCES = {
 MEASURES = {"cost": _l("Cost"), "llm": _l("LLM tokens"), "calls": _l("Calls")}
 COLUMNS = (
     "id, token_id, wire, model, stream, started_at, closed_at, outcome, status, error,"
-    f" {', '.join(COUNTS)}, usage_source, usage_note, {', '.join(PRICES)}, cost, upstream_cost,"
+    f" {', '.join(COUNTS)}, usage_source, usage_note, message, {', '.join(PRICES)}, cost, upstream_cost,"
     " hold_grant, hold_quota, hold_wallet, charged_grant, charged_quota, charged_wallet, first_byte_ms,"
     " duration_ms, attempts, upstream"
 )

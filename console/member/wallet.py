@@ -14,7 +14,7 @@ import billing
 import plans
 from console import public, throttle
 from console.context import member, state
-from console.member import balances
+from console.member import balances, credit
 from console.session import back_to, members_only
 from console.ui import csv, format
 from console.ui.forms import Form
@@ -68,6 +68,7 @@ def _show(form: CodeForm) -> str:
         "member/wallet.html",
         form=form,
         has=balances.of(member().id),
+        answered=credit.answered(member().id),
         sold=sold(),
         newest=newest,
         kinds=KINDS,

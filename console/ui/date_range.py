@@ -61,6 +61,22 @@ def latest(days: int = USUAL_DAYS) -> Span:
     return Span(today() - timedelta(days - 1), today())
 
 
+def month(back: int = 0) -> Span:
+    """This month up to today, or the whole one so many months before."""
+    first = today().replace(day=1)
+    if not back:
+        return Span(first, today())
+    for _month in range(back):
+        last = first - timedelta(1)
+        first = last.replace(day=1)
+    return Span(first, last)
+
+
+def month_end(day: date) -> date:
+    """The last day of the month that a day is in."""
+    return (day.replace(day=1) + timedelta(32)).replace(day=1) - timedelta(1)
+
+
 def read(args) -> Span:
     """The span that GET parameters ask for; where they say nothing or nonsense, the latest days."""
     typed = args.get("from", "").strip()[:20], args.get("to", "").strip()[:20]

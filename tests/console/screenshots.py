@@ -111,7 +111,7 @@ EMPTY = {
     "calls-none": "/admin/calls",
     "codes-none": "/admin/codes",
     "audit-none": "/admin/audit",
-    "members-one": "/admin/",
+    "members-one": "/admin/members",
 }
 LIVE = {
     "upstreams-live": "/admin/upstreams",

@@ -405,6 +405,7 @@ def member_pages(month: Month) -> dict[str, str]:
         "usage-none": "/console/usage?model=nothing",
         **{f"call-{outcome}": f"/console/usage/{call}" for outcome, call in month.calls.items()},
         "wallet": "/console/wallet",
+        "credit": "/console/credit",
         "buy": "/console/wallet/plans/pro",
         "statement": "/console/wallet/statement",
         "model-test": "/console/test",
@@ -422,8 +423,10 @@ def admin_pages(month: Month) -> dict[str, str]:
         month.tokens["alice", "VS Code"],
     )
     return {
-        "members": "/admin/",
-        "members-none": "/admin/?q=nobody",
+        "admin-overview": "/admin/",
+        "admin-overview-last": "/admin/?by=member&measure=llm",
+        "members": "/admin/members",
+        "members-none": "/admin/members?q=nobody",
         "member": f"/admin/members/{alice}",
         "member-new": "/admin/members/new",
         "member-allowed": f"/admin/members/{chen}",

@@ -20,7 +20,7 @@ from billing import nano
 from console.admin import calls as console_calls
 from console.ui import i18n
 from db import meta
-from members import accounts, caps, tokens
+from members import accounts, caps, credit_requests, tokens
 from relay import gate, pricelist
 from tests.console.member_stage import MODELS, PASSWORD, error_of, house, text
 from tests.fake_upstream import FakeUpstream, answer
@@ -157,7 +157,7 @@ def test_the_own_password_cannot_be_guessed_from_a_screen_left_alone(home, alice
 def test_members_are_listed_with_what_they_have_and_used(home, alice, bob, desk):
     home.called(alice, home.token(alice), usage=(1000, 0, 1000), at=billing.now_ms() - 60_000)
     plans.give_plan(home.db, bob.id, "pro", quota=nano("40"), days=30)
-    seen = desk.read("/admin/")
+    seen = desk.read("/admin/members")
     assert re.search(
         r"alice since .{16} Free 0 ¥0.00 ¥49\.996 ¥0\.01 1 calls 1 minute ago", seen
     ), seen
@@ -180,7 +180,7 @@ def test_members_are_listed_with_what_they_have_and_used(home, alice, bob, desk)
 )
 def test_members_are_found_by_a_part_of_the_name_and_by_state(home, alice, bob, desk, query, found):
     accounts.disable(home.db, bob.id)
-    html = desk.page(f"/admin/{query}")
+    html = desk.page(f"/admin/members{query}")
     names = set(re.findall(r'<a href="/admin/members/\d+">([^<]+)</a>', html))
     assert names == ({"alice", "bob", "carol"} if found is None else found)
     assert ("Nobody fits" in html) == (found == set())
@@ -196,7 +196,7 @@ def test_long_lists_of_members_are_paged(home, desk):
             ),
             number,
         )
-    names, path = [], "/admin/"
+    names, path = [], "/admin/members"
     while path:
         html = desk.page(path)
         names += re.findall(r'<a href="/admin/members/\d+">([^<]+)</a>', html)
@@ -1135,6 +1135,11 @@ def acts(home, alice, bob, desk) -> dict:
         "edit_upstream": ("/admin/upstreams/demo/edit", {"base_url": "http://x/v1"}, None),
         "switch_upstream": ("/admin/upstreams/demo/switch", {"on": "0"}, None),
         "remove_upstream": ("/admin/upstreams/demo/remove", {}, None),
+        "decide_credit": (
+            f"/admin/credit-requests/{credit_requests.ask(home.db, bob.id, 5, 'x').id}",
+            {"amount": "5"},
+            "credit.grant",
+        ),
         "set_caps": (f"{of_alice}/caps", {"caps-day": "5"}, "user.cap"),
         "test_notice": ("/admin/system/notice", {}, "notice.test"),
         "accept_prices": ("/admin/models/prices", {}, None),
@@ -1219,6 +1224,7 @@ def test_every_page_reads_few_rows_however_many_there_are(home, alice, desk):
         home.db.read().set_trace_callback(asked.append)
         for path in (
             "/admin/",
+            "/admin/members",
             f"/admin/members/{alice.id}",
             "/admin/calls",
             "/admin/codes",

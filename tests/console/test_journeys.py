@@ -333,7 +333,7 @@ def test_an_administrator_credits_shuts_out_and_lets_in_again(visit, carol, memb
     sign_in(page, "eve", PASSWORD)
     assert relay.client(token).chat().status == 402
 
-    carol.goto("/admin/")
+    carol.goto("/admin/members")
     carol.get_by_label("Name").fill("eve")
     carol.get_by_role("button", name="Show").click()
     carol.get_by_role("link", name="eve").click()

@@ -305,15 +305,15 @@ def test_the_front_page_shows_the_base_address_and_a_sample_for_a_model_of_this_
 
 
 def test_the_address_shown_is_the_configured_one_and_never_the_host_header(visitor):
-    html = visitor.get("/", headers={"Host": "evil.example"}).get_data(as_text=True)
-    assert "evil.example" not in html
+    answer = visitor.get("/", headers={"Host": "evil.lan"})
+    assert answer.status_code == 200 and "evil.lan" not in answer.get_data(as_text=True)
 
 
 COPIED = ("/", "/docs/", "/docs/tools/claude-code", "/docs/openapi.json", "/docs/postman.json")
 
 
 @pytest.mark.parametrize("path", COPIED)
-@pytest.mark.parametrize("host", ["192.168.7.5:8000", "relay.lan", "[fd00::5]:8000", "a_b.corp:80"])
+@pytest.mark.parametrize("host", ["192.168.7.5:8000", "relay.lan", "[fd00::5]:8000", "a_b.lan:80"])
 def test_without_a_configured_address_what_is_copied_has_the_one_by_which_the_visitor_came(
     tmp_path, path, host
 ):
