@@ -41,13 +41,12 @@ SELECT day, {name} AS name, sum(calls) AS calls, sum(input_tokens + output_token
 TOTALS = """
 SELECT coalesce(sum(calls), 0), coalesce(sum(refused), 0), coalesce(sum(input_tokens), 0),
        coalesce(sum(cached_tokens), 0), coalesce(sum(cost), 0),
-       coalesce(sum(charged_quota + charged_wallet), 0), coalesce(sum(upstream_cost), 0)
+       coalesce(sum(charged_quota + charged_wallet), 0)
   FROM daily WHERE day BETWEEN ? AND ?"""
 CELLS = """
-SELECT users.name, daily.model, sum(calls), sum(input_tokens), sum(output_tokens), sum(daily.cost),
-       sum(charged_quota + charged_wallet)
-  FROM daily JOIN users ON users.id = daily.user_id WHERE day BETWEEN ? AND ?
- GROUP BY daily.user_id, daily.model"""
+SELECT (SELECT name FROM users WHERE users.id = user_id), model, sum(calls), sum(input_tokens),
+       sum(output_tokens), sum(cost), sum(charged_quota + charged_wallet)
+  FROM daily WHERE day BETWEEN ? AND ? GROUP BY user_id, model"""
 NEWEST = f"""
 SELECT outcome, first_byte_ms FROM requests WHERE id >= ? AND id < ? AND closed_at IS NOT NULL
  ORDER BY id DESC LIMIT {NEWEST_MAX}"""
@@ -93,14 +92,14 @@ def page():
     group = request.args.get("by") if request.args.get("by") in GROUPS else "model"
     measure = request.args.get("measure")
     measure = measure if measure in usage.MEASURES else "cost"
-    calls, refused, read, cached, cost, paid, upstream = conn.execute(TOTALS, days).fetchone()
+    calls, refused, read, cached, cost, paid = conn.execute(TOTALS, days).fetchone()
     return render_template(
         "admin/overview.html",
         todo=todo(),
         waiting=credit_requests.waiting(state().db),
         span=span,
         presets=presets(),
-        total={"calls": calls, "refused": refused, "cost": cost, "paid": paid, "bill": upstream},
+        total={"calls": calls, "refused": refused, "cost": cost, "paid": paid},
         cached=cached / read if read else None,
         newest=newest(span),
         budget=budget(),
@@ -260,7 +259,7 @@ def budget() -> dict | None:
     cap = state().settings.site.cap_month
     span = date_range.month()
     days = str(span.first), str(span.last)
-    *_rest, cost, paid, _bill = state().db.read().execute(TOTALS, days).fetchone()
+    *_rest, cost, paid = state().db.read().execute(TOTALS, days).fetchone()
     found = {"cost": cost, "paid": paid, "cap": None if cap is None else billing.nano(cap)}
     return found | {"forecast": forecast(cost)}
 
