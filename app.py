@@ -74,7 +74,7 @@ def main() -> int:
     jobs.begin(app, server)
     signal.signal(signal.SIGHUP, lambda *_: jobs.reload(app))
     server.run()
-    app.extensions["relay"].db.close()
+    app.extensions["relay"].close()
     return 0
 
 

@@ -55,10 +55,25 @@ CREATE TABLE tokens (
     addresses      TEXT    CHECK (addresses IS NULL OR json_valid(addresses)),                    -- client addresses it is good for
     created_at     INTEGER NOT NULL,
     expires_at     INTEGER,
-    revoked_at     INTEGER
+    revoked_at     INTEGER,
+    old_digest     BLOB,                             -- of the secret before this one, good until old_until
+    old_until      INTEGER
 ) STRICT;
 
 CREATE INDEX tokens_by_user ON tokens (user_id);
+CREATE INDEX tokens_by_old_digest ON tokens (old_digest) WHERE old_digest IS NOT NULL;
+
+-- How often whose token was turned away before there was a call: for its rate, its address, or because it works no more.
+-- One row a day and reason, however often somebody tries.
+CREATE TABLE turned_away (
+    user_id   INTEGER NOT NULL REFERENCES users,
+    day       TEXT    NOT NULL,
+    token_id  INTEGER NOT NULL REFERENCES tokens,
+    reason    TEXT    NOT NULL,
+    count     INTEGER NOT NULL CHECK (count > 0),
+    last_at   INTEGER NOT NULL,
+    PRIMARY KEY (user_id, day, token_id, reason)
+) STRICT, WITHOUT ROWID;
 
 -- What administrators let a member spend and ask for, with all tokens together.
 CREATE TABLE caps (

@@ -7,6 +7,7 @@ from members import accounts, tokens
 
 token = given.Topic("token", help="API tokens: add, list, revoke.")
 
+KEEP_S = 3600
 LISTED = (
     "id",
     "name",
@@ -78,6 +79,19 @@ def list_tokens(member: accounts.Member, as_json: bool) -> None:
         for row in tokens.tokens(given.relay().db, member.id)
     )
     shown.listing(as_json, rows, f"{member.name} has no tokens.")
+
+
+@token.command()
+@click.argument("member", metavar="USER", type=given.MEMBER)
+@click.argument("token_id", metavar="ID", type=given.ID)
+@click.option("--keep", is_flag=True, help="The old secret is good for an hour more.")
+@shown.json_option
+def rotate(member: accounts.Member, token_id: int, keep: bool, as_json: bool) -> None:
+    """Give the token ID of USER a new secret, and print it. It is never shown again."""
+    raw = tokens.rotate(given.relay().db, member.id, token_id, KEEP_S if keep else 0)
+    if raw is None:
+        raise click.ClickException(f"{member.name} has no token {token_id} that is not revoked")
+    shown.one(as_json, {"id": token_id, "token": raw}, raw)
 
 
 @token.command()

@@ -41,7 +41,20 @@ CREATE TABLE caps (
     models     TEXT CHECK (models IS NULL OR json_valid(models))
 ) STRICT"""
 
-_CREDIT_REQUESTS_2 = (
+_TABLES_2 = (
+    "ALTER TABLE tokens ADD COLUMN old_digest BLOB",
+    "ALTER TABLE tokens ADD COLUMN old_until INTEGER",
+    "CREATE INDEX tokens_by_old_digest ON tokens (old_digest) WHERE old_digest IS NOT NULL",
+    """
+CREATE TABLE turned_away (
+    user_id   INTEGER NOT NULL REFERENCES users,
+    day       TEXT    NOT NULL,
+    token_id  INTEGER NOT NULL REFERENCES tokens,
+    reason    TEXT    NOT NULL,
+    count     INTEGER NOT NULL CHECK (count > 0),
+    last_at   INTEGER NOT NULL,
+    PRIMARY KEY (user_id, day, token_id, reason)
+) STRICT, WITHOUT ROWID""",
     """
 CREATE TABLE credit_requests (
     id          INTEGER PRIMARY KEY,
@@ -65,7 +78,8 @@ CREATE TABLE credit_requests (
 
 def kinds(conn) -> None:
     """Version 2: cache reads, cache writes, searches, what the provider bills, caps of members,
-    their requests for credit, and what refused callers read.
+    their requests for credit, who was turned away and what refused callers read, and the secret
+    that a token had before.
 
     Calls of before used none of them, as far as anybody knew: their columns stay empty, which
     counts and costs nothing. What the provider billed for them is not known either.
@@ -75,7 +89,7 @@ def kinds(conn) -> None:
     for column in _DAILY_2:
         conn.execute(f"ALTER TABLE daily ADD COLUMN {column}")
     conn.execute(_CAPS_2)
-    for statement in _CREDIT_REQUESTS_2:
+    for statement in _TABLES_2:
         conn.execute(statement)
     _as_written(conn, "a_call_that_ends_is_rolled_up", "a_refused_call_is_rolled_up")
 

@@ -52,7 +52,7 @@ def mint(
     fields |= {
         "user_id": user_id,
         "digest": digest(raw),
-        "hint": f"{raw[:5]}…{raw[-4:]}",
+        "hint": _hint(raw),
         "now": _now(),
     }
 
@@ -93,6 +93,61 @@ def change(db: Database, user_id: int, token_id: int, name: str, **limits) -> bo
             == 1
         )
     )
+
+
+def rotate(db: Database, user_id: int, token_id: int, keep_s: int = 0) -> str | None:
+    """Give a member's token a new secret, which is returned and never to be had again; the old one
+    is good for `keep_s` more seconds. Name, limits and history stay.
+
+    None if the member has no such unrevoked token.
+    """
+    raw, now = "sk-" + secrets.token_urlsafe(32), _now()
+    fields = {
+        "id": token_id,
+        "user_id": user_id,
+        "digest": digest(raw),
+        "hint": _hint(raw),
+        "until": now + keep_s * 1000,
+    }
+    done = db.write(
+        lambda conn: (
+            conn.execute(
+                "UPDATE tokens SET old_digest = digest, old_until = :until, digest = :digest,"
+                " hint = :hint WHERE id = :id AND user_id = :user_id AND revoked_at IS NULL",
+                fields,
+            ).rowcount
+            == 1
+        )
+    )
+    return raw if done else None
+
+
+def ending(db: Database, user_id: int, within_ms: int) -> list[tuple[int, str, int]]:
+    """A member's tokens that expire within this time: id, name, when."""
+    rows = db.read().execute(
+        "SELECT id, name, expires_at FROM tokens WHERE user_id = ? AND revoked_at IS NULL"
+        " AND expires_at BETWEEN ? AND ? ORDER BY expires_at",
+        (user_id, _now(), _now() + within_ms),
+    )
+    return [tuple(row) for row in rows.fetchall()]
+
+
+def clear_expired(db: Database, user_id: int) -> int:
+    """Revoke a member's tokens that have expired; how many there were."""
+    return db.write(
+        lambda conn: (
+            conn.execute(
+                "UPDATE tokens SET revoked_at = expires_at WHERE user_id = ? AND expires_at <= ?"
+                " AND revoked_at IS NULL",
+                (user_id, _now()),
+            ).rowcount
+        )
+    )
+
+
+def _hint(raw: str) -> str:
+    """What tells a token from others, and nobody the token."""
+    return f"{raw[:5]}…{raw[-4:]}"
 
 
 def revoke(db: Database, token_id: int, user_id: int | None = None) -> bool:

@@ -22,7 +22,18 @@ from limits import parse
 
 from billing import Cap, nano, yuan
 from db import Database
-from members.tokens import SHAPE, TokenError, change, digest, mint, revoke, tokens
+from members.tokens import (
+    SHAPE,
+    TokenError,
+    change,
+    clear_expired,
+    digest,
+    mint,
+    revoke,
+    rotate,
+    tokens,
+)
+from members.turned_away import TurnedAway
 from relay import errors
 from relay.body import Ask
 
@@ -33,11 +44,13 @@ __all__ = [
     "Gate",
     "TokenError",
     "change",
+    "clear_expired",
     "digest",
     "duration",
     "mint",
     "presented",
     "revoke",
+    "rotate",
     "tokens",
 ]
 
@@ -60,6 +73,16 @@ SELECT tokens.id, tokens.name, tokens.models, tokens.rpm, tpm, calls_at_once, to
    AND (tokens.expires_at IS NULL OR tokens.expires_at > :now)
 """
 FIND_BY_DIGEST = FIND.format(which="tokens.digest = :key")
+FIND_BY_OLD_DIGEST = FIND.format(which="tokens.old_digest = :key AND tokens.old_until > :now")
+# Who presents the whole of a token that works no more has held it, and may know why.
+DEAD = """
+SELECT tokens.id, user_id, revoked_at IS NOT NULL OR old_digest = :key, disabled_at IS NOT NULL
+  FROM tokens JOIN users ON users.id = user_id WHERE digest = :key OR old_digest = :key"""
+WHY_DEAD = {
+    "disabled": "The member who holds this token is disabled.",
+    "revoked": "This token has been revoked, or has a new secret.",
+    "expired": "This token has expired.",
+}
 FIND_BY_ID = FIND.format(which="tokens.id = :key")
 
 
@@ -138,8 +161,15 @@ class Gate:
     `limiter` is a fixed-window strategy of the package limits.
     """
 
-    def __init__(self, db: Database, settings, limiter, at_once: ConcurrencyLimit):
-        self._db = db
+    def __init__(
+        self,
+        db: Database,
+        settings,
+        limiter,
+        at_once: ConcurrencyLimit,
+        turned_away: TurnedAway,
+    ):
+        self._db, self._turned_away = db, turned_away
         self._at_once = at_once
         self._timezone = ZoneInfo(settings.site.timezone)
         self._plans = settings.plans
@@ -158,8 +188,9 @@ class Gate:
         from that address is still let in, for a whole office may sit behind it.
         """
         raw = presented(authorization, api_key)
-        caller = self._find(FIND_BY_DIGEST, digest(raw), address) if raw else None
+        caller = self._holder(raw, address) if raw else None
         if caller is None:
+            why = self._why_dead(raw) if raw else None
             network = _network(address)
             if not self._limiter.hit(self._failures, "failed", network):
                 raise errors.RateLimited(
@@ -167,13 +198,36 @@ class Gate:
                     retry_after=self._retry_after(self._failures, "failed", network),
                 )
             log.warning("a token was refused, from %s", address)
-            raise errors.NotAuthenticated()
+            raise errors.NotAuthenticated(why)
         return caller
+
+    def _holder(self, raw: str, address: str | None = None) -> Caller | None:
+        """Who holds a token, or held it until lately: the secret before the last may be good yet."""
+        key = digest(raw)
+        return self._find(FIND_BY_DIGEST, key, address) or self._find(
+            FIND_BY_OLD_DIGEST, key, address
+        )
+
+    def _why_dead(self, raw: str) -> str | None:
+        """Why a token works no more, in a sentence; None for one that never did."""
+        row = self._db.one(DEAD, {"key": digest(raw)})
+        if row is None:
+            return None
+        token_id, user_id, revoked, disabled = row
+        reason = "disabled" if disabled else "revoked" if revoked else "expired"
+        self._turn_away(user_id, token_id, reason)
+        return WHY_DEAD[reason]
+
+    def _turn_away(self, user_id: int, token_id: int, reason: str) -> None:
+        """Count, for the member's pages, a request that never became a call."""
+        now = datetime.now(self._timezone)
+        at = int(now.timestamp() * 1000)
+        self._turned_away.count(user_id, token_id, f"{now:%Y-%m-%d}", reason, at)
 
     def knows(self, authorization: str | None, api_key: str | None) -> bool:
         """Whether a request's headers present a good token. Counts nothing."""
         raw = presented(authorization, api_key)
-        return raw is not None and self._find(FIND_BY_DIGEST, digest(raw)) is not None
+        return raw is not None and self._holder(raw) is not None
 
     def caller_of(self, token_id: int) -> Caller | None:
         """The caller behind a token's id, for the console, which never has the raw token.
@@ -196,6 +250,7 @@ class Gate:
             max(0.0, stats.reset_time - time.time()),
         )
         if not admitted:
+            self._turn_away(caller.user_id, caller.token_id, "rate")
             wait_s = max(1, int(budget.reset_s + 0.999))
             raise errors.RateLimited(
                 f"This token may make {_count(budget.limit, 'request')} a minute. Try again in {wait_s} seconds.",
@@ -212,6 +267,7 @@ class Gate:
             return
         item = self._window(most)
         if not self._limiter.hit(item, "member", str(caller.user_id)):
+            self._turn_away(caller.user_id, caller.token_id, "rate")
             wait_s = self._retry_after(item, "member", str(caller.user_id))
             raise errors.RateLimited(
                 f"All tokens of a member may make {_count(most, 'request')} a minute together. "
@@ -230,6 +286,7 @@ class Gate:
             item = self._window(caller.tokens_per_minute)
             stats = self._limiter.get_window_stats(item, "llm", str(caller.token_id))
             if stats.remaining <= 0:
+                self._turn_away(caller.user_id, caller.token_id, "llm_tokens")
                 wait_s = max(1, int(stats.reset_time - time.time() + 0.999))
                 raise errors.RateLimited(
                     f"This token may use {caller.tokens_per_minute} LLM tokens a minute. "
@@ -242,6 +299,7 @@ class Gate:
         }
         full = self._at_once.enter(limits)
         if full:
+            self._turn_away(caller.user_id, caller.token_id, "calls_at_once")
             raise errors.RateLimited(
                 f"This {full[0]} may have {_count(limits[full] or 0, 'call')} at once. "
                 "Try again when one has ended.",
@@ -339,7 +397,11 @@ class Gate:
             plans,
         ) = row
         if addresses and address is not None:
-            _check_address(address, json.loads(addresses))
+            try:
+                _check_address(address, json.loads(addresses))
+            except errors.AddressNotAllowed:
+                self._turn_away(user_id, token_id, "address")
+                raise
         name = self.plan_in_force((plans or "").split(","))
         plan = self._plans[name]
         per_minute = plan.requests_per_minute

@@ -5,6 +5,7 @@ Everything else is computed by the modules below. None of it knows Flask: calls 
 `relay.door` and by the console's model test, and `relay.api` has the other addresses.
 """
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -13,7 +14,8 @@ from typing import Any
 
 from werkzeug.datastructures import EnvironHeaders
 
-from db import Database
+from db import Database, StorageError
+from members.turned_away import TurnedAway
 from relay import answer, body, catalog, errors, gate, metrics
 from relay.meter import Meter, Settlement, new_id, texts_of
 from relay.upstream.payload import payload
@@ -58,6 +60,7 @@ class Relay:
         self.calls_max = settings.server.threads - min(THREADS_KEPT, settings.server.threads // 4)
         self.slots = threading.BoundedSemaphore(self.calls_max)
         self.draining = False
+        self.turned_away = TurnedAway()
         self.at_once = gate.ConcurrencyLimit(max(1, int(self.calls_max * MEMBER_SHARE)))
         self.settlement.on_close = lambda caller, usage: self.gate.spent(
             caller, usage.input_tokens + usage.output_tokens
@@ -66,10 +69,16 @@ class Relay:
 
     def configure(self, settings) -> None:
         """Make these the settings of all calls from now on."""
-        self.gate = gate.Gate(self.db, settings, self.limiter, self.at_once)
+        self.gate = gate.Gate(self.db, settings, self.limiter, self.at_once, self.turned_away)
         self.catalog = catalog.Catalog(settings)
         self.settlement.configure(settings)
         self.notices.settings = self.settings = settings
+
+    def close(self) -> None:
+        """Write what is only counted yet, and let the database go."""
+        with contextlib.suppress(StorageError):
+            self.turned_away.write(self.db)
+        self.db.close()
 
     def upstream_report(self) -> list[dict]:
         """The state of all configured upstreams; see `Health.report`.

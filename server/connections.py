@@ -290,7 +290,7 @@ class Connections:
                 return
             self._threads.add(thread)
             self._waiting += 1
-        thread.start()
+            thread.start()
 
     def _work(self) -> None:
         while not self._stopped.is_set():

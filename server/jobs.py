@@ -8,13 +8,15 @@ import logging
 import os
 import threading
 import time
+from datetime import datetime, timedelta
+from zoneinfo import ZoneInfo
 
 import billing
 import plans
 import settings as configuration
 import verify
 from db import meta
-from members import accounts
+from members import accounts, turned_away
 from relay import pricelist
 from server.backups import Backups
 from settings import changes
@@ -50,6 +52,8 @@ def begin(app, server) -> None:
         FORGET_S, lambda: billing.forget_requests(relay.db, relay.settings.retention.requests_days)
     )
     server.every(LOOK_S, lambda: relay.notices.look_at_pockets(relay.db))
+    server.every(LOOK_S, lambda: relay.turned_away.write(relay.db))
+    server.every(FORGET_S, lambda: turned_away.forget(relay.db, _day_kept(relay.settings)))
     server.every(LOOK_S, Bulletin(relay))
     server.every(PROVE_S, lambda: prove_and_tell(relay))
     server.every(LOOK_S, lambda: relay.notices.trouble("disk", _disk(relay.db.problem)))
@@ -73,6 +77,12 @@ class Bulletin:
         at = time.time_ns() // 1_000_000
         meta.put(relay.db, "upstreams", [{**each, "at": at} for each in report])
         self._written, self._report, self._again_at = state, report, now + COUNT_S
+
+
+def _day_kept(settings) -> str:
+    """The first day of which single calls are still kept."""
+    kept = timedelta(settings.retention.requests_days)
+    return f"{datetime.now(ZoneInfo(settings.site.timezone)) - kept:%Y-%m-%d}"
 
 
 def _disk(problem: str | None) -> str | None:

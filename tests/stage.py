@@ -179,7 +179,7 @@ class Relay:
             self.end(signal.SIGKILL)
         else:
             self.server.stop()
-            self.app.extensions["relay"].db.close()
+            self.app.extensions["relay"].close()
 
     def end(self, number: int) -> int:
         """Send a signal to the process and wait for its end; its exit status."""

@@ -14,10 +14,12 @@ from console.member import balances, credit, usage
 from console.session import members_only
 from console.ui import charts, date_range, format
 from console.ui.i18n import gettext as _
+from members import tokens
 
 pages = Blueprint("overview", __name__, url_prefix="/console")
 
 CALLS_SHOWN = 6
+ENDING_MS = 7 * 86_400_000  # tokens that expire so soon are told of
 BY_DAY = """
 SELECT day, sum(calls) AS calls, sum(cost) AS cost, sum(charged_grant) AS grant, sum(charged_quota) AS quota,
        sum(charged_wallet) AS wallet
@@ -47,6 +49,7 @@ def page():
         is_new=not calls and not rows,
         is_stuck=credit.is_stuck(calls[0] if calls else None),
         answered=credit.answered(member().id),
+        ending=tokens.ending(state().db, member().id, ENDING_MS),
         chart=spending(rows, span),
         spent=sum(row["cost"] for row in rows),
         count=sum(row["calls"] for row in rows),

@@ -31,6 +31,7 @@ from console.ui import date_range, format
 from console.ui.forms import Form, options
 from console.ui.i18n import gettext as _
 from console.ui.i18n import lazy_gettext as _l
+from members import turned_away
 from members.tokens import NAME_LENGTH_MAX
 from relay import gate
 
@@ -43,6 +44,16 @@ COLUMNS = (
     " revoked_at"
 )
 ONCE = "1 per day"  # a form that made a token makes no second one
+ROTATION_S = 3600  # how long the old secret of a token is good, if its holder wants so
+REASONS = {  # of turned_away
+    "rate": _l("over its rate"),
+    "calls_at_once": _l("too many calls at once"),
+    "llm_tokens": _l("over its LLM tokens a minute"),
+    "address": _l("from another address"),
+    "expired": _l("after it had expired"),
+    "revoked": _l("after it was revoked or renewed"),
+    "disabled": _l("while its holder was disabled"),
+}
 
 
 def whole(label, hint="") -> IntegerField:
@@ -210,6 +221,8 @@ def page():
         revoked=[each for each in every if each["revoked_at"] is not None][:REVOKED_SHOWN],
         tokens_max=state().settings.accounts.tokens_max,
         now=billing.now_ms(),
+        turned=turned_away.of_tokens(state().db, member().id, str(date_range.latest(7).first)),
+        reasons=REASONS,
     )
 
 
@@ -315,6 +328,27 @@ def edit(token_id: int):
         _("Saved.") if changed else _("This token has been revoked meanwhile."),
         "good" if changed else "bad",
     )
+    return back_to("tokens.page")
+
+
+@pages.post("/<int:token_id>/rotate")
+@members_only
+def rotate(token_id: int):
+    """Give a token a new secret and show it this once; the old one may be good for an hour more."""
+    own(token_id)
+    if throttle.wait_s(ONCE, "token-form", member().id, request.form.get("once", "")[:40]):
+        flash(_("This form was sent already, and its token was shown then."), "warn")
+        return back_to("tokens.page")
+    keep_s = ROTATION_S if request.form.get("keep") else 0
+    raw = gate.rotate(state().db, member().id, token_id, keep_s)
+    return fresh(token_id, raw) if raw else back_to("tokens.page")
+
+
+@pages.post("/clear")
+@members_only
+def clear():
+    """Put the tokens that have expired away."""
+    gate.clear_expired(state().db, member().id)
     return back_to("tokens.page")
 
 

@@ -17,7 +17,7 @@ import billing
 import plans
 from console import throttle
 from console.context import is_api
-from members import accounts
+from members import accounts, credit_requests
 from tests.console.member_stage import MODELS, PASSWORD, PLANS, house
 
 SECRET = "sk-upstream-secret-of-the-north"
@@ -146,7 +146,9 @@ def things(home, carol, alice):
     plans.give_plan(home.db, alice.id, "pro", quota=5, days=3, by=carol.id)
     plans.make_codes(home.db, "wallet", 2, amount=5, note=HOSTILE, by=carol.id)
     (given,) = plans.active(home.db, alice.id)
+    request = credit_requests.ask(home.db, alice.id, 5, HOSTILE)
     return {
+        "request_id": request.id,
         "user_id": alice.id,
         "token_id": token,
         "call_id": call,
@@ -315,7 +317,7 @@ def test_with_an_address_configured_no_answer_repeats_another_host(home, carol):
     at.settings = msgspec.structs.replace(at.settings, site=public)
     desk, headers = (
         home.browser(carol),
-        {"Host": "evil.example", "X-Forwarded-Host": "evil.example"},
+        {"Host": "evil.lan", "X-Forwarded-Host": "evil.lan"},
     )
     for path in (
         "/admin",
@@ -327,9 +329,7 @@ def test_with_an_address_configured_no_answer_repeats_another_host(home, carol):
         "/login",
     ):
         answer = desk.client.get(path, headers=headers)
-        assert "evil.example" not in str(answer.headers) and b"evil.example" not in answer.data, (
-            path
-        )
+        assert "evil.lan" not in str(answer.headers) and b"evil.lan" not in answer.data, path
         assert re.match("/[^/]|/$", answer.headers.get("Location", "/")), path
         assert answer.status_code in (200, 302, 308, 404)
 

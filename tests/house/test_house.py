@@ -28,7 +28,7 @@ LAYERS = """
 1  relay.upstream.discovery
 1  relay.catalog relay.wires relay.upstream.demo relay.upstream.provider_errors members.tokens members.caps
 1  server.notices server.backups
-0  billing db members.accounts members.credit_requests plans pricing verify settings server.logs
+0  billing db members.accounts members.turned_away members.credit_requests plans pricing verify settings server.logs
 0  relay.body relay.errors relay.estimate relay.limits relay.lookups relay.metrics
 0  relay.upstream.http1 relay.upstream.health relay.upstream.connection relay.upstream.quirks relay.upstream.order
 0  server.connections server.hooks relay members server relay.upstream
