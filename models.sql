@@ -57,7 +57,8 @@ CREATE TABLE tokens (
     expires_at     INTEGER,
     revoked_at     INTEGER,
     old_digest     BLOB,                             -- of the secret before this one, good until old_until
-    old_until      INTEGER
+    old_until      INTEGER,
+    scope          TEXT CHECK (scope = 'admin')      -- NULL: for calls; admin: for the administrators' API alone
 ) STRICT;
 
 CREATE INDEX tokens_by_user ON tokens (user_id);

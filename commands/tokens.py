@@ -46,6 +46,13 @@ LISTED = (
     help="May be used from this address or network.",
 )
 @click.option(
+    "--admin",
+    "scope",
+    flag_value="admin",
+    default=None,
+    help="For the administrators' API alone.",
+)
+@click.option(
     "--expires", "expires_at", type=given.FUTURE, help="30d, or the last day: 2027-01-31."
 )
 @shown.json_option

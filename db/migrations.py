@@ -44,6 +44,7 @@ CREATE TABLE caps (
 _TABLES_2 = (
     "ALTER TABLE tokens ADD COLUMN old_digest BLOB",
     "ALTER TABLE tokens ADD COLUMN old_until INTEGER",
+    "ALTER TABLE tokens ADD COLUMN scope TEXT CHECK (scope = 'admin')",
     "CREATE INDEX tokens_by_old_digest ON tokens (old_digest) WHERE old_digest IS NOT NULL",
     """
 CREATE TABLE turned_away (

@@ -38,19 +38,27 @@ def digest(raw: str) -> bytes:
 
 
 def mint(
-    db: Database, user_id: int, name: str, *, tokens_max: int | None = None, **limits
+    db: Database,
+    user_id: int,
+    name: str,
+    *,
+    tokens_max: int | None = None,
+    scope: str | None = None,
+    **limits,
 ) -> tuple[int, str]:
     """Make a token; returns its id and the raw token, which is never to be had again.
 
     `limits`, all optional: `models` (ids), `rpm` (requests a minute), `tpm` (LLM tokens a minute),
     `calls_at_once`, `cap_day` and `cap_month` (nano-yuan), `addresses` (networks of callers),
-    `expires_at` (ms). `tokens_max` is how many tokens that still work a member may hold. Raises
+    `expires_at` (ms). `scope` "admin": for the administrators' API alone. `tokens_max` is how many
+    tokens that still work a member may hold. Raises
     TokenError.
     """
     fields = _checked(name, **limits)
     raw = "sk-" + secrets.token_urlsafe(32)
     fields |= {
         "user_id": user_id,
+        "scope": scope,
         "digest": digest(raw),
         "hint": _hint(raw),
         "now": _now(),
@@ -66,8 +74,8 @@ def mint(
             raise TokenError(f"A member may hold {tokens_max} tokens. Revoke one first.")
         return conn.execute(
             "INSERT INTO tokens (user_id, name, models, rpm, tpm, calls_at_once, cap_day, cap_month, addresses,"
-            " expires_at, digest, hint, created_at) VALUES (:user_id, :name, :models, :rpm, :tpm, :calls_at_once,"
-            " :cap_day, :cap_month, :addresses, :expires_at, :digest, :hint, :now)",
+            " expires_at, digest, hint, created_at, scope) VALUES (:user_id, :name, :models, :rpm, :tpm,"
+            " :calls_at_once, :cap_day, :cap_month, :addresses, :expires_at, :digest, :hint, :now, :scope)",
             fields,
         ).lastrowid
 
@@ -174,7 +182,7 @@ def tokens(db: Database, user_id: int) -> list[dict]:
         .execute(
             """
         SELECT tokens.id, name, hint, models, rpm, tpm, calls_at_once, cap_day, cap_month, addresses,
-               tokens.created_at, expires_at, revoked_at,
+               tokens.created_at, expires_at, revoked_at, scope,
                max(daily.last_at), coalesce(sum(daily.calls), 0), coalesce(sum(daily.cost), 0)
           FROM tokens LEFT JOIN daily ON daily.user_id = tokens.user_id AND daily.token_id = tokens.id
          WHERE tokens.user_id = ? GROUP BY tokens.id ORDER BY tokens.id DESC""",
@@ -192,6 +200,7 @@ def tokens(db: Database, user_id: int) -> list[dict]:
         "created_at",
         "expires_at",
         "revoked_at",
+        "scope",
         "last_used_at",
         "calls",
         "cost",
@@ -238,6 +247,23 @@ def spent_by_day(db: Database, user_id: int, first: str, last: str) -> list[tupl
         (user_id, first, last),
     )
     return [(day, cost) for day, cost in rows.fetchall()]
+
+
+def used_between(db: Database, first: str, last: str) -> list[dict]:
+    """What each member used of each model from the day `first` to `last`, YYYY-MM-DD; money in
+    nano-yuan."""
+    names = (
+        *("member_id", "member", "model", "calls", "refused", "input_tokens", "cached_tokens"),
+        *("output_tokens", "cost", "paid"),
+    )
+    rows = db.read().execute(
+        "SELECT user_id, (SELECT name FROM users WHERE users.id = user_id), model, sum(calls),"
+        " sum(refused), sum(input_tokens), sum(cached_tokens), sum(output_tokens), sum(cost),"
+        " sum(charged_quota + charged_wallet) FROM daily WHERE day BETWEEN ? AND ?"
+        " GROUP BY user_id, model ORDER BY user_id, model",
+        (first, last),
+    )
+    return [dict(zip(names, row, strict=True)) for row in rows.fetchall()]
 
 
 def _checked(

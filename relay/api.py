@@ -12,7 +12,7 @@ from werkzeug.routing import BaseConverter, Rule
 
 import billing
 from members import tokens
-from relay import door, errors, gate, lookups, refusals
+from relay import administration, door, errors, gate, lookups, refusals
 from relay.body import Body
 from relay.meter import new_id
 from relay.spine import Incoming, Relay, seal_key
@@ -46,6 +46,7 @@ def blueprint() -> Blueprint:
         add(prefix + responses.PATH + "/input_tokens", count_input_tokens, "POST")
         add(prefix + "/models", models)
         add(prefix + "/models/<path:model_id>", model)
+    administration.register(api, current_relay)
     for path, shape in lookups.ADDRESSES.items():
         add(path, _lookup(shape))
     for path in ("/api/hello", "/api/api/hello"):

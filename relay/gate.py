@@ -65,6 +65,7 @@ MEMBER_RATES = 3  # what all tokens of a member may ask together, in rates of on
 FIND = """
 SELECT tokens.id, tokens.name, tokens.models, tokens.rpm, tpm, calls_at_once, tokens.cap_day,
        tokens.cap_month, addresses,
+       tokens.scope = 'admin' AND users.role = 'admin', tokens.scope,
        users.id, users.name, caps.cap_day, caps.cap_month, caps.models,
        (SELECT group_concat(DISTINCT plan) FROM subscriptions
          WHERE user_id = users.id AND starts_at <= :now AND ends_at > :now)
@@ -106,6 +107,8 @@ class Caller:
     member_requests_per_minute: int | None = None  # None: not counted
     member_cap_day: int | None = None
     member_cap_month: int | None = None
+    administers: bool = False  # with a token for that, held by an administrator
+    scope: str | None = None  # the token's
 
 
 class ConcurrencyLimit:
@@ -354,6 +357,8 @@ class Gate:
 
     def admit(self, caller: Caller, ask: Ask, model) -> None:
         """Refuse what this caller may not ask: ModelNotAllowed, or OverPlan or ContextTooLong."""
+        if caller.scope is not None:
+            raise errors.ModelNotAllowed("This token is for the administrators' API alone.")
         if caller.models is not None and model.id not in caller.models:
             raise errors.ModelNotAllowed(
                 f"This token may not use '{model.id}'. It may use: {', '.join(sorted(caller.models))}.",
@@ -389,6 +394,8 @@ class Gate:
             cap_day,
             cap_month,
             addresses,
+            administers,
+            scope,
             user_id,
             user_name,
             member_cap_day,
@@ -422,6 +429,8 @@ class Gate:
             plan.member_requests_per_minute or MEMBER_RATES * per_minute,
             member_cap_day,
             member_cap_month,
+            bool(administers),
+            scope,
         )
 
     def plan_in_force(self, names: Iterable[str]) -> str:

@@ -280,7 +280,9 @@ class Connections:
     def _join(self, seconds: float) -> None:
         """Wait until all threads have ended what they do, or so long."""
         end_at = time.monotonic() + seconds
-        for thread in [*self._threads]:
+        with self._lock:
+            threads = [*self._threads]
+        for thread in threads:
             thread.join(max(0, end_at - time.monotonic()))
 
     def _add_thread(self) -> None:

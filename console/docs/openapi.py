@@ -4,7 +4,11 @@ Pure functions of the site's name and address. The errors in the OpenAPI documen
 code.
 """
 
-from relay import errors
+import re
+
+import msgspec
+
+from relay import administration, errors
 
 CHAT_FIELDS = {
     "model": {"type": "string", "description": "ID of a model of this site."},
@@ -210,6 +214,39 @@ def openapi(name: str, base: str) -> dict:
         "components": {
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
             "schemas": SCHEMAS,
+        },
+    }
+
+
+def administration_api(name: str, base: str) -> dict:
+    """The administrators' API as an OpenAPI document: addresses and bodies are those of the code."""
+    paths: dict = {}
+    for method, path, act, body in administration.ADDRESSES:
+        where = re.sub(r"<int:(\w+)>", r"{\1}", path)
+        operation: dict = {
+            "operationId": act.__name__,
+            "summary": (act.__doc__ or "").split("\n")[0],
+            "responses": _answers("Any", False),
+            "parameters": [
+                {"name": each, "in": "path", "required": True, "schema": {"type": "integer"}}
+                for each in re.findall(r"{(\w+)}", where)
+            ],
+        }
+        if body is not None:
+            schema = msgspec.json.schema(body)
+            (found,) = schema["$defs"].values()
+            content = {"application/json": {"schema": found}}
+            operation["requestBody"] = {"required": True, "content": content}
+        paths.setdefault(where, {})[method.lower()] = operation
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": f"{name}: administration", "version": "1"},
+        "servers": [{"url": base + "/admin"}],
+        "security": [{"token": []}],
+        "paths": paths,
+        "components": {
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+            "schemas": {each: SCHEMAS[each] for each in ("Error", "Any")},
         },
     }
 

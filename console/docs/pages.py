@@ -89,6 +89,12 @@ def openapi_json() -> Response:
     return _download(openapi.openapi(site().name, api_base()), "openapi.json")
 
 
+@pages.get("/admin-openapi.json")
+def administration_json() -> Response:
+    """The administrators' API as an OpenAPI document."""
+    return _download(openapi.administration_api(site().name, api_base()), "admin-openapi.json")
+
+
 @pages.get("/postman.json")
 def postman_json() -> Response:
     """The API as a Postman collection (v2.1)."""

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 from flask import Blueprint, abort, flash, make_response, render_template, request, url_for
 from wtforms import (
+    BooleanField,
     DateField,
     HiddenField,
     IntegerField,
@@ -103,6 +104,10 @@ class TokenForm(Form):
     expires = DateField(
         _l("Valid to the end of"), [Optional()], description=_l("Empty: until you revoke it.")
     )
+    admin = BooleanField(
+        _l("For the administrators' API alone"),
+        description=_l("It manages members and money at /api/v1/admin, and makes no calls."),
+    )
     models = SelectMultipleField(
         _l("Models"),
         widget=ListWidget(prefix_label=False),
@@ -149,6 +154,8 @@ class TokenForm(Form):
 def form_for(token: dict | None = None) -> TokenForm:
     """The form, filled with what a token has now."""
     form = TokenForm(obj=token and SimpleNamespace(**_as_typed(token)))
+    if token or member().role != "admin":
+        del form.admin
     known = state().catalog.models
     gone = [
         name for name in (token and token["models"]) or () if name not in known
@@ -242,6 +249,7 @@ def create():
             member().id,
             form.name.data,
             **form.limits(),
+            scope="admin" if form.admin and form.admin.data else None,
             tokens_max=state().settings.accounts.tokens_max,
         )
     except gate.TokenError as err:

@@ -105,6 +105,7 @@ def test_no_page_is_forgotten(relay, month):
     }
     files = {
         "docs.openapi_json",
+        "docs.administration_json",
         "docs.postman_json",
         "usage.cost",
         "public.setup_sh",

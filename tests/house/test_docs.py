@@ -19,7 +19,7 @@ from billing import Pockets, split
 from console import public
 from console.docs import openapi, pages, snippets
 from console.ui import format, i18n
-from relay import errors
+from relay import administration, errors
 from tests import providers
 from tests.console.console_stage import PLANS, ROOT, links, model, site, text
 from tests.fake_upstream import answer
@@ -402,6 +402,26 @@ def test_the_openapi_document_holds_together(reader):
             found = found[part]
     statuses = set(document["paths"]["/chat/completions"]["post"]["responses"])
     assert {"200", "400", "401", "402", "403", "404", "429", "502", "503", "504"} <= statuses
+
+
+def test_the_document_of_the_administrators_api_names_every_address(reader):
+    document = json.loads(reader.get("/docs/admin-openapi.json").get_data())
+    assert document["servers"] == [{"url": "https://relay.example/api/v1/admin"}]
+    named = {
+        (method.upper(), re.sub(r"{(\w+)}", r"<int:\1>", path))
+        for path, methods in document["paths"].items()
+        for method in methods
+    }
+    assert named == {each[:2] for each in administration.ADDRESSES}
+    credit = document["paths"]["/members/{user_id}/credit"]["post"]["requestBody"]
+    assert {"wallet", "grant", "note"} == set(
+        credit["content"]["application/json"]["schema"]["properties"]
+    )
+    assert not [
+        path
+        for path, methods in document["paths"].items()
+        if any(not each["summary"] for each in methods.values())
+    ]
 
 
 def test_the_postman_collection_uses_only_variables_that_it_brings(reader):

@@ -23,6 +23,7 @@ FOLDERS = ("commands", "console", "db", "members", "relay", "server", "settings"
 LAYERS = """
 5  app commands
 4  console server.http
+3  relay.administration
 3  relay.bill relay.pricelist relay.spine relay.door relay.api relay.probe relay.connect server.jobs server.status
 2  relay.refusals relay.gate relay.meter relay.upstream.sender relay.answer relay.upstream.payload
 1  relay.upstream.discovery
@@ -82,7 +83,7 @@ KNOWS_ONLY = {
 WIRES_KNOW = {"billing", "pricing", "relay.body", "relay.errors", "relay.estimate", "relay.wires"}
 
 DOORS = {  # what comes from outside, and who may touch it
-    "flask": {"app", "commands", "console", "server.status", "relay.api"},
+    "flask": {"app", "commands", "console", "server.status", "relay.api", "relay.administration"},
     "flask_limiter": {"app"},
     "flask_login": {"console"},
     "flask_wtf": {"console"},

@@ -1,0 +1,192 @@
+"""The administrators' API: who may, what it does, and that it does what the command line does."""
+
+import json
+
+import pytest
+
+import billing
+from billing import nano
+from members import accounts, credit_requests, tokens
+from tests.client import CHAT, ask, assert_openai_error
+from tests.providers import plain, usage
+from tests.stage import flask
+
+ADMIN = "/api/v1/admin"
+
+
+@pytest.fixture
+def desk(relay, carol):
+    """A client with a token of the administrator's for this API."""
+    _id, raw = tokens.mint(relay.db, carol.id, "desk", scope="admin")
+    return relay.client(raw)
+
+
+def read(desk, path):
+    answer = desk.get(ADMIN + path)
+    assert answer.status == 200, answer.body
+    return answer.json
+
+
+def do(desk, method, path, body=None, status=200, **headers):
+    answer = desk.call(method, ADMIN + path, body, **headers)
+    assert answer.status == status, answer.body
+    return answer.json
+
+
+# ---- who may
+
+
+PATHS = [
+    "/members",
+    "/calls",
+    "/upstreams",
+    "/credit-requests",
+    "/usage?from=2026-01-01&to=2026-01-02",
+]
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_it_opens_for_an_administrators_token_with_the_scope_only(relay, alice, carol, desk, path):
+    assert desk.get(ADMIN + path).status == 200
+    assert relay.client().get(ADMIN + path).status == 401
+    for other in (alice, carol):
+        assert_openai_error(other.get(ADMIN + path), 403, "admin_scope_needed")
+    _id, raw = tokens.mint(relay.db, alice.id, "no administrator's", scope="admin")
+    assert_openai_error(relay.client(raw).get(ADMIN + path), 403, "admin_scope_needed")
+
+
+def test_it_closes_when_its_holder_is_no_administrator_any_more(relay, carol, desk):
+    other = accounts.add(relay.db, "dora", "correct horse battery", role="admin")
+    accounts.set_role(relay.db, carol.id, "member")
+    assert_openai_error(desk.get(f"{ADMIN}/members"), 403, "admin_scope_needed")
+    assert other.role == "admin"
+
+
+def test_its_token_makes_no_calls(desk, fake):
+    fake.always(plain(usage(20, 10)))
+    assert_openai_error(desk.post(CHAT, ask()), 403, "model_not_allowed")
+
+
+# ---- what it does
+
+
+def test_a_member_is_made_given_money_bound_and_shut_out(relay, desk):
+    made = do(desk, "POST", "/members", {"name": "dora", "password": "a-good-password"}, 201)
+    path = f"/members/{made['id']}"
+    found = do(desk, "POST", f"{path}/credit", {"wallet": "12.50", "grant": 1000, "note": "start"})
+    assert found["balance"] == {"grant": 1000, "quota": "0", "wallet": "12.50"}
+    bound = do(desk, "PUT", f"{path}/caps", {"day": "5", "models": ["test-model"]})
+    assert bound["caps"] == {"day": "5.00", "month": None, "models": ["test-model"]}
+    token = do(desk, "POST", f"{path}/tokens", {"name": "laptop", "rpm": 5, "cap_day": "1"}, 201)
+    assert relay.client(token["token"]).get("/v1/models").status == 200
+    (listed,) = read(desk, f"{path}/tokens")["data"]
+    assert (listed["name"], listed["rpm"], listed["cap_day"]) == ("laptop", 5, "1.00")
+    do(desk, "DELETE", f"{path}/tokens/{token['id']}")
+    assert relay.client(token["token"]).get("/v1/models").status == 401
+    assert do(desk, "PATCH", path, {"disabled": True})["disabled"] is True
+    trail = [each["action"] for each in accounts.trail(relay.db)]
+    assert {"member.add", "ledger.top_up", "user.cap", "token.revoke", "member.disable"} <= set(
+        trail
+    )
+    assert relay.ledger_is_right()
+
+
+def test_what_is_sent_twice_with_a_key_is_done_once(relay, alice, desk):
+    path, key = f"/members/{alice.id}/credit", {"idempotency_key": "k-1"}
+    for _ in range(2):
+        do(desk, "POST", path, {"wallet": "5"}, **key)
+    assert alice.balance().wallet == nano("15")
+    do(desk, "POST", path, {"wallet": "6"}, 400, **key)
+    assert alice.balance().wallet == nano("15")
+
+
+def test_a_plan_is_given_and_ended(start_relay, person, fake):
+    relay = start_relay(plans={"pro": {"price": "10", "quota": "20", "requests_per_minute": 600}})
+    carol, alice = person("carol", relay), person("alice", relay)
+    _id, raw = tokens.mint(relay.db, carol.id, "desk", scope="admin")
+    desk, path = relay.client(raw), f"/members/{alice.id}/plan"
+    for _ in range(2):
+        found = do(desk, "POST", path, {"plan": "pro", "days": 3}, idempotency_key="k")
+    assert (found["plan"], found["balance"]["quota"]) == ("pro", "20.00")
+    assert do(desk, "POST", path, {"plan": "free"})["plan"] == "free"
+    do(desk, "POST", path, {"plan": "gold"}, 400)
+
+
+def test_calls_and_usage_are_read_page_by_page(relay, alice, bob, desk, fake):
+    fake.always(plain(usage(20, 10)))
+    ids = [who.chat().request_id for who in (alice, bob, alice)]
+    first = read(desk, "/calls?limit=2")
+    rest = read(desk, f"/calls?limit=2&after={first['next']}")
+    assert [each["id"] for each in (*first["data"], *rest["data"])] == ids[::-1]
+    assert rest["next"] is None
+    assert {each["user"] for each in read(desk, f"/calls?member={bob.id}")["data"]} == {"bob"}
+    found = read(desk, "/usage?from=2026-01-01&to=2999-01-01")["data"]
+    assert [(each["member"], each["calls"]) for each in found] == [("alice", 2), ("bob", 1)]
+
+
+def test_members_are_read_page_by_page_and_by_name(relay, alice, bob, carol, desk):
+    seen, after = [], 0
+    while after is not None:
+        page = read(desk, f"/members?limit=1&after={after}")
+        seen += [each["name"] for each in page["data"]]
+        after = page["next"]
+    assert seen == [each.name for each in accounts.members(relay.db)]
+    assert [each["name"] for each in read(desk, "/members?name=ali")["data"]] == ["alice"]
+
+
+def test_requests_for_credit_are_decided_once(relay, bob, desk):
+    made = credit_requests.ask(relay.db, bob.id, nano("5"), "please")
+    (listed,) = read(desk, "/credit-requests")["data"]
+    assert (listed["name"], listed["amount"], listed["note"]) == ("bob", "5.00", "please")
+    path = f"/credit-requests/{made.id}"
+    do(desk, "POST", path, {}, 400)
+    assert do(desk, "POST", path, {"amount": "3", "reason": "half"})["given"] == "3.00"
+    do(desk, "POST", path, {"decline": True}, 400)
+    assert bob.balance().wallet == nano("13")
+
+
+@pytest.mark.parametrize(
+    "method, path, body",
+    [
+        ("POST", "/members", {"name": "x"}),
+        ("POST", "/members", {"name": "", "password": "a-good-password"}),
+        ("POST", "/members", {"name": "x", "password": "a-good-password", "admin": True}),
+        ("POST", "/members", b"no json"),
+        ("POST", "/members/1/credit", {}),
+        ("POST", "/members/1/credit", {"wallet": "ten"}),
+        ("POST", "/members/1/credit", {"wallet": 5}),
+        ("PUT", "/members/1/caps", {"day": "-1"}),
+        ("PUT", "/members/1/caps", {"models": ["gpt-9"]}),
+        ("POST", "/members/1/tokens", {"name": "x", "expires_at": "tomorrow"}),
+        ("PATCH", "/members/1", {"role": "king"}),
+        ("GET", "/usage", None),
+        ("GET", "/usage?from=x&to=y", None),
+        ("GET", "/calls?since=yesterday", None),
+    ],
+)
+def test_what_is_wrong_is_said_and_nothing_is_done(relay, desk, method, path, body):
+    before = accounts.trail(relay.db)
+    answer = desk.call(method, ADMIN + path, body)
+    assert answer.status == 400 and answer.json["error"]["message"], answer.body
+    assert accounts.trail(relay.db) == before
+
+
+@pytest.mark.parametrize(
+    "method, path",
+    [("GET", "/members/999"), ("DELETE", "/members/1/tokens/999"), ("GET", "/nowhere")],
+)
+def test_what_is_not_there_is_not_found(desk, method, path):
+    assert desk.call(method, ADMIN + path).status == 404
+
+
+def test_it_says_what_the_command_line_says(relay, alice, desk):
+    found = read(desk, f"/members/{alice.id}")
+    said = json.loads(flask(relay.config, "balance", "alice", "--json").stdout)
+    assert said["wallet"] == found["balance"]["wallet"] and said["plan"] == found["plan"]
+    (listed,) = (
+        each
+        for each in json.loads(flask(relay.config, "user", "list", "--json").stdout)
+        if each["name"] == "alice"
+    )
+    assert listed == {name: found[name] for name in listed}
+    assert billing.verify(relay.db) == []
