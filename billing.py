@@ -557,6 +557,13 @@ def balances(db: Database, user_id: int) -> dict[str, Pockets]:
     return {"balance": Pockets(*row[:3]), "held": Pockets(*row[3:])}
 
 
+def held_in_all(db: Database) -> int:
+    """What running calls of all members have set aside, in nano-yuan."""
+    row = db.one("SELECT coalesce(sum(quota_held + wallet_held), 0) FROM balances")
+    assert row is not None
+    return row[0]
+
+
 # ---- the rows of calls
 
 

@@ -412,6 +412,15 @@ class Meter:
 
     def _count(self, end: billing.Ending) -> None:
         metrics.of(metrics.calls, self.wire, end.outcome).inc()
+        # Of the configuration's names only, so that nobody fills the registry.
+        served = self._model.id if self._model else "", self._upstream or ""
+        metrics.of(metrics.model_calls, *served, end.outcome).inc()
+        if end.outcome != "refused":
+            took_s = time.monotonic() - self.started
+            metrics.of(metrics.model_duration, *served).observe(took_s)
+        if self._first_byte is not None:
+            answered_s = self._first_byte - self.started
+            metrics.of(metrics.model_first_byte, *served).observe(answered_s)
         if self._first_byte is not None:
             metrics.of(metrics.first_byte, self.wire).observe(self._first_byte - self.started)
         if end.usage:

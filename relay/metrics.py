@@ -47,6 +47,34 @@ first_byte = Histogram(
     registry=registry,
     buckets=(0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120),
 )
+BUCKETS_S = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+model_calls = Counter(
+    "relay_model_calls_total",
+    "Calls by model, by the upstream that was asked last, and by how they ended.",
+    ["model", "upstream", "outcome"],
+    registry=registry,
+)
+model_first_byte = Histogram(
+    "relay_model_first_byte_seconds",
+    "Time to the first byte of an answer, by model and upstream.",
+    ["model", "upstream"],
+    registry=registry,
+    buckets=BUCKETS_S,
+)
+model_duration = Histogram(
+    "relay_model_duration_seconds",
+    "Time to the end of a call, by model and upstream.",
+    ["model", "upstream"],
+    registry=registry,
+    buckets=BUCKETS_S,
+)
+held = Gauge(
+    "relay_held_nano_yuan", "What running calls have set aside, in nano-yuan.", registry=registry
+)
+disk_free = Gauge("relay_disk_free_bytes", "Free space beside the database.", registry=registry)
+database_bytes = Gauge("relay_database_bytes", "Size of the database file.", registry=registry)
+threads_busy = Gauge("relay_threads_busy", "Threads that serve somebody.", registry=registry)
+threads_max = Gauge("relay_threads_max", "Threads that there may be.", registry=registry)
 in_flight = Gauge("relay_calls_in_flight", "Calls being relayed now.", registry=registry)
 unrecorded = Gauge(
     "relay_unrecorded_endings", "Endings that wait for the disk to be written.", registry=registry

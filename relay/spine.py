@@ -61,6 +61,8 @@ class Relay:
         self.slots = threading.BoundedSemaphore(self.calls_max)
         self.draining = False
         self.turned_away = TurnedAway()
+        # The server's own count, once there is one: (that serve somebody, that there may be).
+        self.threads: Callable[[], tuple[int, int]] = lambda: (0, settings.server.threads)
         self.at_once = gate.ConcurrencyLimit(max(1, int(self.calls_max * MEMBER_SHARE)))
         self.settlement.on_close = lambda caller, usage: self.gate.spent(
             caller, usage.input_tokens + usage.output_tokens

@@ -254,6 +254,12 @@ class Connections:
         self._threads: set[threading.Thread] = set()
         self._waiting, self._stopped = 0, threading.Event()
 
+    @property
+    def busy(self) -> int:
+        """Threads that serve somebody now."""
+        with self._lock:
+            return len(self._threads) - self._waiting
+
     def serve(self) -> None:
         """Serve in threads until `stop`; this one looks after connections that wait too long."""
         for fd in self._listeners:

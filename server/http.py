@@ -174,6 +174,7 @@ class Server:
                 self._admit,
                 _believed(f"127.0.0.0/8,::1,{settings.server.trusted_proxy}"),
             )
+            self._relay.threads = lambda: (self._connections.busy, adj.threads)
         except (OSError, ValueError) as err:  # the latter for a host whose name nobody knows
             there = f"{settings.server.host}:{settings.server.port}"
             raise OSError(

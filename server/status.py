@@ -4,11 +4,13 @@ Owns what these three say. They need no token; /metrics answers only the address
 name.
 """
 
+import os
 import time
 from ipaddress import ip_address, ip_network
 
 from flask import Blueprint, Response, abort, current_app, request
 
+import billing
 from relay import metrics
 from server import backups
 
@@ -64,10 +66,24 @@ def _may_read(address: str | None, settings) -> bool:
     return any(found in ip_network(each, strict=False) for each in settings.server.metrics_from)
 
 
+def _weigh(relay) -> None:
+    """Look at what is only known by looking: the disk, what is set aside, threads."""
+    folder = relay.db.path.parent
+    disk = os.statvfs(folder)
+    metrics.disk_free.set(disk.f_bavail * disk.f_frsize)
+    metrics.database_bytes.set(relay.db.path.stat().st_size)
+    metrics.held.set(billing.held_in_all(relay.db))
+    busy, most = relay.threads()
+    metrics.threads_busy.set(busy)
+    metrics.threads_max.set(most)
+
+
 @pages.get("/metrics")
 def metrics_page() -> Response:
     """Prometheus' text format. For other addresses than those of the settings it does not exist."""
     if not _may_read(request.remote_addr, current_app.extensions["relay"].settings):
         abort(404)
-    metrics.upstreams_are(current_app.extensions["relay"].upstream_report())
+    relay = current_app.extensions["relay"]
+    metrics.upstreams_are(relay.upstream_report())
+    _weigh(relay)
     return Response(metrics.text(), content_type="text/plain; version=0.0.4; charset=utf-8")

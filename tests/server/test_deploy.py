@@ -4,6 +4,7 @@ The unit is sound, nginx streams, the scripts parse, the container has what it n
 """
 
 import configparser
+import json
 import re
 import shutil
 import signal
@@ -16,7 +17,9 @@ import tomllib
 import pytest
 
 import settings
+from tests.client import CHAT, ask
 from tests.fake_upstream import Gate, stream
+from tests.providers import plain as openai_plain
 from tests.stage import LIMIT_S, ROOT, free_port, wait_until
 
 DEPLOY = ROOT / "deploy"
@@ -97,6 +100,40 @@ def test_the_supervisor_hears_when_the_port_answers_and_when_it_ends(
 def test_the_scripts_parse_and_can_be_run(name):
     assert subprocess.run(["bash", "-n", ROOT / name]).returncode == 0
     assert (ROOT / name).stat().st_mode & 0o111
+
+
+@pytest.mark.parametrize("name", ["grafana.json", "alerts.yml"])
+def test_every_metric_of_the_dashboard_and_the_alerts_is_there(relay, alice, fake, name):
+    fake.always(openai_plain())
+    assert alice.chat().status == 200
+    shown = relay.client().get("/metrics").body.decode()
+    known = set(re.findall(r"^(relay_\w+)", shown, re.M))
+    said = (DEPLOY / name).read_text()
+    if name.endswith(".json"):
+        said = " ".join(
+            each["expr"] for panel in json.loads(said)["panels"] for each in panel["targets"]
+        )
+    asked = set(re.findall(r"\brelay_\w+", said))
+    assert asked and not asked - known
+    for label in re.findall(r"by \(([\w, ]+)\)", said):
+        assert {each.strip() for each in label.split(",")} <= set(re.findall(r"(\w+)=\"", shown))
+
+
+def test_metrics_say_what_is_set_aside_and_how_many_threads_serve(relay, alice, fake):
+    gate = Gate()
+    fake.always([gate, *openai_plain()])
+    connection = alice.send(CHAT, ask())
+    fake.wait_for(1)
+    shown = dict(
+        re.findall(r"^(relay_\w+) ([\d.e+-]+)$", relay.client().get("/metrics").body.decode(), re.M)
+    )
+    assert float(shown["relay_held_nano_yuan"]) > 0
+    assert 1 <= float(shown["relay_threads_busy"]) <= float(shown["relay_threads_max"])
+    assert float(shown["relay_disk_free_bytes"]) > 0 < float(shown["relay_database_bytes"])
+    gate.open()
+    connection.getresponse().read()
+    connection.close()
+    relay.closed_row()
 
 
 @pytest.fixture
