@@ -1,5 +1,5 @@
 // The model test: sends a conversation, shows the answer while it arrives, then what it cost.
-// Whatever a model says is put into the page as text, never as HTML.
+// Whatever a model says is put into the page as text, or as Markdown's nodes (markdown.js), never as HTML.
 "use strict";
 
 const form = document.getElementById("ask");
@@ -61,6 +61,15 @@ async function refused(response) {
   }
 }
 
+// The answer so far as Markdown, at most once for each picture that the screen shows.
+function draw(turn, said) {
+  if (said.drawing) return;
+  said.drawing = requestAnimationFrame(() => {
+    said.drawing = 0;
+    keepInView(() => turn.querySelector(".answer").replaceChildren(markdown(said.content)));
+  });
+}
+
 // Adds one chunk of the stream to the turn; returns why the answer ended, if it says so.
 function add(turn, said, chunk) {
   if (chunk.error) {
@@ -80,7 +89,8 @@ function add(turn, said, chunk) {
     if (typeof delta.content === "string" && delta.content) {
       if (!said.content) reasoning.open = false;                // folded away once the answer begins
       said.content += delta.content;
-      turn.querySelector(".answer").append(delta.content);
+      said.first ??= performance.now();
+      draw(turn, said);
     }
   });
   return choice?.finish_reason;
@@ -95,6 +105,9 @@ async function showCost(turn, id) {
     const told = response?.status === 200 && !response.redirected ? await response.json() : null;
     if (told?.closed) {
       keepInView(() => {
+        const seconds = Number(turn.dataset.seconds);
+        const speed = seconds > 0.2 && told.output_tokens ? `${Math.round(told.output_tokens / seconds)} ${words.speed}` : "";
+        turn.querySelector(".speed").textContent = [turn.dataset.first, speed].filter(Boolean).join(" · ");
         state.textContent = [turn.dataset.note, told.text].filter(Boolean).join(" · ");
         const link = turn.querySelector(".tail a");
         link.href = told.url;
@@ -110,7 +123,7 @@ async function showCost(turn, id) {
 
 // Runs one call; returns what was answered, and whether the caller should keep the turn in the conversation.
 async function answer(turn, text) {
-  const said = { role: "assistant", content: "" };
+  const said = { role: "assistant", content: "" }, asked = performance.now();
   let id = null, end = null;
   try {
     const response = await fetch(form.dataset.address.replace(/0$/, part("token").value), {
@@ -130,9 +143,11 @@ async function answer(turn, text) {
     if (error.name === "AbortError") turn.dataset.note = words.stopped;
     else fail(turn, error instanceof SyntaxError ? words.odd : words.broken);
   }
+  if (said.first) turn.dataset.first = `${words.first} ${((said.first - asked) / 1000).toFixed(1)} s`;
+  turn.dataset.seconds = said.first ? (performance.now() - said.first) / 1000 : "";
   if (end === "length") turn.dataset.note = words.length;
   if (end && end !== "error" && !said.content) turn.dataset.note = words.silent;
-  return { id, said: said.content ? said : null };
+  return { id, said: said.content ? { role: said.role, content: said.content } : null };
 }
 
 function busy(yes) {

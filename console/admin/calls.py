@@ -7,7 +7,7 @@ which stay when old calls are forgotten.
 import json
 from dataclasses import dataclass
 
-from flask import abort, render_template, request
+from flask import abort, flash, redirect, render_template, request, url_for
 
 import pricing
 from billing import PRICES, first_id
@@ -165,6 +165,16 @@ def per_member(asked: AllCallsFilter, most: int) -> list:
         .execute(PER_MEMBER.format(where=asked.of_days), asked.values | {"most": most})
         .fetchall()
     )
+
+
+@pages.get("/calls/find")
+def find_call():
+    """From a request id to the call's page."""
+    wanted = request.args.get("id", "").strip()[:100]
+    if state().db.one("SELECT 1 FROM requests WHERE id = ?", (wanted,)) is None:
+        flash(_("There is no call with the id %(id)s.", id=wanted), "warn")
+        return redirect(url_for("admin.calls"))
+    return redirect(url_for("admin.call", call_id=wanted))
 
 
 @pages.get("/calls/<call_id>")

@@ -8,7 +8,7 @@ import json
 from collections import defaultdict
 from dataclasses import dataclass
 
-from flask import Blueprint, abort, render_template, request, url_for
+from flask import Blueprint, abort, flash, redirect, render_template, request, url_for
 
 import pricing
 from billing import PRICES, first_id
@@ -323,6 +323,23 @@ def _exported(row, names: dict[int, str]) -> list:
     return [values[name] for name in EXPORTED]
 
 
+@pages.get("/find")
+@members_only
+def find():
+    """From the request id that a tool shows to the call's page."""
+    wanted = request.args.get("id", "").strip()[:100]
+    if call_of(wanted) is None:
+        flash(
+            _(
+                "None of your calls has the id %(id)s. Requests that were turned away have no row.",
+                id=wanted,
+            ),
+            "warn",
+        )
+        return redirect(url_for("usage.page"))
+    return redirect(url_for("usage.call", call_id=wanted))
+
+
 @pages.get("/<call_id>")
 @members_only
 def call(call_id: str):
@@ -353,7 +370,12 @@ def cost(call_id: str):
     row = call_of(call_id)
     if row is None or row["closed_at"] is None:
         return {"closed": False}, 202 if row else 404
-    return {"closed": True, "text": summary(row), "url": url_for("usage.call", call_id=call_id)}
+    return {
+        "closed": True,
+        "text": summary(row),
+        "output_tokens": row["output_tokens"],
+        "url": url_for("usage.call", call_id=call_id),
+    }
 
 
 def call_of(call_id: str):

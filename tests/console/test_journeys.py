@@ -283,8 +283,9 @@ def test_whatever_a_model_says_stays_text(signed_in, model):
     model.next(Says(HOSTILE, reasoning=HOSTILE))
     say(page, HOSTILE)
     told(page, "Price")
-    for part in (".turn.mine .said", f"{ANSWER} .thought .said", f"{ANSWER} .answer"):
+    for part in (".turn.mine .said", f"{ANSWER} .thought .said"):
         assert page.locator(part).text_content() == HOSTILE
+    assert page.locator(f"{ANSWER} .answer").text_content() == HOSTILE.replace("**", "")
     model.next(answer({"error": {"message": HOSTILE, "type": "x", "code": None}}, status=400))
     say(page)
     page.locator(f"{ANSWER} .alert", has_text="onerror").wait_for()
@@ -396,6 +397,67 @@ def test_keys_are_enough_to_sign_in_and_to_make_a_token(visit, member):
     page.keyboard.type("Say hello.")
     page.keyboard.press("Enter")
     assert "20 in, 10 out" in told(page, "Price")
+
+
+MARKDOWN = """# Plan
+A **bold** word, *one* more and `code < 5`.
+
+1. first
+2. second
+   - inner
+
+| a | b |
+|---|---|
+| 1 | <b>2</b> |
+
+```js
+alert("<script>")
+```
+> quoted
+[safe](https://example.com/x) [bad](javascript:alert(1)) ![pic](https://example.com/p.png)
+<img src=x onerror=alert(1)>"""
+
+
+def test_an_answer_is_shown_as_markdown_and_nothing_of_it_runs(signed_in, model):
+    page = signed_in("ivan", wallet="1")
+    make_token(page)
+    page.goto("/console/test")
+    model.next(Says(MARKDOWN))
+    page.locator("#text").fill("Show me.")
+    page.locator("#send").click()
+    told(page, "Price")
+    answer = page.locator(f"{ANSWER} .answer")
+    assert answer.locator("h4").inner_text() == "Plan"
+    assert answer.locator("strong").inner_text() == "bold"
+    assert answer.locator("ol > li").count() == 2 and answer.locator("ol ul > li").count() == 1
+    assert answer.locator("td").all_inner_texts() == ["1", "<b>2</b>"]
+    assert answer.locator("pre code").inner_text() == 'alert("<script>")'
+    assert answer.locator("blockquote").inner_text() == "quoted"
+    links = answer.locator("a")
+    assert [links.nth(n).get_attribute("href") for n in range(links.count())] == [
+        "https://example.com/x",
+        "https://example.com/p.png",
+    ]
+    assert links.first.get_attribute("rel") == "noopener noreferrer nofollow"
+    assert answer.locator("img, script, b").count() == 0
+    assert "<img src=x" in answer.inner_text()
+    assert "first word after" in page.locator(f"{ANSWER} .speed").inner_text()
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["*" * 20_000, "[" * 20_000, "`" * 20_001, "> " * 5_000 + "x", "- \n" * 5_000, "|" * 20_000],
+    ids=["stars", "brackets", "ticks", "quotes", "items", "bars"],
+)
+def test_no_answer_makes_the_page_slow(signed_in, model, text, request):
+    page = signed_in(f"judy-{request.node.callspec.id}", wallet="1")
+    make_token(page)
+    page.goto("/console/test")
+    took = page.evaluate(
+        "text => { const began = performance.now(); markdown(text); return performance.now() - began }",
+        text,
+    )
+    assert took < 2_000
 
 
 def _walk_to(page, text: str, id_: str | None = None) -> None:

@@ -105,6 +105,8 @@ def test_no_page_is_forgotten(relay, month):
     }
     files = {
         "docs.openapi_json",
+        "usage.find",
+        "admin.find_call",
         "docs.administration_json",
         "docs.postman_json",
         "usage.cost",

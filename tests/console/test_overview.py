@@ -272,3 +272,16 @@ def test_many_models_and_members_are_summed_up():
     assert len(found.rows) == overview.MEMBERS_SHOWN
     assert all(sum(cells) == total for _name, cells, total in found.rows)
     assert sum(found.sums) == sum(cell[5] for cell in cells)
+
+
+# ---- a request's id
+
+
+def test_a_request_id_leads_to_its_call_and_only_to_ones_own(home, alice, bob, desk):
+    call = home.called(alice, home.token(alice))
+    mine, his = home.browser(alice), home.browser(bob)
+    assert mine.get(f"/console/usage/find?id=+{call}+").location.endswith(f"/console/usage/{call}")
+    assert his.get(f"/console/usage/find?id={call}").location.endswith("/console/usage")
+    assert "None of your calls has the id" in his.read("/console/usage")
+    assert desk.get(f"/admin/calls/find?id={call}").location.endswith(f"/admin/calls/{call}")
+    assert desk.get("/admin/calls/find?id=req_x").location.endswith("/admin/calls")

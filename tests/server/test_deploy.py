@@ -17,6 +17,7 @@ import tomllib
 import pytest
 
 import settings
+from relay import metrics
 from tests.client import CHAT, ask
 from tests.fake_upstream import Gate, stream
 from tests.providers import plain as openai_plain
@@ -107,7 +108,7 @@ def test_every_metric_of_the_dashboard_and_the_alerts_is_there(relay, alice, fak
     fake.always(openai_plain())
     assert alice.chat().status == 200
     shown = relay.client().get("/metrics").body.decode()
-    known = set(re.findall(r"^(relay_\w+)", shown, re.M))
+    known = set(re.findall(r"^(?:# TYPE )?(relay_\w+)", shown, re.M))
     said = (DEPLOY / name).read_text()
     if name.endswith(".json"):
         said = " ".join(
@@ -116,7 +117,9 @@ def test_every_metric_of_the_dashboard_and_the_alerts_is_there(relay, alice, fak
     asked = set(re.findall(r"\brelay_\w+", said))
     assert asked and not asked - known
     for label in re.findall(r"by \(([\w, ]+)\)", said):
-        assert {each.strip() for each in label.split(",")} <= set(re.findall(r"(\w+)=\"", shown))
+        every = [each for each in vars(metrics).values() if hasattr(each, "_labelnames")]
+        declared = {name for each in every for name in each._labelnames}
+        assert {each.strip() for each in label.split(",")} <= declared | {"le"}
 
 
 def test_metrics_say_what_is_set_aside_and_how_many_threads_serve(relay, alice, fake):
@@ -244,6 +247,14 @@ def test_events_pass_nginx_when_they_come(nginx, alice, fake):
 def test_metrics_are_not_seen_through_nginx(nginx):
     line = through(nginx, b"GET /metrics HTTP/1.1\r\nHost: relay.example.com\r\n\r\n")
     assert b" 404 " in read_until(line, b"\r\n")
+    line.close()
+
+
+@pytest.mark.skipif(not NGINX, reason="nginx is not installed")
+def test_pages_go_through_nginx_compressed(nginx):
+    asked = b"GET /static/console.css HTTP/1.1\r\nHost: localhost\r\nAccept-Encoding: gzip\r\n\r\n"
+    line = through(nginx, asked)
+    assert b"content-encoding: gzip" in read_until(line, b"\r\n\r\n").lower()
     line.close()
 
 
