@@ -6,7 +6,7 @@ import click
 
 import billing
 from commands import given, shown
-from members import accounts
+from members import accounts, call_rows
 
 PAGE = 1000
 TABLE_ROWS = 50
@@ -91,7 +91,7 @@ def requests(
 def calls(limit: int | None, **wanted) -> Iterator[dict]:
     """Calls as they are printed, read page by page."""
     before = None
-    while page := billing.requests(
+    while page := call_rows.listed(
         given.relay().db, limit=min(PAGE, limit or PAGE), before=before, **wanted
     ):
         yield from ({name: _written(name, row[name]) for name in COLUMNS} for row in page)

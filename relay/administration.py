@@ -19,7 +19,7 @@ from flask import Blueprint, request
 
 import billing
 import plans
-from members import accounts, caps, credit_requests, tokens
+from members import accounts, call_rows, caps, credit_requests, tokens
 from relay import door, errors
 from relay.spine import Relay
 
@@ -313,7 +313,7 @@ def revoke_token(relay: Relay, by: int, user_id: int, token_id: int) -> dict:
 def calls(relay: Relay, by: int) -> dict:
     """Calls, newest first: `?member=ID`, `?since=` and `?until=` days, `?model=`, `?outcome=`."""
     args, limit = request.args, _limit()
-    rows = billing.requests(
+    rows = call_rows.listed(
         relay.db,
         user_id=args.get("member", None, int),
         since=_day(args.get("since")),

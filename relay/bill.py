@@ -15,9 +15,9 @@ from datetime import date, datetime
 from decimal import Decimal, InvalidOperation
 from zoneinfo import ZoneInfo
 
-import billing
 from billing import COUNTS, NANO, PRICES, Price
 from db import Database
+from members import call_rows
 from pricing import price_of, usage_of
 from relay.catalog import Catalog
 
@@ -130,7 +130,7 @@ def of(db: Database, catalog: Catalog, upstream: str, month: str, timezone: str)
     since, until = bounds(month, timezone)
     bill = Bill(upstream, month)
     kept = db.one("SELECT value FROM meta WHERE key = 'requests_kept_from'")
-    bill.forgotten = kept is not None and kept[0] > (billing.first_id(since) or "")
+    bill.forgotten = kept is not None and kept[0] > (call_rows.first_id(since) or "")
     for row in _calls(db, upstream, since, until):
         attempts = json.loads(row["attempts"])
         if row["upstream"] == upstream:
@@ -149,12 +149,12 @@ def has_answered(db: Database, upstream: str) -> bool:
 
 def _calls(db: Database, upstream: str, since: int, until: int) -> Iterator:
     """The calls of a month that an upstream answered or was asked for."""
-    last = billing.first_id(since)
+    last = call_rows.first_id(since)
     mention = f'"upstream":{json.dumps(upstream, ensure_ascii=False)}'
     while True:
         values = {
             "since": last,
-            "until": billing.first_id(until),
+            "until": call_rows.first_id(until),
             "upstream": upstream,
             "mention": mention,
             "rows": ROWS,

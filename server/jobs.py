@@ -16,7 +16,7 @@ import plans
 import settings as configuration
 import verify
 from db import meta
-from members import accounts, turned_away
+from members import accounts, call_rows, turned_away
 from relay import pricelist
 from server.backups import Backups
 from settings import changes
@@ -49,7 +49,7 @@ def begin(app, server) -> None:
     server.every(RETRY_S, relay.settlement.retry)
     server.every(EXPIRE_S, lambda: plans.expire_due(relay.db))
     server.every(
-        FORGET_S, lambda: billing.forget_requests(relay.db, relay.settings.retention.requests_days)
+        FORGET_S, lambda: call_rows.forget(relay.db, relay.settings.retention.requests_days)
     )
     server.every(LOOK_S, lambda: relay.notices.look_at_pockets(relay.db))
     server.every(LOOK_S, lambda: relay.turned_away.write(relay.db))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from flask import abort, flash, redirect, render_template, request, url_for
 
 import pricing
-from billing import PRICES, first_id
+from billing import PRICES
 from console.admin.guard import pages
 from console.context import state
 from console.docs.pages import error_classes
@@ -20,6 +20,7 @@ from console.ui.i18n import gettext as _
 from console.ui.i18n import lazy_gettext as _l
 from db import keyset
 from members import accounts
+from members.call_rows import first_id
 from pricing import COUNTS
 from relay import pricelist
 

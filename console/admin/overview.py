@@ -13,7 +13,6 @@ from statistics import mean, pstdev
 from flask import flash, render_template, request, url_for
 
 import billing
-from billing import first_id
 from console.admin.guard import pages, recently_authenticated
 from console.context import member, state
 from console.member import credit, usage
@@ -22,6 +21,7 @@ from console.ui import charts, csv, date_range, format
 from console.ui.i18n import gettext as _
 from console.ui.i18n import lazy_gettext as _l
 from members import credit_requests
+from members.call_rows import first_id
 
 GROUPS = {"model": _l("Model"), "member": _l("Member"), "token": _l("Token")}
 NAMED = {  # group -> what a roll-up is called by

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from flask import Blueprint, abort, flash, redirect, render_template, request, url_for
 
 import pricing
-from billing import PRICES, first_id
+from billing import PRICES
 from console.context import member, state
 from console.docs.pages import error_classes
 from console.session import members_only
@@ -19,6 +19,7 @@ from console.ui import charts, csv, date_range, format
 from console.ui.i18n import gettext as _
 from console.ui.i18n import lazy_gettext as _l
 from db import keyset
+from members.call_rows import first_id
 from pricing import COUNTS, PriceLine
 from relay import pricelist
 

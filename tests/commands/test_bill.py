@@ -11,6 +11,7 @@ import pytest
 
 import billing
 from billing import Ending, Price, Usage
+from members import call_rows
 from relay import bill as bills
 from relay.catalog import Catalog
 from tests.money.ledger_book import ALICE, DAY, open_book
@@ -124,7 +125,7 @@ def test_what_is_not_known_is_said(book, catalog):
     called(book, FIRST, Usage(10, 0, 1), note="input_tokens estimated")
     found = month(book, catalog)
     assert (found.calls, found.unpriced, found.noted) == (2, 1, 1)
-    billing.forget_requests(book.db, 1, now=FIRST + 3 * DAY)
+    call_rows.forget(book.db, 1, now=FIRST + 3 * DAY)
     assert month(book, catalog).forgotten
 
 

@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo
 import app as application
 import billing
 import settings
-from members import accounts, tokens
+from members import accounts, call_rows, tokens
 
 PLANS = {
     "free": {"requests_per_minute": 60, "input_tokens_max": 5000},
@@ -100,7 +100,7 @@ class House:
         `outcome` None: it runs.
         """
         at = at or billing.now_ms()
-        call_id = f"{billing.first_id(at)}{secrets.token_hex(10)}"
+        call_id = f"{call_rows.first_id(at)}{secrets.token_hex(10)}"
         day = datetime.fromtimestamp(at / 1000, ZoneInfo(self.relay.settings.site.timezone)).date()
         call = billing.Call(call_id, who.id, token_id, "chat", model, True, at, str(day))
         if outcome == "refused":

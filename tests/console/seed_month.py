@@ -17,7 +17,7 @@ import billing
 import plans
 from billing import Call, Ending, Usage
 from console.docs import pages, snippets
-from members import accounts, tokens
+from members import accounts, call_rows, tokens
 
 PASSWORD = "some words in a row"
 DAYS, HOUR_MS, DAY_MS = 30, 3_600_000, 86_400_000
@@ -238,7 +238,7 @@ class _Life:
         upstream = next((each.upstream.name for each in found.targets), "demo")
         day = str(datetime.fromtimestamp(at / 1000, self.zone).date())
         call = Call(
-            f"{billing.first_id(at)}{dice.getrandbits(80):020x}",
+            f"{call_rows.first_id(at)}{dice.getrandbits(80):020x}",
             self.id(name),
             self.month.tokens[name, token],
             "chat",
@@ -319,7 +319,7 @@ class _Life:
         day = str(datetime.fromtimestamp(self.now / 1000, self.zone).date())
         began, token = self.now - 4000, self.month.tokens["alice", "VS Code"]
         runs = Call(
-            f"{billing.first_id(began)}{0:020x}",
+            f"{call_rows.first_id(began)}{0:020x}",
             alice,
             token,
             "chat",

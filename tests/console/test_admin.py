@@ -20,7 +20,7 @@ from billing import nano
 from console.admin import calls as console_calls
 from console.ui import i18n
 from db import meta
-from members import accounts, caps, credit_requests, tokens
+from members import accounts, call_rows, caps, credit_requests, tokens
 from relay import gate, pricelist
 from tests.console.member_stage import MODELS, PASSWORD, error_of, house, text
 from tests.fake_upstream import FakeUpstream, answer
@@ -715,7 +715,7 @@ def test_the_teams_figures_and_charts_stay_when_old_calls_are_forgotten(home, al
     call = home.called(alice, home.token(alice), at=billing.now_ms() - 20 * plans.DAY_MS)
     figures = re.compile(r'<rect class="bar.*?</rect>|<table.*?</table>|<dd.*?</dd>', re.S)
     before, member = desk.page("/admin/calls"), desk.page(f"/admin/members/{alice.id}")
-    assert call in before and billing.forget_requests(home.db, 10) == 1
+    assert call in before and call_rows.forget(home.db, 10) == 1
     after = desk.page("/admin/calls")
     assert call not in after and desk.get(f"/admin/calls/{call}").status_code == 404
     kept = [each for each in figures.findall(before) if call not in each]

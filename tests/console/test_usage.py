@@ -19,6 +19,7 @@ from billing import COUNTS, KINDS, Pockets, Price, Usage, split
 from console.member import usage
 from console.ui import date_range
 from db import keyset
+from members import call_rows
 from tests.console.member_stage import house
 
 DAY_MS = 86_400_000
@@ -162,7 +163,7 @@ def test_the_charts_stay_when_old_calls_are_forgotten(home, alice, browser):
     home.called(alice, token, at=ago(20))
     before = browser.page("/console/usage")
     balance = billing.balances(home.db, alice.id)
-    assert billing.forget_requests(home.db, 10) == 1
+    assert call_rows.forget(home.db, 10) == 1
     after = browser.page("/console/usage")
     assert calls(before) and not calls(after)
     bars = re.compile(r'<rect class="bar.*?</rect>')

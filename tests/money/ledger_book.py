@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 import billing
 from billing import Call, Ending, Pockets, Price, Usage
 from db import Database
+from members import call_rows
 
 ALICE, BOB, CAROL = 1, 2, 3
 NOW = 1_795_000_000_000  # ms; a Wednesday in November 2026
@@ -51,7 +52,7 @@ class Book:
         call_id: str | None = None,
     ) -> Call:
         return Call(
-            id=call_id or f"{billing.first_id(at)}{next(self.numbers):020x}",
+            id=call_id or f"{call_rows.first_id(at)}{next(self.numbers):020x}",
             user_id=user_id,
             token_id=user_id,
             wire="chat",

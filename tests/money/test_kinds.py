@@ -20,6 +20,7 @@ import db
 import pricing
 from billing import Ending, Pockets, Price, Usage, split
 from db import Database
+from members import call_rows
 from relay.catalog import price_of
 from relay.meter import merged, trusted
 from relay.wires import chat
@@ -403,7 +404,7 @@ def test_every_kind_is_on_the_row_in_the_roll_up_and_in_the_proof(tmp_path):
     call_id = book.hold(ALICE, usage, price)
     end = Ending("complete", 200, usage, "upstream", upstream_cost=4321)
     billing.close(book.db, call_id, end, price, NOW)
-    (row,) = billing.requests(book.db)
+    (row,) = call_rows.listed(book.db)
     assert tuple(row[name] for name in pricing.COUNTS) == usage.counts()
     assert {kind: row[f"price_{kind}"] for kind in pricing.KINDS} == price.by_kind()
     assert (row["cost"], row["upstream_cost"]) == (price.cost(usage), 4321)
@@ -457,7 +458,7 @@ def version_1(path: Path) -> None:
 
 def _call_of_version_1(conn, number: int) -> None:
     user_id, at = ALICE + number % 2, NOW + number * 43_200_000
-    call_id = f"{billing.first_id(at)}{number:020x}"
+    call_id = f"{call_rows.first_id(at)}{number:020x}"
     conn.execute(
         "INSERT INTO requests (id, user_id, token_id, wire, model, stream, day, started_at,"
         " price_input, price_cached, price_output, hold_wallet)"
@@ -502,7 +503,7 @@ def test_a_file_of_version_1_opens_and_says_what_it_said(tmp_path):
         assert [row[: len(days[0])] for row in daily] == days
         assert billing.release_orphans(database) == 1 and billing.verify(database) == []
         usage, price = Usage(100, 40, 7, 15, 20, 10, 3), Price(20, 4, 80, search=500)
-        call = replace(open_call(database, usage, price), id=billing.first_id(NOW) + "f" * 20)
+        call = replace(open_call(database, usage, price), id=call_rows.first_id(NOW) + "f" * 20)
         assert call and billing.verify(database) == []
     kept = tmp_path / "relay.db.version-1"
     with closing(db.sqlite3.connect(kept)) as conn:
@@ -512,7 +513,7 @@ def test_a_file_of_version_1_opens_and_says_what_it_said(tmp_path):
 def open_call(database, usage, price):
     """A call of today in an older file, charged; returns it."""
     call = billing.Call(
-        id=f"{billing.first_id(NOW)}{'e' * 20}",
+        id=f"{call_rows.first_id(NOW)}{'e' * 20}",
         user_id=ALICE,
         token_id=ALICE,
         wire="chat",

@@ -9,7 +9,7 @@ import billing
 import plans
 from billing import Ending, Usage
 from db import StorageError
-from members import accounts
+from members import accounts, call_rows
 from tests.money.ledger_book import ALICE, BOB, CAROL, DAY, NOW, PRICE, open_book
 
 SMALL = Usage(1_000, 100, 500)
@@ -87,7 +87,7 @@ OPERATIONS = {
     "credit": lambda db, book: billing.credit(db, ALICE, "wallet", 5, "adjust", by=CAROL),
     "credit with a key": lambda db, book: billing.credit(db, ALICE, "grant", 5, "reward", key="k"),
     "release orphans": lambda db, book: billing.release_orphans(db),
-    "forget": lambda db, book: billing.forget_requests(db, 90, NOW),
+    "forget": lambda db, book: call_rows.forget(db, 90, NOW),
     "purchase": lambda db, book: plans.purchase(
         db, ALICE, "pro", price=5, quota=9, days=30, key="k"
     ),

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 import billing
+from members import call_rows
 from relay.upstream.sender import HELD_BYTES_MAX
 from tests.client import CHAT, ask
 from tests.fake_upstream import silence, stream
@@ -100,6 +101,6 @@ def test_a_call_is_kept_to_the_last_millisecond_of_its_days(tmp_path):
     forgotten, kept = (book.hold(ALICE, CALL, at=at) for at in (oldest - 1, oldest))
     for call_id in (forgotten, kept):
         book.close(call_id, None)
-    assert billing.forget_requests(book.db, 90, NOW) == 1
-    assert [row["id"] for row in billing.requests(book.db)] == [kept]
+    assert call_rows.forget(book.db, 90, NOW) == 1
+    assert [row["id"] for row in call_rows.listed(book.db)] == [kept]
     book.db.close()
