@@ -23,7 +23,9 @@ CREATE TABLE users (
     invite_code    TEXT    NOT NULL UNIQUE,
     invited_by     INTEGER REFERENCES users,
     created_at     INTEGER NOT NULL,
-    disabled_at    INTEGER
+    disabled_at    INTEGER,
+    invite_uses    INTEGER CHECK (invite_uses >= 0),  -- how many may still come by it; NULL: any number
+    invite_until   INTEGER                           -- until when; NULL: as long as it is not renewed
 ) STRICT;
 
 -- Whom a member brought, and the LLM tokens promised for it. They are paid once, with the first call of the invited one

@@ -42,6 +42,8 @@ CREATE TABLE caps (
 ) STRICT"""
 
 _TABLES_2 = (
+    "ALTER TABLE users ADD COLUMN invite_uses INTEGER CHECK (invite_uses >= 0)",
+    "ALTER TABLE users ADD COLUMN invite_until INTEGER",
     "ALTER TABLE tokens ADD COLUMN old_digest BLOB",
     "ALTER TABLE tokens ADD COLUMN old_until INTEGER",
     "ALTER TABLE tokens ADD COLUMN scope TEXT CHECK (scope = 'admin')",

@@ -76,6 +76,8 @@ class Member:
     language: str | None
     invite_code: str
     invited_by: int | None
+    invite_uses: int | None = None  # how many may still come by the code
+    invite_until: int | None = None  # ms
 
     @property
     def admin(self) -> bool:
@@ -87,10 +89,14 @@ class Member:
 
 
 MEMBERS = """
-SELECT id, name, role, disabled_at, created_at, session_epoch, language, invite_code, invited_by FROM users"""
+SELECT id, name, role, disabled_at, created_at, session_epoch, language, invite_code, invited_by,
+       invite_uses, invite_until FROM users"""
 DAY_MS = 86_400_000
 REWARDED_A_DAY = 10  # of the invites of one member: rewards are no harvest
-INVITES = "invite_code = ? AND disabled_at IS NULL"
+INVITES = (
+    "invite_code = ?1 AND disabled_at IS NULL AND coalesce(invite_uses, 1) > 0"
+    " AND coalesce(invite_until, 1 << 62) > {now}"
+)
 
 
 def find(db: Database, user_id: int) -> Member | None:
@@ -104,8 +110,26 @@ def named(db: Database, name: str) -> Member | None:
 
 
 def inviter(db: Database, code: str) -> Member | None:
-    """Whose invite this is; None if nobody's, or of a member who is disabled."""
-    return _one(db.read(), INVITES, code)
+    """Whose invite this is; None if nobody's, one that has ended, or of a member who is disabled."""
+    return _one(db.read(), INVITES.format(now=now_ms()), code)
+
+
+def renew_invite(
+    db: Database, user_id: int, uses: int | None = None, until: int | None = None
+) -> str:
+    """Give a member a new invite, for so many people and until then (ms); the old one is worth
+    nothing from now on. Returns its code."""
+    code = secrets.token_urlsafe(9)
+
+    def act(conn) -> None:
+        conn.execute(
+            "UPDATE users SET invite_code = ?, invite_uses = ?, invite_until = ? WHERE id = ?",
+            (code, uses, until, user_id),
+        )
+        audit(conn, user_id, "invite.renew", user_id, {"count": uses})
+
+    db.write(act)
+    return code
 
 
 def members(db: Database, like: str = "", *, after: int = 0, limit: int = 1000) -> list[Member]:
@@ -175,7 +199,9 @@ def add(
         rewarded = invite is None or _invited(conn, user_id, invite, invite_reward, now)
         if signup_reward and rewarded:
             post(conn, user_id, "grant", "reward", signup_reward, note="sign-up", now=now)
-        audit(conn, by, "member.add", user_id, {"role": role}, now=now)
+        made = _made(conn, user_id)
+        host = _made(conn, made.invited_by).name if made.invited_by else None
+        audit(conn, by, "member.add", user_id, {"role": role, "invited_by": host}, now=now)
         return _made(conn, user_id)
 
     return db.write(act)
@@ -204,7 +230,7 @@ def _insert(conn, name: str, hashed: str, role: str, language: str | None, now: 
 
 def _invited(conn, user_id: int, invite: str, reward: int, now: int) -> bool:
     """Note who invited; False if this one has invited so many today that nothing is given."""
-    host = _one(conn, INVITES, invite)
+    host = _one(conn, INVITES.format(now=int(now)), invite)
     if host is None:
         raise BadInvite("there is no such invite")
     (today,) = conn.execute(
@@ -213,6 +239,7 @@ def _invited(conn, user_id: int, invite: str, reward: int, now: int) -> bool:
     ).fetchone()
     rewarded = today < REWARDED_A_DAY
     conn.execute("UPDATE users SET invited_by = ? WHERE id = ?", (host.id, user_id))
+    conn.execute("UPDATE users SET invite_uses = invite_uses - 1 WHERE id = ?", (host.id,))
     conn.execute(
         "INSERT INTO invites (user_id, inviter_id, reward, created_at) VALUES (?, ?, ?, ?)",
         (user_id, host.id, reward if rewarded else 0, now),

@@ -215,6 +215,9 @@ class Accounts(Section):
         Natural, "LLM tokens for who invited, after the invited one's first call paid in money."
     ] = 50000
     tokens_max: Annotated[Count, "API tokens that a member may hold."] = 20
+    invites_from: Annotated[
+        Literal["members", "admins"], "Whose invites count: members or admins."
+    ] = "members"
 
 
 class Billing(Section):

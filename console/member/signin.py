@@ -269,6 +269,8 @@ def register():
         return render_template("member/closed.html")
     form.invite.flags.required = rules.registration == "invite"
     host = accounts.inviter(state().db, form.invite.data) if form.invite.data else None
+    if host and not host.admin and rules.invites_from == "admins":
+        host = None
     shown = {
         "form": form,
         "host": host,
@@ -302,6 +304,7 @@ def register():
     except accounts.AccountError as err:
         show_error(err, form)
         return render_template("member/register.html", **shown)
+    log.info("%s registered, from %s", who.name, throttle.address())
     return _enter(who, greeting=_("Welcome, %(name)s.", name=who.name))
 
 
