@@ -1,14 +1,20 @@
 """`flask backup` and `flask restore`: copies of the one file that holds everything."""
 
+import contextlib
+import sys
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import click
 
 import billing
+import db
 import verify
 from commands import given, shown
 from db import Database
 from db import restore as put_back
+from members import accounts, call_rows, tokens
 
 
 @given.command
@@ -29,21 +35,87 @@ def backup(target: Path, as_json: bool) -> None:
 @click.argument(
     "source", metavar="FILE", type=click.Path(exists=True, dir_okay=False, path_type=Path)
 )
+@click.option("--yes", is_flag=True, help="Do not ask; needed where there is no terminal.")
+@click.option(
+    "--keep-revoked/--no-keep-revoked",
+    default=True,
+    help="Tokens revoked or renewed since the backup stay so (the default).",
+)
 @shown.json_option
-def restore(source: Path, as_json: bool) -> None:
+def restore(source: Path, yes: bool, keep_revoked: bool, as_json: bool) -> None:
     """Put the backup FILE in the database's place, if it passes all checks.
 
-    The old one is kept beside it.
+    The old one is kept beside it. What is in force and what comes is shown first, and asked about.
+    A relay that serves goes on with the restored file: calls that run now lose their rows.
     """
-    kept = put_back(given.relay().settings.database.path, source, _settled)
+    path = Path(given.relay().settings.database.path)
+    now, then = _seen(path), _seen(source)
+    if not as_json:
+        _tell(path, now, source, then)
+    if not yes:
+        if not sys.stdin.isatty():
+            raise click.ClickException("there is no terminal to ask at: say --yes")
+        click.confirm("Put it in place?", abort=True)
+    ended = _ended(path) if keep_revoked else []
+    done: dict = {}
+    kept = put_back(path, source, _settling(source, ended, done))
     shown.one(
         as_json,
-        {"file": str(source), "kept": kept and str(kept)},
-        f"{source} is the database now." + (f" The old one is kept as {kept}." if kept else ""),
+        {
+            "file": str(source),
+            "kept": kept and str(kept),
+            "revoked_kept": done.get("revoked", 0),
+            "calls_before": now and now["calls"],
+            "calls_after": then and then["calls"],
+        },
+        f"{source} is the database now."
+        + (f" The old one is kept as {kept}." if kept else "")
+        + (f" {done['revoked']} tokens stay revoked or renewed." if done.get("revoked") else ""),
     )
 
 
-def _settled(copy: Database) -> list[str]:
-    """End what was open when the backup was made, and name what is wrong with it."""
-    billing.release_orphans(copy)
-    return verify.verify(copy)
+def _seen(path: Path) -> dict | None:
+    """What is in a file, as far as it can be read; None if it cannot."""
+    with contextlib.suppress(db.Error, db.DatabaseError), closing(db.connect(path, "ro")) as conn:
+        newest, calls, members, pockets = call_rows.contents(conn)
+        return {
+            "newest_call": shown.when(newest),
+            "calls": calls,
+            "members": members,
+            **shown.pockets(pockets),
+        }
+    return None
+
+
+def _tell(path: Path, now: dict | None, source: Path, then: dict | None) -> None:
+    for name, file, seen in (("in force", path, now), ("to come", source, then)):
+        said = (
+            "cannot be read"
+            if seen is None
+            else ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in seen.items())
+        )
+        click.echo(f"{name}: {file}: {said}")
+    if now and then and now["calls"] > then["calls"]:
+        gone = now["calls"] - then["calls"]
+        click.echo(f"{gone} calls are only in the file in force, and their charges too.")
+
+
+def _ended(path: Path) -> list[tuple]:
+    """The tokens of the file in force, with their secrets' digests and when they were revoked."""
+    with contextlib.suppress(db.Error, db.DatabaseError), closing(db.connect(path, "ro")) as conn:
+        return tokens.states(conn)
+    return []
+
+
+def _settling(source: Path, ended: list[tuple], done: dict) -> Callable[[Database], list[str]]:
+    """What is done to the copy before it is used."""
+
+    def settle(copy: Database) -> list[str]:
+        """End what was open when the backup was made, and name what is wrong with it."""
+        interrupted = billing.release_orphans(copy)
+        done["revoked"] = copy.write(tokens.keep_states, ended)
+        detail = {"file": source.name, "interrupted": interrupted, "count": done["revoked"]}
+        copy.write(accounts.audit, None, "database.restore", None, detail)
+        return verify.verify(copy)
+
+    return settle

@@ -6,7 +6,7 @@ the money that they move, and no balance, entry or roll-up changes when one is f
 
 import json
 
-from billing import COUNTS, PRICES, now_ms
+from billing import COUNTS, PRICES, Pockets, now_ms
 from db import Database
 
 CALLS = f"""
@@ -84,3 +84,14 @@ def _forget_some(conn, limit: str) -> int:
             (limit,),
         )
     return gone
+
+
+def contents(conn) -> tuple[int | None, int, int, Pockets]:
+    """What is in a file of any version: the newest call's time (ms), calls, members, and the sum of
+    all balances."""
+    newest, calls, members, *pockets = conn.execute(
+        "SELECT (SELECT max(started_at) FROM requests), (SELECT count(*) FROM requests),"
+        " (SELECT count(*) FROM users), coalesce(sum(grant_balance), 0),"
+        " coalesce(sum(quota_balance), 0), coalesce(sum(wallet_balance), 0) FROM balances"
+    ).fetchone()
+    return newest, calls, members, Pockets(*pockets)

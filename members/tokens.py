@@ -153,6 +153,26 @@ def clear_expired(db: Database, user_id: int) -> int:
     )
 
 
+def states(conn) -> list[tuple]:
+    """Of all tokens of a file: (revoked_at, digest, hint, id, created_at), for `keep_states`."""
+    rows = conn.execute("SELECT revoked_at, digest, hint, id, created_at FROM tokens")
+    return [tuple(row) for row in rows.fetchall()]
+
+
+def keep_states(conn, known: list[tuple]) -> int:
+    """Let no token of an older file work that has been revoked or renewed since, within a
+    transaction of who calls; how many there were."""
+    changed = 0
+    for revoked_at, digest_, hint, token_id, created_at in known:
+        changed += conn.execute(
+            "UPDATE tokens SET revoked_at = coalesce(revoked_at, ?1), digest = ?2, hint = ?3"
+            " WHERE id = ?4 AND created_at = ?5 AND (digest <> ?2"
+            " OR (revoked_at IS NULL AND ?1 IS NOT NULL))",
+            (revoked_at, digest_, hint, token_id, created_at),
+        ).rowcount
+    return changed
+
+
 def _hint(raw: str) -> str:
     """What tells a token from others, and nobody the token."""
     return f"{raw[:5]}…{raw[-4:]}"

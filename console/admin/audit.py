@@ -52,12 +52,15 @@ ACTIONS = {
     "settings.audience": _l("Audience chosen"),
     "ledger.verify": _l("Ledger verified"),
     "database.backup": _l("Backup downloaded"),
+    "database.restore": _l("Backup restored"),
 }
 DETAILS = {
     "amount": _l("amount"),
     "note": _l("note"),
     "asked": _l("asked for"),
     "invited_by": _l("invited by"),
+    "file": _l("file"),
+    "interrupted": _l("interrupted"),
     "pocket": _l("pocket"),
     "role": _l("role"),
     "plan": _l("plan"),

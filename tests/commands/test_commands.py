@@ -21,8 +21,10 @@ import plans
 import settings
 import verify
 from db import Database
+from members import tokens
 from tests.client import CHAT
 from tests.fake_upstream import answer
+from tests.providers import plain, usage
 from tests.stage import configuration, flask, wait_until, write_config
 
 PASSWORD = "a long enough password"
@@ -226,7 +228,7 @@ def test_what_was_done_is_said_as_json(operator, tmp_path):
     )
     copy = tmp_path / "copy.db"
     assert operator.json("backup", copy) == {"file": str(copy), "bytes": copy.stat().st_size}
-    assert operator.json("restore", copy)["kept"].startswith(str(operator.db.path))
+    assert operator.json("restore", copy, "--yes")["kept"].startswith(str(operator.db.path))
 
 
 def test_it_shuts_out_and_lets_in_and_keeps_an_administrator(operator):
@@ -515,11 +517,52 @@ def test_a_backup_under_load_is_whole(beside, relay, alice, tmp_path):
 def test_a_restored_file_is_in_force_at_once_while_the_server_runs(beside, relay, alice, tmp_path):
     beside("backup", tmp_path / "copy.db")
     alice.given(wallet="90")
-    said = beside("restore", tmp_path / "copy.db")
+    said = beside("restore", tmp_path / "copy.db", "--yes")
     assert "kept as" in said
     assert beside.json("balance", "alice")["wallet"] == "10.00"
     assert alice.post(CHAT, HELLO).status == 200
     assert relay.ledger_is_right()
+
+
+def test_restore_asks_and_says_what_is_in_force_and_what_comes(
+    beside, relay, alice, tmp_path, fake
+):
+    fake.always(plain(usage(20, 10)))
+    copy = tmp_path / "copy.db"
+    beside("backup", copy)
+    assert alice.chat().status == 200
+    refused = flask(relay.config, "restore", str(copy))
+    assert refused.returncode == 1 and "--yes" in refused.stderr
+    assert len(relay.rows()) == 1, "nothing happened"
+    done = flask(relay.config, "restore", str(copy), "--yes")
+    assert done.returncode == 0
+    assert "in force:" in done.stdout and "to come:" in done.stdout
+    assert "1 calls are only in the file in force" in done.stdout
+    assert relay.rows() == []
+    (row,) = (
+        relay.db.read()
+        .execute("SELECT detail FROM audit WHERE action = 'database.restore'")
+        .fetchall()
+    )
+    assert "copy.db" in row[0]
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_tokens_revoked_or_renewed_since_the_backup_stay_so(
+    beside, relay, alice, bob, tmp_path, fake, keep
+):
+    fake.always(plain(usage(20, 10)))
+    copy = tmp_path / "copy.db"
+    beside("backup", copy)
+    (mine,), (his,) = (tokens.tokens(relay.db, who.id) for who in (alice, bob))
+    tokens.revoke(relay.db, mine["id"])
+    fresh = tokens.rotate(relay.db, bob.id, his["id"])
+    more = [] if keep else ["--no-keep-revoked"]
+    said = json.loads(flask(relay.config, "restore", str(copy), "--yes", "--json", *more).stdout)
+    assert said["revoked_kept"] == (2 if keep else 0)
+    assert alice.chat().status == (401 if keep else 200)
+    assert bob.chat().status == (401 if keep else 200)
+    assert relay.client(fresh).chat().status == (200 if keep else 401)
 
 
 def test_restore_refuses_a_damaged_file_and_keeps_the_old_one(operator, tmp_path):
@@ -528,12 +571,12 @@ def test_restore_refuses_a_damaged_file_and_keeps_the_old_one(operator, tmp_path
     with sqlite3.connect(tmp_path / "copy.db") as copy:
         copy.execute("UPDATE balances SET wallet_balance = 99 * 1000000000")
     copy.close()
-    assert "wrong" in operator.refused("restore", tmp_path / "copy.db")
+    assert "wrong" in operator.refused("restore", tmp_path / "copy.db", "--yes")
     (tmp_path / "noise.db").write_bytes(b"SQLite format 3\0" + b"noise" * 5000)
-    operator.refused("restore", tmp_path / "noise.db")
+    operator.refused("restore", tmp_path / "noise.db", "--yes")
     (tmp_path / "empty.db").write_bytes(b"")
-    operator.refused("restore", tmp_path / "empty.db")
-    operator.refused("restore", operator.db.path)
+    operator.refused("restore", tmp_path / "empty.db", "--yes")
+    operator.refused("restore", operator.db.path, "--yes")
     assert operator.json("balance", "alice")["wallet"] == "10.00"
 
 
@@ -551,7 +594,7 @@ def test_restore_mends_a_file_that_cannot_be_opened(operator, tmp_path):
     operator.db.path.write_bytes(b"this was a database" * 1000)
     broken = flask(operator.config, "user", "list")
     assert broken.returncode == 1 and "Traceback" not in broken.stderr and broken.stdout == ""
-    mended = flask(operator.config, "restore", str(tmp_path / "copy.db"))
+    mended = flask(operator.config, "restore", str(tmp_path / "copy.db"), "--yes")
     assert mended.returncode == 0, mended.stderr
     assert '"wallet": "10.00"' in flask(operator.config, "balance", "alice", "--json").stdout
 
