@@ -50,11 +50,11 @@ def restore(source: Path, yes: bool, keep_revoked: bool, as_json: bool) -> None:
     """
     path = Path(given.relay().settings.database.path)
     now, then = _seen(path), _seen(source)
-    if not as_json:
-        _tell(path, now, source, then)
+    both = _compared(path, now, source, then)
     if not yes:
         if not sys.stdin.isatty():
             raise click.ClickException("there is no terminal to ask at: say --yes")
+        click.echo("\n".join(both))
         click.confirm("Put it in place?", abort=True)
     ended = _ended(path) if keep_revoked else []
     done: dict = {}
@@ -68,7 +68,8 @@ def restore(source: Path, yes: bool, keep_revoked: bool, as_json: bool) -> None:
             "calls_before": now and now["calls"],
             "calls_after": then and then["calls"],
         },
-        f"{source} is the database now."
+        "\n".join(both if yes else [])
+        + f"\n{source} is the database now."
         + (f" The old one is kept as {kept}." if kept else "")
         + (f" {done['revoked']} tokens stay revoked or renewed." if done.get("revoked") else ""),
     )
@@ -87,17 +88,20 @@ def _seen(path: Path) -> dict | None:
     return None
 
 
-def _tell(path: Path, now: dict | None, source: Path, then: dict | None) -> None:
+def _compared(path: Path, now: dict | None, source: Path, then: dict | None) -> list[str]:
+    """What both files hold, in sentences."""
+    lines = []
     for name, file, seen in (("in force", path, now), ("to come", source, then)):
         said = (
             "cannot be read"
             if seen is None
             else ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in seen.items())
         )
-        click.echo(f"{name}: {file}: {said}")
+        lines.append(f"{name}: {file}: {said}")
     if now and then and now["calls"] > then["calls"]:
         gone = now["calls"] - then["calls"]
-        click.echo(f"{gone} calls are only in the file in force, and their charges too.")
+        lines.append(f"{gone} calls are only in the file in force, and their charges too.")
+    return lines
 
 
 def _ended(path: Path) -> list[tuple]:
