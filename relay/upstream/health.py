@@ -9,6 +9,9 @@ line, /metrics and the console.
 A busy key whose provider does not say for how long is only passed over while another can be asked:
 often the next call fits in again, and a team with one key is better served by trying.
 
+A model that fails again and again at an upstream rests there by itself: the upstream goes on with its
+other models, and rests only when the calls of several fail.
+
 The caller's own mistakes teach nothing: a hundred bad requests change no health.
 """
 
@@ -16,7 +19,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from relay import errors
@@ -34,7 +37,7 @@ LATENCY_WEIGHT = 0.1  # of the newest call in the moving average
 
 @dataclass(slots=True)
 class State:
-    """What is known of one upstream, or of one of its keys."""
+    """What is known of one upstream, of one of its keys, or of a model there."""
 
     name: str
     open_until: float = 0.0  # monotonic
@@ -52,6 +55,7 @@ class State:
     last_error_at: int | None = None
     noticed: bool = False  # administrators have heard of it, and not yet that it is over
     callers: set[object] = field(default_factory=set)  # whose calls failed in a row
+    models: set[str] = field(default_factory=set)  # and for which models
 
     def busy(self, seconds: float | None, now: float) -> None:
         """Rest as long as the provider says, or for a moment; a longer or a worse rest stays."""
@@ -81,6 +85,7 @@ class Health:
     changes: int = 0  # counts what changed in the picture
     _upstreams: dict[str, State] = field(default_factory=dict)
     _keys: dict[tuple[str, str], State] = field(default_factory=dict)
+    _models: dict[tuple[str, str], State] = field(default_factory=dict)
     _told_at: dict[str, float] = field(default_factory=dict)  # notices
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -91,20 +96,25 @@ class Health:
         tried: set[str],
         last_resort: bool = False,
         caller: object = None,
+        model: str = "",
     ) -> str | None:
         """A key of this upstream that a call may try now, the `preferred`-th if it can be; None if
         it or all keys rest.
 
         An upstream without keys has the key "". After a pause only one call is let through to
         probe. `last_resort`: there is nobody else to ask. Where all that failed were calls of one
-        `caller`, any other's goes through: it may be the requests. What begins here is ended by
+        `caller`, any other's goes through: it may be the requests; and where they were of one `model`,
+        those of any other. What begins here is ended by
         `end`, and what the attempt taught is told to `learn`.
         """
         now, keys = self.clock(), upstream.keys or ("",)
         with self._lock:
             state = self._upstream(upstream.name)
             full = upstream.calls_at_once is not None and state.running >= upstream.calls_at_once
-            if full or not self._may_try(state, now, last_resort, caller):
+            at = self._model(upstream.name, model)
+            if full or not all(
+                self._may_try(each, now, last_resort, caller, model) for each in (state, at)
+            ):
                 return None
             for offset in range(len(keys)):
                 key = keys[(preferred + offset) % len(keys)]
@@ -112,6 +122,7 @@ class Health:
                     self._key(upstream.name, key), now, last_resort
                 ):
                     self._probe(state, now)
+                    self._probe(at, now)
                     self._probe(self._key(upstream.name, key), now)
                     state.running += 1
                     return key
@@ -129,21 +140,23 @@ class Health:
         error: BaseException | None,
         took_ms: float,
         caller: object = None,
+        model: str = "",
     ) -> None:
         """What an attempt teaches; `error` None: it began to answer."""
         now = self.clock()
         with self._lock:
             upstream, state = self._upstream(upstream_name), self._key(upstream_name, key)
+            at = self._model(upstream_name, model)
             upstream.calls += 1
-            upstream.probed_until = state.probed_until = 0.0
+            upstream.probed_until = state.probed_until = at.probed_until = 0.0
             if (
                 error is None
                 or isinstance(error, errors.UpstreamRefused)
                 or getattr(error, "of_model", False)
             ):
-                self._answers(upstream, state, took_ms, now)
+                self._answers(upstream, state, at, took_ms, now)
             elif isinstance(error, errors.UpstreamError):
-                self._failed(upstream, state, error, now, caller)
+                self._failed(upstream, state, at, error, now, caller, model)
 
     def learn_end(
         self,
@@ -151,16 +164,21 @@ class Health:
         key: str,
         error: errors.UpstreamError | None,
         caller: object = None,
+        model: str = "",
     ) -> None:
         """What the end of an answer teaches; `error`: why it broke off."""
         now = self.clock()
         with self._lock:
             upstream, state = self._upstream(upstream_name), self._key(upstream_name, key)
+            at = self._model(upstream_name, model)
             if error is None or isinstance(error, errors.UpstreamRefused):
-                upstream.failures = upstream.trips = state.trips = 0
-                upstream.callers.clear()
+                state.trips = 0
+                for each in (upstream, at):
+                    each.failures = each.trips = 0
+                    each.callers.clear()
+                    each.models.clear()
             else:
-                self._failed(upstream, state, error, now, caller)
+                self._failed(upstream, state, at, error, now, caller, model)
 
     def lacks(self, upstream_name: str, model: str) -> None:
         """An upstream has no such model, or not for us.
@@ -178,30 +196,39 @@ class Health:
         """Let everything be tried again now: somebody has changed the settings, or has paid."""
         with self._lock:
             self.changes += 1
-            for state in (*self._upstreams.values(), *self._keys.values()):
+            for state in (
+                *self._upstreams.values(),
+                *self._keys.values(),
+                *self._models.values(),
+            ):
                 state.cause, state.open_until, state.trips, state.failures = None, 0.0, 0, 0
 
-    def exhausted(self, upstreams: list) -> errors.RelayError:
-        """What to say when none of these may be tried.
+    def exhausted(self, upstreams: list, models: Sequence[str] = ()) -> errors.RelayError:
+        """What to say when none of these may be tried (`models`: for which model each was wanted).
 
         To wait if one is only busy, else that they are broken.
         """
         now = self.clock()
         with self._lock:
-            groups = [self._states(each) for each in upstreams]
+            groups = self._groups(upstreams, models)
             if any(
-                self._may_try(own, now) and any(self._may_try(key, now) for key in keys)
-                for own, *keys in groups
+                all(self._may_try(each, now, model=model) for each in fronts)
+                and any(self._may_try(key, now) for key in keys)
+                for fronts, keys, model in groups
             ):
                 return errors.UpstreamBusy(
                     "The model's providers have all the calls that they take at once.",
                     retry_after=1,
                 )
             resting = [
-                state for states in groups for state in states if not self._may_try(state, now)
+                state
+                for fronts, keys, model in groups
+                for state in (*fronts, *keys)
+                if not self._may_try(state, now, model=model)
             ]
             free_at = min(
-                max(own.open_until, min(key.open_until for key in keys)) for own, *keys in groups
+                max(*(each.open_until for each in fronts), min(key.open_until for key in keys))
+                for fronts, keys, _model in groups
             )
         wait_s = max(1, math.ceil(free_at - now))
         if any(state.cause == "busy" for state in resting):
@@ -210,20 +237,25 @@ class Health:
             return errors.UpstreamAccount(retry_after=wait_s)
         return errors.UpstreamUnavailable(retry_after=min(wait_s, 30))
 
-    def free_in(self, upstreams: list) -> float:
+    def free_in(self, upstreams: list, models: Sequence[str] = ()) -> float:
         """Seconds until one of these may be tried, with nobody else to ask; inf while a provider
         says to wait or refuses us."""
         now = self.clock()
         with self._lock:
-            waits = (self._wait(own, keys, now) for own, *keys in map(self._states, upstreams))
-            return min(waits, default=math.inf)
+            groups = self._groups(upstreams, models)
+            return min(
+                (self._wait(fronts, keys, now) for fronts, keys, _model in groups), default=math.inf
+            )
 
-    def _wait(self, own: State, keys: list[State], now: float) -> float:
+    def _wait(self, fronts: list[State], keys: list[State], now: float) -> float:
         if all(now < key.open_until and key.cause == "refused" for key in keys):
             return math.inf
-        ready = own.open_until
-        if own.cause == "failing":
-            ready = min(ready, own.probed_at + LAST_RESORT_S)
+        ready = max(
+            min(each.open_until, each.probed_at + LAST_RESORT_S)
+            if each.cause == "failing"
+            else each.open_until
+            for each in fronts
+        )
         key_at = min(0.0 if key.cause == "failing" else key.open_until for key in keys)
         return max(0.0, ready - now, key_at - now)
 
@@ -264,15 +296,15 @@ class Health:
             "last_error_at": latest.last_error_at,
         }
 
-    def _answers(self, upstream: State, key: State, took_ms: float, now: float) -> None:
-        for state in (upstream, key):
+    def _answers(self, upstream: State, key: State, at: State, took_ms: float, now: float) -> None:
+        for state in (upstream, key, at):
             if state.cause == "busy" and not state.open_end and now < state.open_until:
                 continue  # this call began before its provider said for how long not to
             if state.cause in ("refused", "failing"):
-                log.warning("upstream %s answers again", upstream.name)
+                log.warning("upstream %s answers again", state.name)
             if state.noticed:
                 state.noticed = False
-                self.notice(f"Upstream {upstream.name} answers again.")
+                self.notice(f"Upstream {state.name} answers again.")
             self.changes += state.cause is not None
             state.cause, state.open_until = None, 0.0
         weight = LATENCY_WEIGHT if upstream.latency_ms else 1.0
@@ -282,9 +314,11 @@ class Health:
         self,
         upstream: State,
         key: State,
+        at: State,
         error: errors.UpstreamError,
         now: float,
         caller: object,
+        model: str,
     ) -> None:
         self.changes += 1
         upstream.failed += 1
@@ -301,13 +335,23 @@ class Health:
         elif isinstance(error, errors.UpstreamOverloaded):
             key.busy(error.retry_after, now)
         else:
-            upstream.failures += 1
-            upstream.callers.add(caller)
+            for state in (upstream, at):
+                state.failures += 1
+                state.callers.add(caller)
+                state.models.add(model)
+                if state.failures >= FAILURES_TO_REST:
+                    state.rest("failing", PAUSE_S, PAUSE_MAX_S, now)
             if upstream.failures >= FAILURES_TO_REST:
-                upstream.rest("failing", PAUSE_S, PAUSE_MAX_S, now)
                 self._trouble(
                     upstream,
                     f"Upstream {upstream.name} fails again and again ({error.code}). It rests.",
+                    now,
+                )
+            elif at.failures >= FAILURES_TO_REST:
+                self._trouble(
+                    at,
+                    f"{at.name} fails again and again ({error.code}). It rests; other models of the "
+                    "upstream go on.",
                     now,
                 )
 
@@ -324,12 +368,19 @@ class Health:
         return True
 
     def _may_try(
-        self, state: State, now: float, last_resort: bool = False, caller: object = None
+        self,
+        state: State,
+        now: float,
+        last_resort: bool = False,
+        caller: object = None,
+        model: str = "",
     ) -> bool:
         if state.cause is None or now >= max(state.open_until, state.probed_until):
             return True
         of_another = len(state.callers) == 1 and caller not in state.callers
         if state.cause == "failing" and caller is not None and of_another:
+            return True
+        if state.cause == "failing" and len(state.models) == 1 and model not in state.models:
             return True
         if last_resort and state.cause == "failing":
             return now >= state.probed_at + LAST_RESORT_S
@@ -351,8 +402,21 @@ class Health:
             state = self._keys[name, key] = State(name)
         return state
 
-    def _states(self, upstream) -> list[State]:
-        return [
-            self._upstream(upstream.name),
-            *(self._key(upstream.name, key) for key in upstream.keys or ("",)),
-        ]
+    def _model(self, name: str, model: str) -> State:
+        state = self._models.get((name, model))
+        if state is None:
+            state = self._models[name, model] = State(f"{name}'s {model}" if model else name)
+        return state
+
+    def _groups(
+        self, upstreams: list, models: Sequence[str]
+    ) -> list[tuple[list[State], list[State], str]]:
+        """Of each upstream what all must be free (itself, the model), its keys, of which one, and
+        the model."""
+        groups = []
+        for index, upstream in enumerate(upstreams):
+            wanted = models[index] if models else ""
+            fronts = [self._upstream(upstream.name), self._model(upstream.name, wanted)]
+            keys = [self._key(upstream.name, key) for key in upstream.keys or ("",)]
+            groups.append((fronts, keys, wanted))
+        return groups

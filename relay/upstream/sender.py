@@ -222,13 +222,12 @@ class Dispatcher:
         tried, UpstreamRefused at once when the request itself is wrong, CallerLeft when the caller
         is gone.
         """
-        upstreams = [target.upstream for target in targets]
         while (reply := self._ask(dispatch, targets)) is None:
-            if dispatch.failures or not self._waited(dispatch, upstreams):
+            if dispatch.failures or not self._waited(dispatch, targets):
                 break
         if reply is not None:
             return reply
-        failure = dispatch.failure or self.health.exhausted(upstreams)
+        failure = dispatch.failure or self.health.exhausted(*_split(targets))
         if isinstance(failure, errors.UpstreamOverloaded):
             failure.retry_after = failure.retry_after or 1
         raise failure
@@ -246,9 +245,9 @@ class Dispatcher:
                 break
         return None
 
-    def _waited(self, dispatch: Dispatch, upstreams: list) -> bool:
+    def _waited(self, dispatch: Dispatch, targets: list) -> bool:
         """Wait until one of them may be tried, if that is soon enough. Raises CallerLeft."""
-        pause_s = max(self.health.free_in(upstreams), PAUSE_S)
+        pause_s = max(self.health.free_in(*_split(targets)), PAUSE_S)
         if pause_s > dispatch.wait_s:
             return False
         dispatch.wait_s -= pause_s
@@ -268,12 +267,17 @@ class Dispatcher:
         """
         again = dispatch.over_chat(target, refusal)
         others = set(target.upstream.keys) - {key}
-        if not again or self.health.begin(again.upstream, 0, others, True, dispatch.caller) is None:
+        if not again or not self._may_again(dispatch, again, others):
             raise refusal
         try:
             return self._try(dispatch, again, key)
         except errors.UpstreamError:
             raise refusal from None
+
+    def _may_again(self, dispatch: Dispatch, again: Target, others: set[str]) -> bool:
+        """Begin one more attempt at a target that has just refused a request's shape."""
+        model, caller = again.model, dispatch.caller
+        return self.health.begin(again.upstream, 0, others, True, caller, model) is not None
 
     def cut_all(self) -> None:
         """End every running answer: the relay goes down and their callers hear so."""
@@ -320,7 +324,12 @@ class Dispatcher:
                 tried: set[str] = set()
                 while (
                     key := self.health.begin(
-                        target.upstream, preferred, tried, last_resort, dispatch.caller
+                        target.upstream,
+                        preferred,
+                        tried,
+                        last_resort,
+                        dispatch.caller,
+                        target.model,
                     )
                 ) is not None:
                     tried.add(key)
@@ -350,18 +359,18 @@ class Dispatcher:
             raise
         finally:
             took_ms = (time.monotonic() - started) * 1000
-            self.health.learn(name, key, error, took_ms, dispatch.caller)
-        reply.on_close = lambda: self._ended(name, key, dispatch)
+            self.health.learn(name, key, error, took_ms, dispatch.caller, target.model)
+        reply.on_close = lambda: self._ended(name, key, target.model, dispatch)
         dispatch.meter.attempted(target, reply.status, started)
         return reply
 
-    def _ended(self, name: str, key: str, dispatch: Dispatch) -> None:
+    def _ended(self, name: str, key: str, model: str, dispatch: Dispatch) -> None:
         """An answer that had begun is over; that a caller has left says nothing of the upstream."""
         state = dispatch.meter.state
         self.health.end(name)
         if state.complete or isinstance(state.error, errors.UpstreamError):
             self.health.learn_end(
-                name, key, None if state.complete else state.error, dispatch.caller
+                name, key, None if state.complete else state.error, dispatch.caller, model
             )
 
     def _attempt(self, dispatch: Dispatch, target, key: str) -> Reply:
@@ -416,6 +425,11 @@ class Dispatcher:
         except errors.UpstreamError:
             pass  # the status alone must do
         return provider_errors.of_status(answer.status, body, answer.headers, key=reply.key)
+
+
+def _split(targets) -> tuple[list, list[str]]:
+    """Upstreams, and the models that they are asked for."""
+    return [each.upstream for each in targets], [each.model for each in targets]
 
 
 def _failure(err: Exception, line: Connection) -> Exception:

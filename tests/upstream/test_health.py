@@ -265,3 +265,54 @@ def test_the_picture_shows_the_last_error_and_no_key(health):
     picture = health.report([upstream(keys=("sk-secret",))])[0]
     assert picture["state"] == "refused" and picture["last_error"] == "upstream_account"
     assert picture["last_error_at"] and "sk-secret" not in str(picture)
+
+
+# ---- models at an upstream
+
+
+def failing(health, house, model, times=FAILURES_TO_REST, caller="a"):
+    for number in range(times):
+        health.begin(house, 0, set(), True, f"{caller}{number}", model)
+        health.end(house.name)
+        health.learn(house.name, "k1", errors.UpstreamError(), 1, f"{caller}{number}", model)
+
+
+def may(health, house, model):
+    key = health.begin(house, 0, set(), False, "somebody", model)
+    if key is not None:
+        health.end(house.name)
+    return key is not None
+
+
+def test_a_model_that_fails_rests_and_the_others_of_its_upstream_go_on():
+    health, house = Health(notice=lambda _: None, clock=lambda: 100.0), upstream()
+    failing(health, house, "bad")
+    assert not may(health, house, "bad") and may(health, house, "good")
+
+
+def test_answers_of_another_model_do_not_wake_one_that_fails():
+    now = [100.0]
+    health, house = Health(notice=lambda _: None, clock=lambda: now[0]), upstream()
+    for number in range(FAILURES_TO_REST):
+        failing(health, house, "bad", times=1, caller=f"member {number} ")
+        health.learn(house.name, "k1", None, 1, "x", "good")
+        health.learn_end(house.name, "k1", None, "x", "good")
+    assert not may(health, house, "bad") and may(health, house, "good")
+    now[0] += 1.5
+    assert may(health, house, "bad"), "a probe"
+    health.learn(house.name, "k1", None, 1, "x", "bad")
+    assert may(health, house, "bad")
+
+
+def test_an_upstream_rests_when_several_models_fail():
+    health, house = Health(notice=lambda _: None, clock=lambda: 100.0), upstream()
+    failing(health, house, "one", times=3)
+    failing(health, house, "two", times=3)
+    assert not may(health, house, "three")
+
+
+def test_what_rests_is_said_of_the_model_that_was_wanted():
+    health, house = Health(notice=lambda _: None, clock=lambda: 100.0), upstream()
+    failing(health, house, "bad")
+    assert isinstance(health.exhausted([house], ["bad"]), errors.UpstreamUnavailable)
+    assert 0 < health.free_in([house], ["bad"]) <= 2
