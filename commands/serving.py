@@ -15,7 +15,17 @@ from commands import given, shown
 from db import meta
 from settings import changes
 
-SEEN = ("state", "calls", "failed", "latency_ms", "rests_s", "last_error", "last_error_at", "at")
+SEEN = (
+    "state",
+    "calls",
+    "failed",
+    "latency_ms",
+    "rests_s",
+    "resting",
+    "last_error",
+    "last_error_at",
+    "at",
+)
 
 
 @given.command

@@ -32,6 +32,7 @@ REFUSED_S, REFUSED_MAX_S = 60.0, 1800.0
 LAST_RESORT_S = 2.0  # between two probes of what rests while there is nobody else to ask
 PROBE_S = 15.0  # a probe that takes longer keeps nobody else from probing
 TELL_AGAIN_S = 600.0  # between two notices of the same trouble: what comes and goes is told once
+KEY_LENGTH_TOLD = 16  # of shorter keys the last four characters would tell too much
 LATENCY_WEIGHT = 0.1  # of the newest call in the moving average
 
 
@@ -40,6 +41,7 @@ class State:
     """What is known of one upstream, of one of its keys, or of a model there."""
 
     name: str
+    label: str = ""  # what of the upstream it is: "key …abcd", "model x"
     open_until: float = 0.0  # monotonic
     cause: str | None = None  # busy | refused | failing
     open_end: bool = False  # busy, and its provider has not said for how long
@@ -291,6 +293,11 @@ class Health:
             "calls": state.calls,
             "failed": state.failed,
             "latency_ms": round(state.latency_ms),
+            "resting": [
+                f"{each.label}: {each.cause} ({each.last_error})"
+                for each in (*keys, *self._models_of(upstream.name))
+                if each.label and now < each.open_until
+            ],
             "rests_s": max((round(each.open_until - now, 1) for each in resting), default=0),
             "last_error": latest.last_error,
             "last_error_at": latest.last_error_at,
@@ -322,14 +329,14 @@ class Health:
     ) -> None:
         self.changes += 1
         upstream.failed += 1
-        for state in (upstream, key):
+        for state in (upstream, key, at):
             state.last_error, state.last_error_at = error.code, time.time_ns() // 1_000_000
         if isinstance(error, errors.UpstreamAccount):
             key.rest("refused", REFUSED_S, REFUSED_MAX_S, now)
             self._trouble(
                 key,
-                f"Upstream {upstream.name} refuses a key or its account. The key rests and is tried "
-                "again later; look at the provider's console.",
+                f"Upstream {upstream.name} refuses {f'the {key.label}' if key.label else 'a key'} or its"
+                " account. It rests and is tried again later; look at the provider's console.",
                 now,
             )
         elif isinstance(error, errors.UpstreamOverloaded):
@@ -399,14 +406,20 @@ class Health:
     def _key(self, name: str, key: str) -> State:
         state = self._keys.get((name, key))
         if state is None:
-            state = self._keys[name, key] = State(name)
+            told = f"key …{key[-4:]}" if len(key) >= KEY_LENGTH_TOLD else ""
+            state = self._keys[name, key] = State(name, told)
         return state
 
     def _model(self, name: str, model: str) -> State:
         state = self._models.get((name, model))
         if state is None:
-            state = self._models[name, model] = State(f"{name}'s {model}" if model else name)
+            state = self._models[name, model] = State(
+                f"{name}'s {model}" if model else name, f"model {model}" if model else ""
+            )
         return state
+
+    def _models_of(self, name: str) -> list[State]:
+        return [state for (upstream, _), state in self._models.items() if upstream == name]
 
     def _groups(
         self, upstreams: list, models: Sequence[str]

@@ -209,7 +209,8 @@ class HTTPResponse:
         while not self._pieces and not self._ended:
             if self._feed() and not self._pieces:
                 waits_since = waits_since or time.monotonic()
-                if time.monotonic() - waits_since > self._line.patience_s:
+                patience_s = self._line.patience_s
+                if patience_s is not None and time.monotonic() - waits_since > patience_s:
                     raise TimeoutError("nothing but framing came")
         data = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
         self._pieces.clear()

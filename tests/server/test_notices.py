@@ -166,7 +166,7 @@ def test_administrators_hear_of_a_key_that_is_refused_and_of_its_recovery(
         alice.chat()
     assert len(fake.requests) == 1, "it rests"
     notice = hook.wait_for(1)
-    assert "refuses a key" in notice.json["message"] and "fake" in notice.json["message"]
+    assert "refuses the key" in notice.json["message"] and "fake" in notice.json["message"]
     assert (
         b"sk-upstream-secret" not in notice.raw
         and ERRORS[name][1]["error"]["message"].encode() not in notice.raw

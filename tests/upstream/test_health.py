@@ -316,3 +316,19 @@ def test_what_rests_is_said_of_the_model_that_was_wanted():
     failing(health, house, "bad")
     assert isinstance(health.exhausted([house], ["bad"]), errors.UpstreamUnavailable)
     assert 0 < health.free_in([house], ["bad"]) <= 2
+
+
+def test_what_rests_is_named_by_the_last_characters_of_its_key_and_by_its_model(notices, clock):
+    health, house = (
+        Health(notice=notices.append, clock=clock),
+        upstream(keys=("sk-" + "x" * 20 + "abcd",)),
+    )
+    failing(health, house, "bad")
+    health.learn(house.name, house.keys[0], errors.UpstreamAccount(), 1, "x", "good")
+    (picture,) = health.report([house])
+    assert picture["resting"] == [
+        "key …abcd: refused (upstream_account)",
+        "model bad: failing (upstream_error)",
+    ]
+    assert any("the key …abcd" in each for each in notices)
+    assert "xxxx" not in str(notices) + str(picture)
