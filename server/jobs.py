@@ -25,7 +25,7 @@ log = logging.getLogger("jobs")
 
 WRONG_KEPT = 50
 RETRY_S, EXPIRE_S, LOOK_S, COUNT_S, FORGET_S, PROVE_S = 1, 1, 2, 30, 3600, 24 * 3600
-BACKUP_S = 60
+BACKUP_S = CAPS_S = 60
 AT_START = {
     "server": ("host", "port", "threads", "body_bytes_max", "trusted_proxy", "log", "drain_s"),
     "database": ("path",),
@@ -52,6 +52,7 @@ def begin(app, server) -> None:
         FORGET_S, lambda: call_rows.forget(relay.db, relay.settings.retention.requests_days)
     )
     server.every(LOOK_S, lambda: relay.notices.look_at_pockets(relay.db))
+    server.every(CAPS_S, lambda: relay.notices.look_at_caps(relay.db, _today(relay.settings)))
     server.every(LOOK_S, lambda: relay.turned_away.write(relay.db))
     server.every(FORGET_S, lambda: turned_away.forget(relay.db, _day_kept(relay.settings)))
     server.every(LOOK_S, Bulletin(relay))
@@ -77,6 +78,11 @@ class Bulletin:
         at = time.time_ns() // 1_000_000
         meta.put(relay.db, "upstreams", [{**each, "at": at} for each in report])
         self._written, self._report, self._again_at = state, report, now + COUNT_S
+
+
+def _today(settings) -> str:
+    """The site's day."""
+    return f"{datetime.now(ZoneInfo(settings.site.timezone)):%Y-%m-%d}"
 
 
 def _day_kept(settings) -> str:

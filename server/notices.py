@@ -20,6 +20,7 @@ from settings import Hook
 log = logging.getLogger("notices")
 
 WAITING_MAX = 2000
+SHARES = (50, 80, 100)  # per cent of a cap that are told of
 TRIES = 3
 BETWEEN_TRIES_S = 5.0
 
@@ -29,6 +30,15 @@ SELECT users.id, name, grant_balance, wallet_balance FROM balances JOIN users ON
 EVER_FILLED = (
     "SELECT EXISTS (SELECT 1 FROM entries WHERE user_id = ? AND pocket = ? AND balance_after > 0)"
 )
+
+
+CAPPED = (
+    "SELECT name, cap_day, cap_month FROM caps JOIN users ON users.id = user_id"
+    " WHERE disabled_at IS NULL"
+)
+SPENT_SINCE = """
+SELECT coalesce(sum(charged_quota + charged_wallet), 0) FROM daily WHERE day >= :since
+   AND (:name = '' OR user_id = (SELECT id FROM users WHERE name = :name))"""
 
 
 class Notices:
@@ -98,6 +108,33 @@ class Notices:
                 self.tell("pocket_low", low[user_id, pocket])
         if low.keys() != told:
             meta.put(db, "low_pockets", sorted(low))
+
+    def look_at_caps(self, db: Database, day: str) -> None:
+        """Tell when members, or the site, have spent a half, four fifths or all of what they may:
+        each once in its day or month. `day` is the site's, YYYY-MM-DD."""
+        cap = self.settings.site.cap_month
+        rows = [] if cap is None else [("", "month", billing.nano(cap))]
+        for name, a_day, a_month in db.read().execute(CAPPED).fetchall():
+            rows += [
+                (name, span, most) for span, most in (("day", a_day), ("month", a_month)) if most
+            ]
+        told = {tuple(each) for each in meta.get(db, "caps_told", [])}
+        now = set()
+        for name, span, most in rows:
+            since = day if span == "day" else f"{day[:7]}-01"
+            (spent,) = db.read().execute(SPENT_SINCE, {"name": name, "since": since}).fetchone()
+            share = max((each for each in SHARES if spent * 100 >= most * each), default=0)
+            if share:
+                now.add((name, span, since, share))
+                if not any(each[:3] == (name, span, since) and each[3] >= share for each in told):
+                    whose = f"{name} has" if name else "All members together have"
+                    self.tell(
+                        "cap",
+                        f"{whose} spent {billing.yuan(spent)} of {billing.yuan(most)} yuan that may be"
+                        f" spent this {span} ({share} %).",
+                    )
+        if now != told:
+            meta.put(db, "caps_told", sorted(now))
 
     def _low(self, db: Database) -> Iterator[tuple[tuple[int, str], str]]:
         """Each pocket that is under its threshold, as (member's id, pocket), and a sentence about
