@@ -22,6 +22,7 @@ import msgspec
 from msgspec import Meta
 
 from settings import providers
+from settings.quirks import QUIRKS
 from settings.reader import Section, each_must, must, section
 
 HERE = Path(__file__).resolve().parent.parent
@@ -29,26 +30,6 @@ SHIPPED = HERE / "config.example.toml"
 
 WIRES = ("chat", "messages", "responses", "embeddings", "completions")
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
-
-QUIRKS = {
-    "developer_as_system": "The role `developer` is sent as `system`.",
-    "reasoning_content_required": "Assistant turns with tool calls get a `reasoning_content` if theirs was lost.",
-    "tool_choice_auto": "A `tool_choice` that demands a tool is sent as `auto`.",
-    "temperature_one": "`temperature`, `top_p` and penalties are not sent: the provider has fixed them.",
-    "temperature_above_zero": "A `temperature` of 0 is sent as 0.01.",
-    "top_p_below_one": "A `top_p` of 1 or more is sent as 0.99.",
-    "text_content_only": "Content that is a list of texts is sent as one string.",
-    "plain_without_thinking": "Calls without a stream are sent with `enable_thinking` false.",
-    "enable_thinking": "`thinking` that is switched off is sent as `enable_thinking` false.",
-    "effort_up_to_high": "A `reasoning_effort` above `high` is sent as `high`.",
-    "effort_high_or_max": "A `reasoning_effort` is sent as `high` or `max`, none as thinking switched off.",
-    "untyped_tools": "To a messages address, tools of the type `custom` are sent without a type.",
-    "no_stream_options": "`stream_options` is not sent: usage comes without it.",
-    "spark_chunks": "Tool calls are asked for in the usual list, which Spark gives only on request.",
-    "max_tokens_only": "`max_completion_tokens` is sent as `max_tokens`.",
-    "json_object_only": "A JSON schema is sent as an instruction beside `json_object`.",
-    "prefill_partial": "An assistant's turn at the end is marked as `partial`, to be continued.",
-}
 
 _hours = re.compile(r"([01]\d|2[0-3]):[0-5]\d-(([01]\d|2[0-3]):[0-5]\d|24:00)", re.ASCII).fullmatch
 _days = re.compile(rf"({'|'.join(DAYS)})(-({'|'.join(DAYS)}))?").fullmatch

@@ -7,7 +7,9 @@ the providers' documentation of parameters and their error messages.
 """
 
 import json
+import re
 from collections.abc import Callable, Mapping
+from urllib.parse import urlsplit
 
 Filter = Callable[[Mapping], dict]
 ABOVE_HIGH = ("xhigh", "max", "ultra")
@@ -159,6 +161,28 @@ def json_object_only(body: Mapping) -> dict:
 
 def prefill_partial(body: Mapping) -> dict:
     """An assistant's turn at the end is begun anew unless it is marked as `partial`."""
+    return _prefilled(body, "partial")
+
+
+def prefill_prefix(body: Mapping) -> dict:
+    """The same with `prefix`, which is known below /beta only (api-docs.deepseek.com, "Chat Prefix
+    Completion"): `address` says where such a request goes."""
+    return _prefilled(body, "prefix")
+
+
+_PREFIX = re.compile(rb'"prefix" ?: ?true')
+
+
+def address(names: tuple[str, ...], url: str, payload: bytes) -> str:
+    """Where a request goes: mostly to the wire's address, with a prefix below /beta."""
+    if "prefill_prefix" not in names or not _PREFIX.search(payload):
+        return url
+    parts = urlsplit(url)
+    path = parts.path.removeprefix("/v1").removeprefix("/beta")
+    return parts._replace(path="/beta" + path).geturl()
+
+
+def _prefilled(body: Mapping, mark: str) -> dict:
     messages = body.get("messages")
     last = messages[-1] if isinstance(messages, list) and messages else None
     begun = (
@@ -166,7 +190,7 @@ def prefill_partial(body: Mapping) -> dict:
     )
     if not isinstance(messages, list) or not isinstance(last, dict) or not begun:
         return {}
-    return {"messages": [*messages[:-1], {**last, "partial": True}]}
+    return {"messages": [*messages[:-1], {**last, mark: True}]}
 
 
 FILTERS: dict[str, Filter] = {
@@ -189,6 +213,7 @@ FILTERS: dict[str, Filter] = {
         max_tokens_only,
         json_object_only,
         prefill_partial,
+        prefill_prefix,
     )
 }
 OF_MESSAGES = {"untyped_tools"}  # all others are chat's

@@ -20,7 +20,7 @@ import msgspec
 from relay import errors
 from relay.body import Ask
 from relay.catalog import Target
-from relay.upstream import order, provider_errors
+from relay.upstream import order, provider_errors, quirks
 from relay.upstream.connection import Connection, Watcher
 from relay.upstream.demo.provider import Demo
 from relay.upstream.health import Health
@@ -404,7 +404,8 @@ class Dispatcher:
             raise
 
     def _post(self, target, headers: dict[str, str], payload: bytes, line: Connection):
-        upstream, url = target.upstream, target.upstream.url(target.wire)
+        upstream = target.upstream
+        url = quirks.address(target.quirks, upstream.url(target.wire), payload)
         try:
             return self._doors[url.partition(":")[0]].post(
                 line, url, headers, payload, upstream.connect_s, upstream.first_byte_s

@@ -3,6 +3,8 @@
 import pytest
 
 from relay.upstream import quirks
+from tests.providers import plain
+from tests.stage import upstream_config
 
 CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
 
@@ -187,3 +189,45 @@ def test_several_quirks_build_on_each_other():
 def test_no_quirk_stumbles_over_odd_requests(name, body):
     for wire in ("chat", "messages"):
         quirks.apply((name,), body, wire)
+
+
+@pytest.mark.parametrize(
+    "url, beta",
+    [
+        (
+            "https://api.deepseek.com/chat/completions",
+            "https://api.deepseek.com/beta/chat/completions",
+        ),
+        (
+            "https://api.deepseek.com/v1/chat/completions",
+            "https://api.deepseek.com/beta/chat/completions",
+        ),
+        (
+            "https://api.deepseek.com/beta/chat/completions",
+            "https://api.deepseek.com/beta/chat/completions",
+        ),
+    ],
+)
+def test_a_turn_to_be_continued_goes_below_beta_and_nothing_else_does(url, beta):
+    begun = b'{"messages":[{"role":"assistant","content":"{","prefix":true}]}'
+    said = b'{"messages":[{"role":"user","content":"\\"prefix\\":true"}]}'
+    names = ("prefill_prefix",)
+    assert quirks.address(names, url, begun) == beta
+    assert quirks.address(names, url, begun.replace(b":t", b": t")) == beta
+    assert quirks.address(names, url, said) == url
+    assert quirks.address((), url, begun) == url
+
+
+def test_deepseek_is_asked_to_continue_what_was_begun(start_relay, person, fake):
+    relay = start_relay(upstreams=[upstream_config(fake.url, quirks=["prefill_prefix"])])
+    alice = person("alice", relay).given(wallet="10")
+    fake.always(plain())
+    for path in ("/v1/chat/completions", "/v1/messages"):
+        turns = [{"role": "user", "content": "JSON?"}, {"role": "assistant", "content": "{"}]
+        body = {"model": "test-model", "max_tokens": 9, "messages": turns}
+        assert alice.post(path, body).status == 200
+        asked = fake.requests[-1]
+        assert asked.json["messages"][-1]["prefix"] is True
+        assert asked.path.endswith("/beta/chat/completions")
+    assert alice.chat().status == 200
+    assert "/beta" not in fake.requests[-1].path
