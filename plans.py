@@ -12,6 +12,7 @@ ms and None means the clock's.
 import hashlib
 import re
 import secrets
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from billing import AMOUNT_MAX, LedgerError, NotCovered, Pockets, available, now_ms, once, post
@@ -76,6 +77,15 @@ def subscriptions(db: Database, user_id: int, active_at: int | None = None) -> l
 def active(db: Database, user_id: int, now: int | None = None) -> list[Subscription]:
     """The subscriptions that are active now, the one that pays first, first."""
     return subscriptions(db, user_id, now or now_ms())
+
+
+def unknown(db: Database, known: Iterable[str], now: int | None = None) -> dict[str, int]:
+    """Plans that members hold and that are none of the `known`: name -> how many members."""
+    rows = db.read().execute(
+        "SELECT plan, count(DISTINCT user_id) FROM subscriptions WHERE ends_at > ? GROUP BY plan",
+        (now or now_ms(),),
+    )
+    return {plan: count for plan, count in rows.fetchall() if plan not in set(known)}
 
 
 def purchase(

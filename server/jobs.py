@@ -163,6 +163,19 @@ def note_settings(relay) -> None:
     has = sorted(name for name in known if configuration.providers.secret(f"${name}", os.environ))
     fact = {"picture": changes.picture(relay.settings), "variables": has}
     meta.put(relay.db, "settings_in_force", fact)
+    lost = plans.unknown(relay.db, relay.settings.plans)
+    relay.notices.trouble("plans", _lost_plans(lost), "warning")
+
+
+def _lost_plans(lost: dict[str, int]) -> str | None:
+    """Plans cannot vanish without a word: who holds one has the plan that everybody has meanwhile,
+    and keeps its quota."""
+    if not lost:
+        return None
+    named = ", ".join(f"{name} (held by {count})" for name, count in sorted(lost.items()))
+    return (
+        f"The settings have no such plan any more: {named}. Its holders have the rights of 'free'."
+    )
 
 
 def _say_hello(relay, addresses: list[str]) -> None:

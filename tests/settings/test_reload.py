@@ -11,6 +11,7 @@ import threading
 import pytest
 
 import db
+import plans
 from db import meta
 from server import jobs
 from tests.client import assert_openai_error
@@ -240,3 +241,17 @@ def test_the_process_that_serves_a_file_is_known_while_it_does(relay_process):
     assert relay_process.end(signal.SIGTERM) == 0
     assert db.serving_pid(relay_process.database) is None
     assert db.serving_pid(relay_process.database.with_name("another.db")) is None
+
+
+def test_a_plan_that_members_hold_does_not_vanish_without_a_word(alice, relay, reload, caplog):
+    caplog.set_level(logging.WARNING)
+    team = {"price": "10", "quota": "20", "requests_per_minute": 600}
+    assert reload(plans={"team": team}) == []
+    plans.give_plan(relay.db, alice.id, "team", quota=5, days=3)
+    assert reload(plans={"team": team}) == [] and "team (held by 1)" not in caplog.text
+    assert reload() == []
+    assert caplog.text.count("no such plan any more: team (held by 1)") == 1
+    assert reload() == [] and caplog.text.count("team (held by 1)") == 1, "told once"
+    assert alice.balance().quota == 5
+    plans.end_all(relay.db, alice.id)
+    assert reload() == []
