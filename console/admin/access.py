@@ -81,7 +81,7 @@ def ask_role(user_id: int):
             _("Shall %(name)s stop being an administrator?", name=who.name),
             [],
             action,
-            _("Make a plain member"),
+            _("Remove admin role"),
             hidden={"role": "member"},
         )
     return ask(
@@ -90,7 +90,7 @@ def ask_role(user_id: int):
         _("Shall %(name)s be an administrator?", name=who.name),
         [_("Administrators see all calls, move money, and make others administrators.")],
         action,
-        _("Make an administrator"),
+        _("Make admin"),
         hidden={"role": "admin"},
     )
 

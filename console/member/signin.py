@@ -139,7 +139,7 @@ def good_password(form, field) -> None:
     if not shortest <= len(field.data) <= longest:
         raise ValidationError(_("A password has %(a)s to %(b)s characters.", a=shortest, b=longest))
     if field.data.casefold() in COMMON or len(set(field.data)) < 4:
-        raise ValidationError(_("This password is among the first that anybody tries."))
+        raise ValidationError(_("That's one of the most common passwords."))
     if name and field.data.casefold() in (name.casefold(), name.casefold()[::-1]):
         raise ValidationError(_("The password must not be your name."))
 

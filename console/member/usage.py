@@ -30,18 +30,18 @@ OUTCOMES = {
     "complete": (_l("Complete"), "good"),
     "refused": (_l("Refused"), "warn"),
     "failed": (_l("Failed"), "bad"),
-    "client_left": (_l("You left"), ""),
-    "upstream_cut": (_l("Broke off"), "warn"),
-    "interrupted": (_l("Interrupted"), "warn"),
+    "client_left": (_l("Client disconnected"), ""),
+    "upstream_cut": (_l("Cut off by provider"), "warn"),
+    "interrupted": (_l("Server restart"), "warn"),
     "open": (_l("Running"), "info"),
 }
 ENDINGS = {
     "complete": _l("The answer came in full."),
-    "refused": _l("The call was turned away. It cost nothing."),
-    "failed": _l("No provider answered. It cost nothing."),
-    "client_left": _l("Your program hung up before the end."),
-    "upstream_cut": _l("The provider's answer broke off. What had arrived was charged."),
-    "interrupted": _l("The relay stopped while the call ran. It cost nothing."),
+    "refused": _l("Rejected. You weren't charged."),
+    "failed": _l("No provider answered. You weren't charged."),
+    "client_left": _l("Your client disconnected before the end."),
+    "upstream_cut": _l("The provider cut the answer off. You paid for what had arrived."),
+    "interrupted": _l("The server restarted during the call. You weren't charged."),
     "open": _l("The call is running. What it may cost is set aside."),
 }
 SOURCES = {

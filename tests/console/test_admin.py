@@ -233,7 +233,7 @@ def test_a_member_may_be_made_an_administrator_with_a_typed_password_and_without
         ({"name": ""}, "name", "Type a name."),
         ({"name": "a\u202eb"}, "name", "visible characters"),
         ({"password": "short"}, "password", "8 to 128"),
-        ({"password": "password1"}, "password", "among the first"),
+        ({"password": "password1"}, "password", "most common"),
     ],
 )
 def test_a_mistake_about_a_new_member_stands_beside_its_field(
@@ -522,7 +522,7 @@ def test_a_new_password_ends_the_sessions_and_leaves_the_tokens(home, alice, des
     assert accounts.authenticate(home.db, "alice", password).id == alice.id
     assert trail(home, "member.password")[0]["by"] == "carol"
     weak = desk.send(f"/admin/members/{alice.id}/password", **{"password-password": "12345678"})
-    assert "among the first" in error_of(weak.get_data(as_text=True), "password-password")
+    assert "most common" in error_of(weak.get_data(as_text=True), "password-password")
 
 
 def test_a_member_is_signed_out_everywhere(home, alice, desk):
@@ -771,7 +771,7 @@ def test_a_call_has_a_page_with_whose_it_is_and_who_served_it(home, alice, desk)
         "Member alice",
         "Upstream north",
         "south: upstream_overloaded (503)",
-        "Price, line by line",
+        "Cost breakdown",
     ):
         assert words in seen, words
     assert "Administration" in seen and "/console/usage" not in desk.page(f"/admin/calls/{call}")
@@ -1004,7 +1004,7 @@ def test_the_system_page_says_how_the_house_is(home, alice, desk):
     for words in (
         "Version 1.0.0",
         "Demo mode",
-        "Takes writes",
+        "Writable",
         "Members 2",
         "Tokens 1",
         "beginning 1",

@@ -197,7 +197,7 @@ def test_an_invited_person_comes_makes_a_token_and_talks_to_a_model(visit, carol
     )
     page.get_by_role("tab", name="Codex CLI").click()
     assert raw in page.locator("#codex-snippet-codex-sh").inner_text()
-    page.get_by_label("Fill in with the model").select_option("other-model")
+    page.get_by_label("Model in the examples").select_option("other-model")
     page.locator("#codex-snippet-codex-toml", has_text='model = "other-model"').wait_for(
         state="attached"
     )
@@ -357,7 +357,7 @@ def test_an_administrator_credits_shuts_out_and_lets_in_again(visit, carol, memb
     page.get_by_role("button", name="Sign in").click()
     see(page, "The name or the password is wrong.")
 
-    carol.get_by_role("button", name="Let in again").click()
+    carol.get_by_role("button", name="Re-enable").click()
     assert relay.client(token).chat().status == 200
     sign_in(page, "eve", PASSWORD)
     assert page.locator(".trio .value").last.inner_text().startswith("¥4.99")
@@ -479,7 +479,7 @@ def test_everything_but_streams_works_without_scripts(signed_in, relay):
     assert page.get_by_role(
         "heading", name="Codex CLI"
     ).is_visible()  # tabs are sections one below the other
-    page.get_by_label("Fill in with the model").select_option("other-model")
+    page.get_by_label("Model in the examples").select_option("other-model")
     page.get_by_role("button", name="Fill in").click()
     page.locator("#codex-snippet-codex-toml", has_text='model = "other-model"').wait_for()
     page.goto("/console/test")

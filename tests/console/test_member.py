@@ -254,7 +254,7 @@ def test_every_sentence_of_the_members_pages_is_in_chinese():
 def test_a_newcomer_is_told_what_to_do_first(home, bob):
     browser = home.browser(bob)
     page = browser.read("/console")
-    assert "Three steps to the first answer" in page and "Your pockets are empty" in page
+    assert "Three steps to the first answer" in page and "You're out of credit" in page
     assert "/console/tokens/new" in links(browser.page("/console"))
     home.token(bob)
     assert "Done: you have one." in browser.read("/console")
@@ -262,7 +262,7 @@ def test_a_newcomer_is_told_what_to_do_first(home, bob):
 
 def test_the_overview_says_what_one_has_and_what_pays_next(home, alice, browser):
     def next_payer():
-        return re.search(r"(Token balance|Plan quota|Wallet) pays next", browser.read("/console"))[
+        return re.search(r"(Token balance|Plan quota|Wallet) used first", browser.read("/console"))[
             1
         ]
 
@@ -596,7 +596,7 @@ def test_files_cannot_be_asked_for_without_end(browser):
 
 def test_the_invites_page_shows_the_link_who_came_and_what_it_earned(home, alice, browser):
     page = browser.read("/console/invites")
-    assert f"/register?invite={alice.invite_code}" in page and "Nobody has come yet" in page
+    assert f"/register?invite={alice.invite_code}" in page and "No one has joined yet" in page
     dora = home.member("dora", wallet="1", invite=alice.invite_code, invite_reward=50_000)
     home.member("emil", invite=alice.invite_code, invite_reward=50_000)
     home.called(dora, home.token(dora))

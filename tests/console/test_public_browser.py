@@ -86,7 +86,7 @@ def test_samples_are_tabs_that_keys_walk_through(opened):
 
 def test_a_model_is_picked_without_a_further_click(opened):
     page = opened("/docs/tools/codex")
-    page.get_by_label("Fill in with the model").select_option("tiered-2")
+    page.get_by_label("Model in the examples").select_option("tiered-2")
     page.wait_for_url("**/docs/tools/codex?model=tiered-2")
     assert 'model = "tiered-2"' in page.locator("#snippet-codex-toml").inner_text()
 

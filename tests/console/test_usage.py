@@ -229,9 +229,9 @@ def test_a_calls_page_explains_its_price_line_by_line(home, browser, alice):
     [
         ("refused", "insufficient_balance", "The balances do not cover this call."),
         ("failed", "upstream_timeout", "did not answer in time"),
-        ("interrupted", None, "It cost nothing"),
-        ("client_left", None, "hung up"),
-        ("upstream_cut", "upstream_error", "What had arrived was charged"),
+        ("interrupted", None, "weren't charged"),
+        ("client_left", None, "disconnected before the end"),
+        ("upstream_cut", "upstream_error", "You paid for what had arrived"),
         (None, None, "is set aside"),
     ],
 )
