@@ -77,16 +77,20 @@ ANSWERS = {  # fate -> status, body, a header
 }
 
 
+EXPLICIT_SHARE = 0.4  # of the answers that tell what was used
+
+
 @dataclass
 class Attempt:
     """How a provider met one attempt.
 
-    Its fate, what it said, the counts it gave (input, cached, output).
+    Its fate, what it said, and the counts it gave: plain input, cached, read from an explicit cache,
+    written to one, output.
     """
 
     fate: str
     text: str = ""
-    counts: tuple[int, int, int] | None = None
+    counts: tuple[int, int, int, int, int] | None = None
     whole: bool = False  # it was answered well and to the end
 
 
@@ -216,13 +220,21 @@ class Provider:
         return f"{finish}{extra}data: [DONE]\n\n"
 
     def _usage(self, attempt: Attempt) -> dict:
+        """What was used, as OpenAI says it or, with an explicit cache, as Alibaba does."""
         given = self._random.randint(5, 60)
-        attempt.counts = given, self._random.randint(0, given), self._random.randint(1, 200)
+        cached, output = self._random.randint(0, given), self._random.randint(1, 200)
+        details: dict = {"cached_tokens": cached}
+        explicit = self._random.random() < EXPLICIT_SHARE
+        written = self._random.randint(0, given - cached) if explicit else 0
+        if explicit:
+            details |= {"cache_type": "ephemeral", "cache_creation_input_tokens": written}
+        read = cached if explicit else 0
+        attempt.counts = given - cached - written, cached - read, read, written, output
         return {
             "prompt_tokens": given,
-            "completion_tokens": attempt.counts[2],
-            "total_tokens": given + attempt.counts[2],
-            "prompt_tokens_details": {"cached_tokens": attempt.counts[1]},
+            "completion_tokens": output,
+            "total_tokens": given + output,
+            "prompt_tokens_details": details,
         }
 
 

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from relay import estimate
 from tests.soak.faulty import Attempt
 
-INPUT, CACHED, OUTPUT = 2_000, 500, 8_000  # nano-yuan per LLM token
-PRICES = '{ input = "2", cached = "0.5", output = "8" }'
+KINDS = (2_000, 500, 200, 2_500, 8_000)  # nano-yuan per LLM token: as `Attempt.counts` counts
+INPUT, OUTPUT = KINDS[0], KINDS[-1]
+PRICES = '{ input = "2", cached = "0.5", cache_read = "0.2", cache_write = "2.5", output = "8" }'
 TEMPLATE_MAX = 40  # LLM tokens that an estimate may add to a short prompt's text
 ROUNDING = 1
 DRAIN, FREE = "drain", "free"
@@ -227,8 +228,7 @@ def wrong_cost(row: dict, answered: Attempt, call: Call, read: str, policy: str)
         return "it should be free" if row["cost"] else None
     by_usage = answered.counts and (row["outcome"] == "complete" or left and policy == DRAIN)
     if by_usage and (row["usage_source"] == "upstream" or not left):
-        given, cached, output = answered.counts
-        expected = (given - cached) * INPUT + cached * CACHED + output * OUTPUT
+        expected = sum(count * price for count, price in zip(answered.counts, KINDS, strict=True))
         return None if row["cost"] == expected else f"it should have cost {expected}"
     if (
         row["usage_source"] != "estimated"

@@ -10,8 +10,8 @@ from tests.soak.oracle import Call, judge
 WORDS = " one two"
 POLICIES = {"p0": "estimate", "p1": "drain", "p2": "free"}
 DELTA = 'data: {"choices": [{"delta": {"content": "%s"}}]}\n\n'
-COUNTS = (20, 5, 10)
-COST = 15 * 2_000 + 5 * 500 + 10 * 8_000
+COUNTS = (11, 3, 2, 4, 10)
+COST = 11 * 2_000 + 3 * 500 + 2 * 200 + 4 * 2_500 + 10 * 8_000
 
 
 def call(kind="patient", said=WORDS, end="data: [DONE]\n\n", **more) -> Call:
