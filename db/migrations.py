@@ -22,7 +22,6 @@ _REQUESTS_2 = (
     "price_cache_write_1h INTEGER CHECK (price_cache_write_1h >= 0)",
     "price_search INTEGER CHECK (price_search >= 0)",
     "upstream_cost INTEGER CHECK (upstream_cost >= 0)",
-    "message TEXT",
 )
 _DAILY_2 = (
     "cache_read_tokens INTEGER NOT NULL DEFAULT 0",
@@ -41,7 +40,8 @@ CREATE TABLE caps (
     models     TEXT CHECK (models IS NULL OR json_valid(models))
 ) STRICT"""
 
-_TABLES_2 = (
+_PEOPLE_3 = (
+    "ALTER TABLE requests ADD COLUMN message TEXT",
     "ALTER TABLE users ADD COLUMN invite_uses INTEGER CHECK (invite_uses >= 0)",
     "ALTER TABLE users ADD COLUMN invite_until INTEGER",
     "ALTER TABLE tokens ADD COLUMN old_digest BLOB",
@@ -80,9 +80,7 @@ CREATE TABLE credit_requests (
 
 
 def kinds(conn) -> None:
-    """Version 2: cache reads, cache writes, searches, what the provider bills, caps of members,
-    their requests for credit, who was turned away and what refused callers read, and the secret
-    that a token had before.
+    """Version 2: cache reads, cache writes, searches, what the provider bills, caps of members.
 
     Calls of before used none of them, as far as anybody knew: their columns stay empty, which
     counts and costs nothing. What the provider billed for them is not known either.
@@ -92,9 +90,15 @@ def kinds(conn) -> None:
     for column in _DAILY_2:
         conn.execute(f"ALTER TABLE daily ADD COLUMN {column}")
     conn.execute(_CAPS_2)
-    for statement in _TABLES_2:
-        conn.execute(statement)
     _as_written(conn, "a_call_that_ends_is_rolled_up", "a_refused_call_is_rolled_up")
+
+
+def people(conn) -> None:
+    """Version 3: invites that end, tokens that are renewed or administer, requests for credit, who
+    was turned away, and what refused callers read.
+    """
+    for statement in _PEOPLE_3:
+        conn.execute(statement)
 
 
 def _as_written(conn, *triggers: str) -> None:
@@ -111,4 +115,4 @@ def _as_written(conn, *triggers: str) -> None:
 
 
 # The n-th takes a connection from version n to n + 1.
-MIGRATIONS: tuple[Callable, ...] = (kinds,)
+MIGRATIONS: tuple[Callable, ...] = (kinds, people)
