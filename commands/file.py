@@ -39,7 +39,7 @@ def backup(target: Path, as_json: bool) -> None:
 @click.option(
     "--keep-revoked/--no-keep-revoked",
     default=True,
-    help="Tokens revoked or renewed since the backup stay so (the default).",
+    help="Tokens revoked or renewed, and members disabled, since the backup stay so (the default).",
 )
 @shown.json_option
 def restore(source: Path, yes: bool, keep_revoked: bool, as_json: bool) -> None:
@@ -56,7 +56,7 @@ def restore(source: Path, yes: bool, keep_revoked: bool, as_json: bool) -> None:
             raise click.ClickException("there is no terminal to ask at: say --yes")
         click.echo("\n".join(both))
         click.confirm("Put it in place?", abort=True)
-    ended = _ended(path) if keep_revoked else []
+    ended = _ended(path) if keep_revoked else ([], [])
     done: dict = {}
     kept = put_back(path, source, _settling(source, ended, done))
     shown.one(
@@ -65,13 +65,15 @@ def restore(source: Path, yes: bool, keep_revoked: bool, as_json: bool) -> None:
             "file": str(source),
             "kept": kept and str(kept),
             "revoked_kept": done.get("revoked", 0),
+            "disabled_kept": done.get("disabled", 0),
             "calls_before": now and now["calls"],
             "calls_after": then and then["calls"],
         },
-        "\n".join(both if yes else [])
-        + f"\n{source} is the database now."
+        "".join(f"{line}\n" for line in both if yes)
+        + f"{source} is the database now."
         + (f" The old one is kept as {kept}." if kept else "")
-        + (f" {done['revoked']} tokens stay revoked or renewed." if done.get("revoked") else ""),
+        + (f" {done['revoked']} tokens stay revoked or renewed." if done.get("revoked") else "")
+        + (f" {done['disabled']} members stay disabled." if done.get("disabled") else ""),
     )
 
 
@@ -104,20 +106,24 @@ def _compared(path: Path, now: dict | None, source: Path, then: dict | None) -> 
     return lines
 
 
-def _ended(path: Path) -> list[tuple]:
-    """The tokens of the file in force, with their secrets' digests and when they were revoked."""
+def _ended(path: Path) -> tuple[list[tuple], list[tuple]]:
+    """The tokens of the file in force, with their secrets' digests and when they were revoked, and
+    the members who are disabled there."""
     with contextlib.suppress(db.Error, db.DatabaseError), closing(db.connect(path, "ro")) as conn:
-        return tokens.states(conn)
-    return []
+        return tokens.states(conn), accounts.disabled(conn)
+    return [], []
 
 
-def _settling(source: Path, ended: list[tuple], done: dict) -> Callable[[Database], list[str]]:
+def _settling(
+    source: Path, ended: tuple[list, list], done: dict
+) -> Callable[[Database], list[str]]:
     """What is done to the copy before it is used."""
 
     def settle(copy: Database) -> list[str]:
         """End what was open when the backup was made, and name what is wrong with it."""
         interrupted = billing.release_orphans(copy)
-        done["revoked"] = copy.write(tokens.keep_states, ended)
+        done["revoked"] = copy.write(tokens.keep_states, ended[0])
+        done["disabled"] = copy.write(accounts.keep_disabled, ended[1])
         detail = {"file": source.name, "interrupted": interrupted, "count": done["revoked"]}
         copy.write(accounts.audit, None, "database.restore", None, detail)
         return verify.verify(copy)

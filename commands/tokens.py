@@ -7,7 +7,6 @@ from members import accounts, tokens
 
 token = given.Topic("token", help="API tokens: add, list, revoke.")
 
-KEEP_S = 3600
 LISTED = (
     "id",
     "name",
@@ -95,7 +94,7 @@ def list_tokens(member: accounts.Member, as_json: bool) -> None:
 @shown.json_option
 def rotate(member: accounts.Member, token_id: int, keep: bool, as_json: bool) -> None:
     """Give the token ID of USER a new secret, and print it. It is never shown again."""
-    raw = tokens.rotate(given.relay().db, member.id, token_id, KEEP_S if keep else 0)
+    raw = tokens.rotate(given.relay().db, member.id, token_id, tokens.KEPT_S if keep else 0)
     if raw is None:
         raise click.ClickException(f"{member.name} has no token {token_id} that is not revoked")
     shown.one(as_json, {"id": token_id, "token": raw}, raw)

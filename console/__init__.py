@@ -103,7 +103,8 @@ def known_host():
     None for names that may. Programs prove who they are with each request, whatever the name.
     """
     host = request.environ.get("HTTP_HOST", "")
-    if context.is_api(request.path) or not host or context.may_come_by(host):
+    open_to_all = context.is_api(request.path) or request.endpoint == "static"
+    if open_to_all or not host or context.may_come_by(host):
         return None
     name = (urlsplit(f"//{host}").hostname or "") if context.is_host(host) else ""
     g._login_user = session.login.anonymous_user()

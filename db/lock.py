@@ -43,7 +43,7 @@ def serving_pid(path: str | Path) -> int | None:
         fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         return None
     except BlockingIOError:
-        told = os.pread(file, 20, 0)
-        return int(told) if told.isdigit() else None
+        written = os.pread(file, 20, 0)
+        return int(written) if written.isdigit() else None
     finally:
         os.close(file)

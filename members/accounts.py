@@ -298,6 +298,27 @@ def disable(db: Database, user_id: int, *, by: int | None = None) -> None:
     )
 
 
+def disabled(conn) -> list[tuple]:
+    """The members of a file who are disabled: (disabled_at, id, created_at), for `keep_disabled`."""
+    rows = conn.execute(
+        "SELECT disabled_at, id, created_at FROM users WHERE disabled_at IS NOT NULL"
+    )
+    return [tuple(row) for row in rows.fetchall()]
+
+
+def keep_disabled(conn, known: list[tuple]) -> int:
+    """Let nobody of an older file in who has been disabled since, within a transaction of who
+    calls; how many there were."""
+    return sum(
+        conn.execute(
+            "UPDATE users SET disabled_at = ?, session_epoch = ?"
+            " WHERE id = ? AND created_at = ? AND disabled_at IS NULL",
+            (at, _epoch(), user_id, created_at),
+        ).rowcount
+        for at, user_id, created_at in known
+    )
+
+
 def enable(db: Database, user_id: int, *, by: int | None = None) -> None:
     """Let a member in again. Raises Unknown."""
     _change(db, user_id, "disabled_at = NULL", (), "member.enable", by)

@@ -63,7 +63,8 @@ def ask(
     what is asked is no amount."""
     if not 0 < amount <= billing.AMOUNT_MAX:
         raise CreditRequestError("Ask for more than nothing, and not for an absurd amount.")
-    now, note = now or billing.now_ms(), note.strip()[:NOTE_LENGTH_MAX]
+    # One line: it stands in a notice and in the log, which a line of somebody's own would forge.
+    now, note = now or billing.now_ms(), " ".join(note.split())[:NOTE_LENGTH_MAX]
 
     def write(conn) -> None:
         (recent,) = conn.execute(

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from db import Database
 
 NAME_LENGTH_MAX = 64
+KEPT_S = 3600  # how long the secret before a new one is good, if its holder wants so
 COUNT_MAX = 1_000_000_000
 MAPPED_BITS = 96  # of ::ffff:0:0/96 (RFC 4291, 2.5.5.2)
 SHAPE = re.compile(r"sk-[A-Za-z0-9_-]{43}", re.ASCII).fullmatch

@@ -276,10 +276,10 @@ def _drain(turn: Exchange) -> None:
             data = (
                 sse.data(event) if event is not None else None
             )  # what passes unseen holds no usage
-            told = turn.spoken.signs(data) if data else None
-            if told is not None:
-                turn.meter.used(told.usage)
-                if told.done or told.error:
+            info = turn.spoken.signs(data) if data else None
+            if info is not None:
+                turn.meter.used(info.usage)
+                if info.done or info.error:
                     return
     except CallerLeft:
         pass  # the time is up; what was delivered is estimated

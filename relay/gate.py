@@ -184,8 +184,11 @@ class Gate:
             int, object
         ] = {}  # requests per minute -> the limiter's item, made once
 
-    def identify(self, authorization: str | None, api_key: str | None, address: str) -> Caller:
-        """The caller behind a request's headers.
+    def identify(
+        self, authorization: str | None, api_key: str | None, address: str | None
+    ) -> Caller:
+        """The caller behind a request's headers. `address` None: nobody knows it yet, and it is
+        neither checked nor counted.
 
         Raises NotAuthenticated, or RateLimited for an address with too many failures; a good token
         from that address is still let in, for a whole office may sit behind it.
@@ -194,8 +197,8 @@ class Gate:
         caller = self._holder(raw, address) if raw else None
         if caller is None:
             why = self._why_dead(raw) if raw else None
-            network = _network(address)
-            if not self._limiter.hit(self._failures, "failed", network):
+            network = None if address is None else _network(address)
+            if network and not self._limiter.hit(self._failures, "failed", network):
                 raise errors.RateLimited(
                     "Too many attempts with tokens that are not valid. Wait a minute.",
                     retry_after=self._retry_after(self._failures, "failed", network),
@@ -226,11 +229,6 @@ class Gate:
         now = datetime.now(self._timezone)
         at = int(now.timestamp() * 1000)
         self._turned_away.count(user_id, token_id, f"{now:%Y-%m-%d}", reason, at)
-
-    def knows(self, authorization: str | None, api_key: str | None) -> bool:
-        """Whether a request's headers present a good token. Counts nothing."""
-        raw = presented(authorization, api_key)
-        return raw is not None and self._holder(raw) is not None
 
     def caller_of(self, token_id: int) -> Caller | None:
         """The caller behind a token's id, for the console, which never has the raw token.

@@ -213,6 +213,7 @@ class Meter:
     caller: Caller
     wire: str
     id: str = field(default_factory=lambda: new_id())
+    leave: Callable[[], None] = lambda: None  # gives the call's place back, once it is closed
     started: float = field(default_factory=time.monotonic)
     started_at: int = field(default_factory=lambda: time.time_ns() // 1_000_000)
     state: CallState = field(default_factory=CallState)
@@ -311,6 +312,12 @@ class Meter:
         if self._closed:
             return
         self._closed = True
+        try:
+            self._settle(error)
+        finally:
+            self.leave()
+
+    def _settle(self, error: BaseException | None) -> None:
         if error is not None:
             self.state.error = error
             if not self.state.delivered:

@@ -149,27 +149,24 @@ class Incoming:
 class Answer:
     """An answer on its way to the caller: its headers and its pieces.
 
-    `close` ends the call and gives its place back; it must be called, whether or not anything was
-    read, and a second time does nothing.
+    `close` ends the call; it must be called, whether or not anything was read, and a second time
+    does nothing.
     """
 
-    def __init__(self, headers: dict[str, str], pieces: Iterable[bytes], *ends: Callable[[], None]):
-        self.headers, self._pieces, self._ends = headers, pieces, list(ends)
+    def __init__(
+        self,
+        headers: dict[str, str],
+        pieces: Iterable[bytes],
+        end: Callable[[], None] = lambda: None,
+    ):
+        self.headers, self._pieces, self._end = headers, pieces, end
 
     def __iter__(self) -> Iterator[bytes]:
         return iter(self._pieces)
 
-    def before_close(self, *ends: Callable[[], None]) -> None:
-        """Do these, too, at the end: in their order, the later ones even if an earlier fails."""
-        self._ends += ends
-
     def close(self) -> None:
-        if self._ends:
-            end = self._ends.pop(0)
-            try:
-                end()
-            finally:
-                self.close()
+        end, self._end = self._end, lambda: None
+        end()
 
 
 def place(relay: Relay, wire: Wire, caller: gate.Caller, incoming: Incoming) -> Answer:
@@ -179,22 +176,23 @@ def place(relay: Relay, wire: Wire, caller: gate.Caller, incoming: Incoming) -> 
     of the window either way.
     """
     incoming.headers.update(relay.gate.count(caller).headers())
-    leave = relay.enter(caller)
-    try:
-        answered = serve(relay, wire, caller, incoming)
-    except BaseException:
-        leave()
-        raise
-    answered.before_close(leave)
-    return answered
+    return serve(relay, wire, caller, incoming, relay.enter(caller))
 
 
-def serve(relay: Relay, wire: Wire, caller: gate.Caller, incoming: Incoming) -> Answer:
+def serve(
+    relay: Relay,
+    wire: Wire,
+    caller: gate.Caller,
+    incoming: Incoming,
+    leave: Callable[[], None],
+) -> Answer:
     """Relay one request. Every decision about a call is in this function; the rest only computes.
 
+    `leave` gives its place back. The meter does that when it closes, which is before the last bytes
+    go out: whoever holds a whole answer may call again.
     Raises RelayError for whatever keeps the call from being answered.
     """
-    meter = Meter(relay.settlement, caller, wire.NAME, id=incoming.id)
+    meter = Meter(relay.settlement, caller, wire.NAME, id=incoming.id, leave=leave)
     try:
         body_given = incoming.body(relay.settings)
         if wire is chat and cursor.recognises(body_given):

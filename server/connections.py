@@ -70,7 +70,8 @@ class Client:
         self.server, self.adj, self.sock, self.addr = server, server.adj, sock, addr
         self.fd = sock.fileno()
         self.turn = threading.Lock()  # who holds it has the connection to itself
-        self.closed = self.lingers = False
+        self.closed = False
+        self.lingers_until: float | None = None  # refused: what still comes is thrown away
         self.since = self.begun = time.monotonic()  # the last byte; the first of this request
         self.request: HTTPRequestParser | None = None  # one that is not whole yet
         self.known = False  # its sender may send a large body
@@ -84,18 +85,17 @@ class Client:
 
     def overdue(self, now: float) -> bool:
         """Whether it has waited too long for what should come."""
-        if self.lingers:
-            return now - self.since > LINGER_S
+        if self.lingers_until is not None:
+            return now > self.lingers_until
         late = self.request is not None and not self.known and now - self.begun > STRANGER_S
         return late or now - self.since > IDLE_S
 
     def go_on(self) -> bool:
         """Read what has come, and answer what is whole. Whether the connection is kept."""
         data, self.unread = self.unread or self._received(), b""
+        if self.lingers_until is not None:  # one look an event: who sends on holds no thread
+            return data != b"" and time.monotonic() < self.lingers_until
         while data:
-            if self.lingers:
-                data = self._received()
-                continue
             self.since = time.monotonic()
             data = data[self._parse(data) :]
             request = self.request
@@ -211,11 +211,8 @@ class Client:
             self.sock.shutdown(socket.SHUT_WR)
         except OSError:
             return False
-        self.lingers, self.since = True, time.monotonic()
-        rest = self._received()
-        while rest:
-            rest = self._received()
-        return rest is None
+        self.lingers_until = time.monotonic() + LINGER_S
+        return True
 
     def _takes(self) -> bool:
         """Whether there is room for another answer on its way to the client."""
@@ -351,6 +348,8 @@ class Connections:
             if self._all.get(connection.fd) is connection:
                 del self._all[connection.fd]
                 self._by_address[connection.addr[0]] -= 1
+                if not self._by_address[connection.addr[0]]:
+                    del self._by_address[connection.addr[0]]
         connection.close()
 
     def _close_overdue(self) -> None:
@@ -361,7 +360,6 @@ class Connections:
                     self._close(each)
                 else:
                     self._await(each)
-        self._by_address = +self._by_address
 
     def _accept(self, listener: socket.socket) -> None:
         try:

@@ -25,13 +25,14 @@ from waitress.task import ErrorTask
 from waitress.utilities import Error
 
 from relay import errors, refusals
-from relay.door import CALLS, meant
+from relay.door import PREFIXES, meant
 from relay.meter import new_id
 from server.connections import UNREAD_MS_MAX, Connections
 
 log = logging.getLogger("server")
 
 CONNECTIONS_MAX = 4096
+FOR_TOKENS = tuple(f"{each}/" for each in PREFIXES)
 PAGE_BODY_BYTES_MAX = 8 << 20  # for who is not seen to be known: a form of the console
 FORWARDED = ("HTTP_X_FORWARDED_FOR", "HTTP_X_FORWARDED_PROTO", "HTTP_X_FORWARDED_HOST")
 MAPPED = re.compile(r"(?<![\w:])::ffff:(\d+(?:\.\d+){3})", re.ASCII | re.IGNORECASE)
@@ -159,6 +160,7 @@ class Server:
     def __init__(self, app, settings):
         self._relay = app.extensions["relay"]
         self._settings = settings
+        self._proxies = _believed(settings.server.trusted_proxy)
         self._drain = Drain(app.wsgi_app)
         self._stopped = threading.Event()
         self._chores: list[tuple[float, Callable[[], None]]] = []
@@ -242,15 +244,20 @@ class Server:
         return _behind_proxies(_unmapped(app), self._settings.server.trusted_proxy)
 
     def _admit(self, request: HTTPRequestParser, address: str) -> NotAdmitted | None:
-        """Whether a large body may be read: of a call only from who has a token, before it comes."""
-        if meant(request.path) not in CALLS:
-            large = request.content_length > PAGE_BODY_BYTES_MAX
+        """Why a large body is not read; None if it is. At the API only who has a token may send one,
+        and is looked at before it comes, by the same rules as later."""
+        if not meant(request.path).startswith(FOR_TOKENS):
+            large = request.chunked or request.content_length > PAGE_BODY_BYTES_MAX
             return NotAdmitted(errors.BodyTooLarge()) if large else None
         headers = request.headers
-        if self._relay.gate.knows(headers.get("AUTHORIZATION"), headers.get("X_API_KEY")):
-            return None
-        log.warning("a token was refused, from %s", address)
-        return NotAdmitted(errors.NotAuthenticated())
+        seen = (
+            None if self._proxies(address) else address
+        )  # behind a proxy the app reads whose it is
+        try:
+            self._relay.gate.identify(headers.get("AUTHORIZATION"), headers.get("X_API_KEY"), seen)
+        except errors.RelayError as err:
+            return NotAdmitted(err)
+        return None
 
     def _on_signal(self, number: int, frame) -> None:
         if self._drain.begun:

@@ -54,7 +54,7 @@ def begin(app, server) -> None:
     server.every(LOOK_S, lambda: relay.notices.look_at_pockets(relay.db))
     server.every(CAPS_S, lambda: relay.notices.look_at_caps(relay.db, _today(relay.settings)))
     server.every(LOOK_S, lambda: relay.turned_away.write(relay.db))
-    server.every(FORGET_S, lambda: turned_away.forget(relay.db, _day_kept(relay.settings)))
+    server.every(FORGET_S, lambda: _forget_turned_away(relay))
     server.every(LOOK_S, Bulletin(relay))
     server.every(PROVE_S, lambda: prove_and_tell(relay))
     server.every(LOOK_S, lambda: relay.notices.trouble("disk", _disk(relay.db.problem)))
@@ -85,10 +85,10 @@ def _today(settings) -> str:
     return f"{datetime.now(ZoneInfo(settings.site.timezone)):%Y-%m-%d}"
 
 
-def _day_kept(settings) -> str:
-    """The first day of which single calls are still kept."""
-    kept = timedelta(settings.retention.requests_days)
-    return f"{datetime.now(ZoneInfo(settings.site.timezone)) - kept:%Y-%m-%d}"
+def _forget_turned_away(relay) -> None:
+    """Let go of what was turned away before the days of which single calls are kept."""
+    days, zone = relay.settings.retention.requests_days, ZoneInfo(relay.settings.site.timezone)
+    turned_away.forget(relay.db, f"{datetime.now(zone) - timedelta(days):%Y-%m-%d}")
 
 
 def _disk(problem: str | None) -> str | None:

@@ -4,6 +4,7 @@ Owns what these three say. They need no token; /metrics answers only the address
 name.
 """
 
+import contextlib
 import os
 import time
 from ipaddress import ip_address, ip_network
@@ -67,12 +68,13 @@ def _may_read(address: str | None, settings) -> bool:
 
 
 def _weigh(relay) -> None:
-    """Look at what is only known by looking: the disk, what is set aside, threads."""
-    folder = relay.db.path.parent
-    disk = os.statvfs(folder)
-    metrics.disk_free.set(disk.f_bavail * disk.f_frsize)
-    metrics.database_bytes.set(relay.db.path.stat().st_size)
+    """Look at what is only known by looking: the disk, what is set aside, threads. A file that is
+    gone keeps nobody from the other metrics."""
     metrics.held.set(billing.held_in_all(relay.db))
+    with contextlib.suppress(OSError):
+        disk = os.statvfs(relay.db.path.parent)
+        metrics.disk_free.set(disk.f_bavail * disk.f_frsize)
+        metrics.database_bytes.set(relay.db.path.stat().st_size)
     busy, most = relay.threads()
     metrics.threads_busy.set(busy)
     metrics.threads_max.set(most)

@@ -158,12 +158,13 @@ def _failing() -> list[dict]:
     """Providers that rest, with why."""
     found = []
     for each in state().upstream_report():
-        if each["state"] in ("ok", "keyless"):
+        resting = ", ".join(each.get("resting", ()))  # a key or a model of one that goes on
+        if each["state"] in ("ok", "keyless") and not resting:
             continue
         text = _(
             "%(name)s does not answer properly: %(why)s.",
             name=each["name"],
-            why=each.get("last_error") or each["state"],
+            why=resting or each.get("last_error") or each["state"],
         )
         links = [(_("Look"), url_for("admin.upstream", name=each["name"]))]
         found.append({"look": "bad", "label": _("provider"), "text": text, "links": links})

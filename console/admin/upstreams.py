@@ -136,7 +136,7 @@ def test_upstream(name: str):
     for number, (key, outcome) in enumerate(zip(keys, outcomes, strict=True), 1):
         answered = outcome.code == "ok"
         if answered:  # it may rest from earlier failures: let calls through again
-            state().sender.health.learn(name, key, None, outcome.ms)
+            state().sender.health.learn(name, key, None, outcome.ms, None, target.model)
         flash(
             _said(name, model.id, outcome, number if len(keys) > 1 else None),
             "good" if answered else "bad",

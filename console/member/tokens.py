@@ -33,7 +33,7 @@ from console.ui.forms import Form, options
 from console.ui.i18n import gettext as _
 from console.ui.i18n import lazy_gettext as _l
 from members import turned_away
-from members.tokens import NAME_LENGTH_MAX
+from members.tokens import KEPT_S, NAME_LENGTH_MAX
 from relay import gate
 
 pages = Blueprint("tokens", __name__, url_prefix="/console/tokens")
@@ -45,7 +45,6 @@ COLUMNS = (
     " revoked_at"
 )
 ONCE = "1 per day"  # a form that made a token makes no second one
-ROTATION_S = 3600  # how long the old secret of a token is good, if its holder wants so
 REASONS = {  # of turned_away
     "rate": _l("over its rate"),
     "calls_at_once": _l("too many calls at once"),
@@ -347,7 +346,7 @@ def rotate(token_id: int):
     if throttle.wait_s(ONCE, "token-form", member().id, request.form.get("once", "")[:40]):
         flash(_("This form was sent already, and its token was shown then."), "warn")
         return back_to("tokens.page")
-    keep_s = ROTATION_S if request.form.get("keep") else 0
+    keep_s = KEPT_S if request.form.get("keep") else 0
     raw = gate.rotate(state().db, member().id, token_id, keep_s)
     return fresh(token_id, raw) if raw else back_to("tokens.page")
 

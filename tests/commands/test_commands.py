@@ -21,7 +21,7 @@ import plans
 import settings
 import verify
 from db import Database
-from members import tokens
+from members import accounts, tokens
 from tests.client import CHAT
 from tests.fake_upstream import answer
 from tests.providers import plain, usage
@@ -553,13 +553,17 @@ def test_tokens_revoked_or_renewed_since_the_backup_stay_so(
 ):
     fake.always(plain(usage(20, 10)))
     copy = tmp_path / "copy.db"
-    beside("backup", copy)
     (mine,), (his,) = (tokens.tokens(relay.db, who.id) for who in (alice, bob))
+    gone = accounts.add(relay.db, "gone", "a-good-password")
+    beside("backup", copy)
+    accounts.disable(relay.db, gone.id)
     tokens.revoke(relay.db, mine["id"])
     fresh = tokens.rotate(relay.db, bob.id, his["id"])
     more = [] if keep else ["--no-keep-revoked"]
     said = json.loads(flask(relay.config, "restore", str(copy), "--yes", "--json", *more).stdout)
     assert said["revoked_kept"] == (2 if keep else 0)
+    assert said["disabled_kept"] == (1 if keep else 0)
+    assert accounts.find(relay.db, gone.id).disabled is keep
     assert alice.chat().status == (401 if keep else 200)
     assert bob.chat().status == (401 if keep else 200)
     assert relay.client(fresh).chat().status == (200 if keep else 401)

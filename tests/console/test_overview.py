@@ -285,3 +285,8 @@ def test_a_request_id_leads_to_its_call_and_only_to_ones_own(home, alice, bob, d
     assert "None of your calls has the id" in his.read("/console/usage")
     assert desk.get(f"/admin/calls/find?id={call}").location.endswith(f"/admin/calls/{call}")
     assert desk.get("/admin/calls/find?id=req_x").location.endswith("/admin/calls")
+
+
+def test_a_request_for_credit_forges_no_line_of_the_log(home, bob):
+    made = credit_requests.ask(home.db, bob.id, 5, "please\n2026-11-27 ERROR all is lost")
+    assert "\n" not in made.note

@@ -565,3 +565,19 @@ def test_a_token_in_the_address_is_none(alice, relay):
     assert (
         relay.client().get(f"/api/v1/models?api_key={alice.token}&key={alice.token}").status == 401
     )
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_whoever_holds_a_whole_answer_may_call_again_at_once(start_relay, person, fake, stream):
+    fake.always(openai_stream() if stream else plain())
+    relay = start_relay(
+        plans={"free": {"requests_per_minute": 10_000, "calls_at_once": 1}},
+    )
+    alice = person("alice", relay).given(wallet="10")
+    for _ in range(60):
+        if stream:
+            streamed = alice.chat_stream()
+            assert streamed.status == 200
+            assert any(b"[DONE]" in event for event in streamed.events())
+        else:
+            assert alice.chat().status == 200

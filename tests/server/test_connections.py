@@ -1,5 +1,6 @@
 """Connections: what strangers, members in a hurry and clients that do not read may take of them."""
 
+import contextlib
 import json
 import socket
 import threading
@@ -7,6 +8,7 @@ import time
 
 import pytest
 
+from members import tokens
 from server import connections
 from tests.client import CHAT, TIMEOUT_S, ask
 from tests.fake_upstream import Gate
@@ -188,3 +190,62 @@ def test_sockets_that_the_supervisor_opened_are_used(start_relay, monkeypatch):
     assert relay.port == given.getsockname()[1]
     assert relay.client().get("/healthz").status == 200
     given.detach()  # the relay closes it
+
+
+def test_who_sends_on_after_a_refusal_is_closed_and_holds_no_thread(monkeypatch, start_relay):
+    monkeypatch.setattr(connections, "LOOK_S", 0.01)
+    monkeypatch.setattr(connections, "LINGER_S", 0.1)
+    relay = start_relay(server={"threads": 4})
+    stubborn = [connected(relay) for _ in range(6)]
+
+    def send_on(sock):
+        sock.sendall(head(CHAT, 2_000_000_000, "Authorization: Bearer nobody"))
+        with contextlib.suppress(OSError):
+            while True:
+                sock.sendall(b"x" * 65_536)
+
+    senders = [threading.Thread(target=send_on, args=(sock,)) for sock in stubborn]
+    for sender in senders:
+        sender.start()
+    assert relay.client().get("/healthz").status == 200
+    for sender in senders:
+        sender.join(TIMEOUT_S)
+        assert not sender.is_alive()
+    for sock in stubborn:
+        sock.close()
+
+
+def test_counting_a_large_request_takes_a_body_as_large_as_its_call(alice):
+    body = ask("x" * (9 << 20)) | {"max_tokens": 5}
+    assert alice.post("/v1/messages/count_tokens", body).status == 200
+
+
+def test_a_large_body_hears_why_its_token_works_no_more_and_counts_as_an_attempt(
+    start_relay, person
+):
+    relay = start_relay(limits={"failures_per_minute": 2})
+    alice = person("alice", relay)
+    tokens.revoke(relay.db, tokens.tokens(relay.db, alice.id)[0]["id"])
+    answers = []
+    for _ in range(3):
+        with connected(relay) as sock:
+            sock.sendall(head(CHAT, 500_000, f"Authorization: Bearer {alice.token}"))
+            answers.append(everything(sock))
+    assert b"has been revoked" in answers[0]
+    assert [int(answer[9:12]) for answer in answers] == [401, 401, 429]
+
+
+def test_pages_take_no_large_bodies(relay):
+    for framing in ("Content-Length: 9000000", "Transfer-Encoding: chunked"):
+        with connected(relay) as sock:
+            sock.sendall(f"POST /login HTTP/1.1\r\nHost: relay\r\n{framing}\r\n\r\n".encode())
+            assert everything(sock).startswith(b"HTTP/1.1 413 ")
+
+
+def test_metrics_are_told_while_the_database_is_away(relay):
+    relay.database.rename(relay.database.with_name("away.db"))
+    try:
+        answer = relay.client().get("/metrics")
+        assert answer.status == 200 and b"relay_threads_max" in answer.body
+    finally:
+        relay.database.with_name("away.db").rename(relay.database)
