@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from billing import AMOUNT_MAX, LedgerError, NotCovered, Pockets, available, now_ms, once, post
 from db import Database
-from members import accounts
+from members import audit
 
 DAY_MS = 86_400_000
 CODES_MAX = 10_000  # made at once
@@ -141,7 +141,7 @@ def give_plan(
 
     def act(conn, now: int) -> dict:
         available(conn, user_id, now)  # Unknown, if there is no such member
-        accounts.audit(
+        audit.record(
             conn, by, "plan.give", user_id, {"plan": plan, "days": days, "renew": renew}, now=now
         )
         return _begin(conn, user_id, plan, quota, days, now, renew=renew, by=by)
@@ -177,7 +177,7 @@ def _end(conn, column: str, key: int, by: int | None, now: int) -> int:
         (now, key),
     ).fetchall()
     for each in ended:
-        accounts.audit(conn, by, "plan.end", each["user_id"], {"plan": each["plan"]}, now=now)
+        audit.record(conn, by, "plan.end", each["user_id"], {"plan": each["plan"]}, now=now)
     if ended:
         _expire_due(conn, now)
     return len(ended)
@@ -194,7 +194,7 @@ def stop_renewal(
             (subscription_id,),
         ).fetchone()
         if row is not None:
-            accounts.audit(
+            audit.record(
                 conn, by, "plan.stop_renewal", row["user_id"], {"plan": row["plan"]}, now=now
             )
         return row is not None
@@ -356,7 +356,7 @@ def make_codes(
                 for code in codes
             ],
         )
-        accounts.audit(
+        audit.record(
             conn,
             by,
             "code.make",
@@ -408,7 +408,7 @@ def revoke_code(
             (now, code_id),
         ).fetchone()
         if row is not None:
-            accounts.audit(conn, by, "code.revoke", None, {"code": row["hint"]}, now=now)
+            audit.record(conn, by, "code.revoke", None, {"code": row["hint"]}, now=now)
         return row is not None
 
     return db.write(act, now or now_ms())

@@ -14,7 +14,7 @@ import verify
 from commands import given, shown
 from db import Database
 from db import restore as put_back
-from members import accounts, call_rows, tokens
+from members import accounts, audit, call_rows, tokens
 
 
 @given.command
@@ -125,7 +125,7 @@ def _settling(
         done["revoked"] = copy.write(tokens.keep_states, ended[0])
         done["disabled"] = copy.write(accounts.keep_disabled, ended[1])
         detail = {"file": source.name, "interrupted": interrupted, "count": done["revoked"]}
-        copy.write(accounts.audit, None, "database.restore", None, detail)
+        copy.write(audit.record, None, "database.restore", None, detail)
         return verify.verify(copy)
 
     return settle

@@ -12,7 +12,7 @@ import click
 
 import db
 from commands import given, shown
-from members import accounts
+from members import audit
 from relay import connect
 from relay.connect import ConnectError, Findings, OfferedModel, Preset, explained
 
@@ -244,7 +244,7 @@ def _switch(name: str, on: bool, as_json: bool) -> None:
 
 def done(relay, action: str, wake: bool = True, **detail: object) -> None:
     """Put it into the audit trail, and let the relay that serves see it at once."""
-    relay.db.write(lambda conn: accounts.audit(conn, None, action, None, detail))
+    relay.db.write(lambda conn: audit.record(conn, None, action, None, detail))
     pid = db.serving_pid(relay.settings.database.path) if wake else None
     if pid is not None and pid != os.getpid():
         os.kill(pid, signal.SIGHUP)

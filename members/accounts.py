@@ -1,7 +1,6 @@
-"""Members: who they are, their passwords, roles and invites; and the trail of what administrators
-did.
+"""Members: who they are, their passwords, roles and invites.
 
-Owns the tables users, invites and audit. It refuses to know sessions and pages, how often somebody
+Owns the tables users and invites. It refuses to know sessions and pages, how often somebody
 may try, and the settings: rewards come as arguments. The only money it moves are rewards, through
 `billing.post`.
 
@@ -15,7 +14,6 @@ may try, and the settings: rewards come as arguments. The only money it moves ar
 
 import hashlib
 import hmac
-import json
 import secrets
 import threading
 import unicodedata
@@ -25,6 +23,7 @@ from werkzeug.security import check_password_hash, generate_password_hash
 
 from billing import Unknown, now_ms, post
 from db import Database, IntegrityError
+from members import audit
 
 NAME_LENGTH_MAX = 64
 PASSWORD_LENGTHS = (8, 128)
@@ -126,7 +125,7 @@ def renew_invite(
             "UPDATE users SET invite_code = ?, invite_uses = ?, invite_until = ? WHERE id = ?",
             (code, uses, until, user_id),
         )
-        audit(conn, user_id, "invite.renew", user_id, {"count": uses})
+        audit.record(conn, user_id, "invite.renew", user_id, {"count": uses})
 
     db.write(act)
     return code
@@ -201,7 +200,7 @@ def add(
             post(conn, user_id, "grant", "reward", signup_reward, note="sign-up", now=now)
         made = _made(conn, user_id)
         host = _made(conn, made.invited_by).name if made.invited_by else None
-        audit(conn, by, "member.add", user_id, {"role": role, "invited_by": host}, now=now)
+        audit.record(conn, by, "member.add", user_id, {"role": role, "invited_by": host}, now=now)
         return _made(conn, user_id)
 
     return db.write(act)
@@ -345,7 +344,7 @@ def _change(
         if before and not _administrators(conn):
             raise LastAdministrator("this is the last administrator; make another one first")
         if action:
-            audit(conn, by, action, user_id, detail)
+            audit.record(conn, by, action, user_id, detail)
 
     db.write(act)
 
@@ -408,7 +407,7 @@ def set_up(
             raise BadInvite("this set-up address is not valid, or has been used")
         conn.execute("DELETE FROM meta WHERE key = 'setup_key'")
         user_id = _insert(conn, name, hashed, "admin", language, now)
-        audit(conn, user_id, "member.add", user_id, {"role": "admin"}, now=now)
+        audit.record(conn, user_id, "member.add", user_id, {"role": "admin"}, now=now)
         return _made(conn, user_id)
 
     return db.write(act)
@@ -422,42 +421,6 @@ def _opens(conn, key: str) -> bool:
     ).fetchone()
     given = hashlib.sha256(key.encode("utf-8", "replace")).hexdigest()
     return kept is not None and hmac.compare_digest(kept["value"], given)
-
-
-# ---- the audit trail
-
-
-def audit(
-    conn,
-    by: int | None,
-    action: str,
-    user_id: int | None = None,
-    detail: dict | None = None,
-    now: int | None = None,
-) -> None:
-    """Note who did what to whom, within the transaction that does it.
-
-    `by` None is the command line.
-    """
-    conn.execute(
-        "INSERT INTO audit (at, user_id, action, target, detail)"
-        " VALUES (?, ?, ?, (SELECT name FROM users WHERE id = ?), ?)",
-        (now or now_ms(), by, action, user_id, json.dumps(detail or {}, ensure_ascii=False)),
-    )
-
-
-def trail(db: Database, *, before: int | None = None, limit: int = 100) -> list[dict]:
-    """What was done, newest first: {id, at, by, action, target, detail}.
-
-    The next page with `before`, the last id.
-    """
-    rows = db.read().execute(
-        """
-        SELECT audit.id, at, name AS by, action, target, detail FROM audit LEFT JOIN users ON users.id = audit.user_id
-         WHERE audit.id < coalesce(?, 9223372036854775807) ORDER BY audit.id DESC LIMIT ?""",
-        (before, limit),
-    )
-    return [dict(row) | {"detail": json.loads(row["detail"])} for row in rows.fetchall()]
 
 
 # ---- names and passwords

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import billing
 from db import Database
-from members import accounts
+from members import audit
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +47,6 @@ def put(db: Database, user_id: int, caps: Caps, by: int | None = None) -> None:
             (user_id, caps.day, caps.month, models),
         )
         detail = {"day": caps.day, "month": caps.month, "models": models}
-        accounts.audit(conn, by, "user.cap", user_id, detail)
+        audit.record(conn, by, "user.cap", user_id, detail)
 
     db.write(write)

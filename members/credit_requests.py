@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import billing
 from db import Database, IntegrityError
-from members import accounts
+from members import audit
 
 NOTE_LENGTH_MAX = 500
 OF_DAY_MAX = 5  # requests of one member
@@ -116,7 +116,7 @@ def decide(
                 conn, row[0], "wallet", "top_up", given, now=now, note=reason or None, by=by
             )
         detail = {"pocket": "wallet", "asked": row[1], "amount": given, "note": reason or None}
-        accounts.audit(conn, by, "credit.grant" if given else "credit.decline", row[0], detail)
+        audit.record(conn, by, "credit.grant" if given else "credit.decline", row[0], detail)
 
     db.write(write)
     row = db.one(f"{LISTED} WHERE r.id = ?", (request_id,))

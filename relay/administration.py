@@ -19,7 +19,7 @@ from flask import Blueprint, request
 
 import billing
 import plans
-from members import accounts, call_rows, caps, credit_requests, tokens
+from members import accounts, audit, call_rows, caps, credit_requests, tokens
 from relay import door, errors
 from relay.spine import Relay
 
@@ -303,7 +303,7 @@ def revoke_token(relay: Relay, by: int, user_id: int, token_id: int) -> dict:
     """The next request with it is refused."""
     if not tokens.revoke(relay.db, token_id, _of(relay, user_id).id):
         raise errors.NotFound("There is no such token that is not revoked.")
-    relay.db.write(accounts.audit, by, "token.revoke", user_id, {"token": token_id})
+    relay.db.write(audit.record, by, "token.revoke", user_id, {"token": token_id})
     return {"id": token_id, "revoked": True}
 
 

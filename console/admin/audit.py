@@ -16,6 +16,7 @@ from console.ui import csv, format
 from console.ui.i18n import gettext as _
 from console.ui.i18n import lazy_gettext as _l
 from db import keyset
+from members import accounts, audit
 
 ACTIONS = {
     "member.add": _l("Member made"),
@@ -81,20 +82,6 @@ WORDS = {
     "kind": wallet.POCKETS | {"plan": _l("Plan")},
     "role": members.ROLES,
 }
-COLUMNS = (
-    "id, at, user_id, (SELECT name FROM users WHERE users.id = audit.user_id) AS by, action, target,"
-    " detail"
-)
-
-
-def listed(action: str | None, who: str) -> keyset.List:
-    """The trail of one action or all, of what was done by or to somebody or anybody."""
-    matching = ["action = :action"] if action else []
-    if who:
-        matching.append("(target = :who OR user_id = (SELECT id FROM users WHERE name = :who))")
-    return keyset.List(
-        "audit", COLUMNS, "id", "1", " AND ".join(matching), {"action": action, "who": who}
-    )
 
 
 def _asked() -> tuple[str | None, str]:
@@ -102,11 +89,18 @@ def _asked() -> tuple[str | None, str]:
     return action if action in ACTIONS else None, request.args.get("who", "").strip()[:64]
 
 
+def _found() -> keyset.List:
+    """What fits. A name is found however it is written, as in every other search."""
+    action, who = _asked()
+    found = accounts.named(state().db, who) if who else None
+    return audit.listed(action, found.name if found else who, found.id if found else None)
+
+
 @pages.get("/audit", endpoint="audit")
 def page():
     """What was done, newest first."""
     action, who = _asked()
-    found = listed(action, who).page(
+    found = _found().page(
         state().db.read(), request.args.get("before", type=int), request.args.get("after", type=int)
     )
     return render_template(
@@ -124,7 +118,7 @@ def page():
 def audit_csv():
     """The trail as a file."""
     head = ["id", "at", "by", "action", "target", "detail"]
-    batches = listed(*_asked()).all(state().db.read(), csv.BATCH)
+    batches = _found().all(state().db.read(), csv.BATCH)
     return csv.download("audit", head, ([_exported(row) for row in batch] for batch in batches))
 
 

@@ -15,7 +15,7 @@ from console import throttle
 from console.context import member, state
 from console.session import administrators_only
 from console.ui.i18n import gettext as _
-from members import accounts
+from members import accounts, audit
 
 pages = Blueprint("admin", __name__, url_prefix="/admin")
 
@@ -62,7 +62,7 @@ def recently_authenticated(view):
 def note(action: str, user_id: int | None = None, **detail) -> None:
     """Put into the audit trail what this administrator does, where no other function does so."""
     by = member().id
-    state().db.write(lambda conn: accounts.audit(conn, by, action, user_id, detail))
+    state().db.write(lambda conn: audit.record(conn, by, action, user_id, detail))
 
 
 def first_submission(key: str, request_: list) -> bool:

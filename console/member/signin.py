@@ -32,7 +32,7 @@ from console.ui import i18n
 from console.ui.forms import Form, options
 from console.ui.i18n import gettext as _
 from console.ui.i18n import lazy_gettext as _l
-from members import accounts
+from members import accounts, audit
 from relay import connect
 from server import jobs
 
@@ -380,7 +380,7 @@ def _open_to_colleagues(who: accounts.Member) -> None:
         if connect.open_to_colleagues(state()):
             detail = {"plan": "free"}
             state().db.write(
-                lambda conn: accounts.audit(conn, who.id, "settings.audience", None, detail)
+                lambda conn: audit.record(conn, who.id, "settings.audience", None, detail)
             )
             jobs.reload_now(state())
     except connect.ConnectError as err:

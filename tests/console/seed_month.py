@@ -17,7 +17,7 @@ import billing
 import plans
 from billing import Call, Ending, Usage
 from console.docs import pages, snippets
-from members import accounts, call_rows, tokens
+from members import accounts, audit, call_rows, tokens
 
 PASSWORD = "some words in a row"
 DAYS, HOUR_MS, DAY_MS = 30, 3_600_000, 86_400_000
@@ -342,7 +342,7 @@ class _Life:
         )
         conn.execute("UPDATE tokens SET expires_at = ? WHERE id = ?", (self.ago(3), trial))
         accounts.disable(self.db, self.id("intern-2026"), by=by)
-        accounts.audit(
+        audit.record(
             conn,
             by,
             "upstream.test",

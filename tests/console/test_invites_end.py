@@ -3,7 +3,7 @@
 import pytest
 
 from billing import now_ms
-from members import accounts
+from members import accounts, audit
 from tests.console.member_stage import PASSWORD, house
 
 
@@ -45,7 +45,7 @@ def test_a_new_link_makes_the_old_one_worthless(home, alice):
     mine = accounts.find(home.db, alice.id)
     assert mine.invite_code != old and mine.invite_uses == 1
     assert not come(home, "bob", old) and come(home, "carol", mine.invite_code)
-    trail = accounts.trail(home.db)
+    trail = audit.trail(home.db)
     assert {"invite.renew", "member.add"} <= {each["action"] for each in trail}
     assert '"invited_by":"alice"' in str(
         [row[0] for row in home.db.read().execute("SELECT detail FROM audit").fetchall()]

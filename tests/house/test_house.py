@@ -30,7 +30,7 @@ LAYERS = """
 1  relay.catalog relay.wires relay.upstream.demo relay.upstream.provider_errors members.tokens members.caps
 1  server.notices server.backups
 0  members.call_rows members.turned_away members.credit_requests
-0  billing db members.accounts plans pricing verify settings server.logs
+0  billing db members.accounts members.audit plans pricing verify settings server.logs
 0  relay.body relay.errors relay.estimate relay.limits relay.lookups relay.metrics
 0  relay.upstream.http1 relay.upstream.health relay.upstream.connection relay.upstream.quirks relay.upstream.order
 0  server.connections server.hooks relay members server relay.upstream

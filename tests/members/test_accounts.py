@@ -6,7 +6,7 @@ import pytest
 
 import billing
 from billing import Usage
-from members import accounts
+from members import accounts, audit
 from tests.money.ledger_book import ALICE, BOB, CAROL, open_book
 from tests.money.test_billing import at_once
 
@@ -287,11 +287,11 @@ def test_what_is_done_to_members_is_in_the_trail(book, quick):
     dora = accounts.add(book.db, "dora", PASSWORD, by=CAROL)
     accounts.set_role(book.db, dora.id, "admin", by=CAROL)
     accounts.disable(book.db, dora.id)
-    newest = accounts.trail(book.db, limit=2)
+    newest = audit.trail(book.db, limit=2)
     assert [(row["by"], row["action"], row["target"]) for row in newest] == [
         (None, "member.disable", "dora"),
         ("carol", "member.role", "dora"),
     ]
     assert newest[1]["detail"] == {"role": "admin"}
-    (older,) = accounts.trail(book.db, before=newest[-1]["id"])
+    (older,) = audit.trail(book.db, before=newest[-1]["id"])
     assert older["action"] == "member.add"

@@ -10,7 +10,7 @@ import billing
 import plans
 from billing import Ending, NotCovered, Pockets, Price, Usage, nano, split, yuan
 from db import IntegrityError, connect
-from members import accounts, call_rows
+from members import audit, call_rows
 from tests.money.ledger_book import ALICE, BOB, CAROL, DAY, NOW, PRICE, open_book
 
 SMALL = Usage(1_000, 0, 500)  # ¥0.006 at PRICE
@@ -398,7 +398,7 @@ def test_the_statement_runs_backwards_with_the_balance_after_each_entry(book):
 
 def test_money_moved_by_hand_is_in_the_audit_trail(book):
     billing.credit(book.db, ALICE, "wallet", 5, "adjust", note="sorry", by=CAROL)
-    (found,) = accounts.trail(book.db)
+    (found,) = audit.trail(book.db)
     assert (found["by"], found["action"], found["target"], found["detail"]["amount"]) == (
         "carol",
         "ledger.adjust",

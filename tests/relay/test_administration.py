@@ -6,7 +6,7 @@ import pytest
 
 import billing
 from billing import nano
-from members import accounts, credit_requests, tokens
+from members import accounts, audit, credit_requests, tokens
 from tests.client import CHAT, ask, assert_openai_error
 from tests.providers import plain, usage
 from tests.stage import flask
@@ -84,7 +84,7 @@ def test_a_member_is_made_given_money_bound_and_shut_out(relay, desk):
     do(desk, "DELETE", f"{path}/tokens/{token['id']}")
     assert relay.client(token["token"]).get("/v1/models").status == 401
     assert do(desk, "PATCH", path, {"disabled": True})["disabled"] is True
-    trail = [each["action"] for each in accounts.trail(relay.db)]
+    trail = [each["action"] for each in audit.trail(relay.db)]
     assert {"member.add", "ledger.top_up", "user.cap", "token.revoke", "member.disable"} <= set(
         trail
     )
@@ -165,10 +165,10 @@ def test_requests_for_credit_are_decided_once(relay, bob, desk):
     ],
 )
 def test_what_is_wrong_is_said_and_nothing_is_done(relay, desk, method, path, body):
-    before = accounts.trail(relay.db)
+    before = audit.trail(relay.db)
     answer = desk.call(method, ADMIN + path, body)
     assert answer.status == 400 and answer.json["error"]["message"], answer.body
-    assert accounts.trail(relay.db) == before
+    assert audit.trail(relay.db) == before
 
 
 @pytest.mark.parametrize(
