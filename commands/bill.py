@@ -6,6 +6,7 @@ import click
 
 import billing
 from commands import given, shown
+from console.ui import csv
 from relay import bill as bills
 
 FIELDS = ("day", "model", "kind", "count", "upstream_cost", "charged", "difference")
@@ -73,7 +74,8 @@ def bill(upstream, month, against, kinds, tolerance, as_csv, as_json, **columns)
     elif differing is not None:
         shown.listing(False, _differences(differing), "The invoice agrees.")
     elif as_csv:
-        shown.as_csv(list(FIELDS), bills.rows(found, billing.yuan))
+        rows = bills.rows(found, csv.money)
+        shown.as_csv(list(FIELDS), ([row[name] for name in FIELDS] for row in rows))
     else:
         _as_table(found)
     if differing:

@@ -6,6 +6,7 @@ import click
 
 import billing
 from commands import given, shown
+from console.ui import csv
 from members import accounts, call_rows
 
 PAGE = 1000
@@ -32,13 +33,6 @@ COLUMNS = (
     "duration_ms",
     "attempts",
 )
-CSV_COLUMNS = [
-    column
-    for name in COLUMNS
-    for column in (
-        ["charged_grant", "charged_quota", "charged_wallet"] if name == "charged" else [name]
-    )
-]
 NARROW = (
     "created_at",
     "user",
@@ -75,9 +69,11 @@ def requests(
     if as_csv and as_json:
         raise click.UsageError("give --csv or --json")
     limit = limit or (None if as_csv or as_json else TABLE_ROWS)
-    rows = calls(limit, user_id=member and member.id, **wanted)
+    found = calls(limit, user_id=member and member.id, **wanted)
+    rows = ({name: _written(name, row[name]) for name in COLUMNS} for row in found)
     if as_csv:
-        shown.as_csv(CSV_COLUMNS, (row | {"attempts": len(row["attempts"])} for row in rows))
+        time = csv.clock(given.relay().settings.site.timezone)
+        shown.as_csv(csv.CALL, (csv.call(_line(row), csv.CALL, time) for row in found))
     elif as_json:
         shown.listing(True, rows, "")
     else:
@@ -89,15 +85,21 @@ def requests(
 
 
 def calls(limit: int | None, **wanted) -> Iterator[dict]:
-    """Calls as they are printed, read page by page."""
+    """Rows of calls, read page by page."""
     before = None
     while page := call_rows.listed(
         given.relay().db, limit=min(PAGE, limit or PAGE), before=before, **wanted
     ):
-        yield from ({name: _written(name, row[name]) for name in COLUMNS} for row in page)
+        yield from page
         before = page[-1]["id"]
         if limit is not None and (limit := limit - len(page)) == 0:
             return
+
+
+def _line(row: dict) -> dict:
+    """A call in the shape of the console's files."""
+    charged = {f"charged_{pocket}": amount for pocket, amount in row["charged"].items()}
+    return row | charged | {"attempts": len(row["attempts"]), "stream": int(row["stream"])}
 
 
 def _written(name: str, value):

@@ -12,16 +12,7 @@ from datetime import UTC, datetime
 import click
 
 from billing import Pockets, yuan
-from console.ui.csv import Number, cell
-
-NUMBERS = {
-    "cost",
-    "upstream_cost",
-    "charged",
-    "difference",
-    "charged_quota",
-    "charged_wallet",
-}  # money of ours, whose minus begins no formula
+from console.ui.csv import cell
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
@@ -62,15 +53,11 @@ def listing(as_json: bool, rows: Iterable[dict], none: str) -> None:
         click.echo(none)
 
 
-def as_csv(columns: list[str], rows: Iterable[dict]) -> None:
-    """Rows as CSV with a head. No text in it is taken for a formula."""
+def as_csv(columns: list[str], lines: Iterable[list]) -> None:
+    """Lines as CSV with a head. No text in it is taken for a formula; a Number never is one."""
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(columns)
-    for row in rows:
-        values = flat(row)
-        writer.writerow(
-            [cell(Number(values[name]) if name in NUMBERS else values[name]) for name in columns]
-        )
+    writer.writerows([cell(value) for value in line] for line in lines)
 
 
 def flat(row: dict) -> dict:

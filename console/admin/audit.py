@@ -118,12 +118,14 @@ def page():
 def audit_csv():
     """The trail as a file."""
     head = ["id", "at", "by", "action", "target", "detail"]
-    batches = _found().all(state().db.read(), csv.BATCH)
-    return csv.download("audit", head, ([_exported(row) for row in batch] for batch in batches))
+    batches, time = _found().all(state().db.read(), csv.BATCH), csv.clock()
+    return csv.download(
+        "audit", head, ([_exported(row, time) for row in batch] for batch in batches)
+    )
 
 
-def _exported(row) -> list:
-    return [row["id"], csv.time(row["at"]), row["by"], row["action"], row["target"], row["detail"]]
+def _exported(row, time: csv.Clock) -> list:
+    return [row["id"], time(row["at"]), row["by"], row["action"], row["target"], row["detail"]]
 
 
 def details(row) -> list[tuple[str, str]]:

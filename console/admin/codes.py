@@ -174,18 +174,18 @@ def codes():
 @pages.get("/codes.csv")
 def codes_csv():
     """The list as a file, without what would make a code worth something."""
-    batches = listed(_chosen()).all(state().db.read(), csv.BATCH)
+    batches, time = listed(_chosen()).all(state().db.read(), csv.BATCH), csv.clock()
     return csv.download(
-        "codes", EXPORTED, ([_exported(code) for code in batch] for batch in batches)
+        "codes", EXPORTED, ([_exported(code, time) for code in batch] for batch in batches)
     )
 
 
-def _exported(code) -> list:
+def _exported(code, time: csv.Clock) -> list:
     values = dict(code) | {"state": state_of(code), "quota": csv.money(code["quota"])}
     if code["kind"] == "wallet":
         values["amount"] = csv.money(code["amount"])
     for name in ("created_at", "expires_at", "revoked_at", "redeemed_at"):
-        values[name] = csv.time(code[name])
+        values[name] = time(code[name])
     return [values[name] for name in EXPORTED]
 
 

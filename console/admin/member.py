@@ -259,8 +259,9 @@ def statement(user_id: int):
 def statement_csv(user_id: int):
     """A member's statement as a file."""
     batches = wallet.entries(of(user_id).id, *wallet.asked()).all(state().db.read(), csv.BATCH)
+    time = csv.clock()
     return csv.download(
         f"statement-{user_id}",
         wallet.EXPORTED,
-        ([wallet.exported(each) for each in batch] for batch in batches),
+        ([wallet.exported(each, time) for each in batch] for batch in batches),
     )

@@ -280,48 +280,19 @@ def presets() -> list[tuple[str, date_range.Span]]:
 @members_only
 def calls_csv():
     """The calls that fit the filters, as a file."""
-    asked, names, conn = wish(), token_names(), state().db.read()
+    asked, names, conn, time = wish(), token_names(), state().db.read(), csv.clock()
     batches = (
-        [_exported(row, names) for row in batch] for batch in asked.calls().all(conn, csv.BATCH)
+        [
+            csv.call(
+                {**row, "created_at": row["started_at"], "token": names.get(row["token_id"], "")},
+                csv.MEMBERS_CALL,
+                time,
+            )
+            for row in batch
+        ]
+        for batch in asked.calls().all(conn, csv.BATCH)
     )
-    return csv.download(f"calls-{asked.span.first}-{asked.span.last}", EXPORTED, batches)
-
-
-EXPORTED = [
-    "id",
-    "started_at",
-    "token",
-    "model",
-    "wire",
-    "stream",
-    "outcome",
-    "status",
-    "error",
-    *COUNTS,
-    "usage_source",
-    "usage_note",
-    *PRICES,
-    "cost",
-    "charged_grant",
-    "charged_quota",
-    "charged_wallet",
-    "first_byte_ms",
-    "duration_ms",
-]
-
-
-def _exported(row, names: dict[int, str]) -> list:
-    """A call as a line.
-
-    Money in yuan (prices too, per LLM token), the grant in LLM tokens, times in UTC.
-    """
-    values = dict(row) | {
-        "started_at": csv.time(row["started_at"]),
-        "token": names.get(row["token_id"], ""),
-    }
-    for name in (*PRICES, "cost", "charged_quota", "charged_wallet"):
-        values[name] = csv.money(row[name])
-    return [values[name] for name in EXPORTED]
+    return csv.download(f"calls-{asked.span.first}-{asked.span.last}", csv.MEMBERS_CALL, batches)
 
 
 @pages.get("/find")

@@ -244,9 +244,9 @@ def statement():
 @members_only
 def statement_csv():
     """The statement as a file."""
-    pocket, kind = asked()
+    (pocket, kind), time = asked(), csv.clock()
     batches = (
-        [exported(row) for row in batch]
+        [exported(row, time) for row in batch]
         for batch in entries(member().id, pocket, kind).all(state().db.read(), csv.BATCH)
     )
     return csv.download("statement", EXPORTED, batches)
@@ -255,12 +255,12 @@ def statement_csv():
 EXPORTED = ["id", "created_at", "pocket", "kind", "amount", "balance_after", "request_id", "note"]
 
 
-def exported(row) -> list:
+def exported(row, time: csv.Clock) -> list:
     """An entry as a line: the grant in LLM tokens, the other pockets in yuan."""
     write = str if row["pocket"] == "grant" else csv.money
     return [
         row["id"],
-        csv.time(row["created_at"]),
+        time(row["created_at"]),
         row["pocket"],
         row["kind"],
         csv.Number(write(row["amount"])),

@@ -787,6 +787,10 @@ def test_calls_as_a_file_are_exact_and_harmless(home, desk):
     rows = [dict(zip(head, each, strict=True)) for each in (refused, done)]
     assert [row["user"] for row in rows] == ["'=cmd|' /C calc'!A0"] * 2
     assert (rows[1]["token"], rows[0]["model"], rows[1]["cost"]) == ("'+1", "'-2+3", "0.002500000")
+    printed = home.app.test_cli_runner().invoke(args=["requests", "--csv"]).output
+    assert list(csv.reader(io.StringIO(printed))) == [head, refused, done], (
+        "the command's file is the console's"
+    )
 
 
 # ---- upstreams
