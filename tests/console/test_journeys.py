@@ -372,7 +372,8 @@ def test_keys_are_enough_to_sign_in_and_to_make_a_token(visit, member):
     _walk_to(page, "Sign in")
     page.keyboard.press("Enter")
     page.wait_for_url("**/login")
-    page.keyboard.type("frida")  # the first field has the focus
+    page.locator("input:focus").wait_for()  # the browser gives it after the page was loaded
+    page.keyboard.type("frida")
     page.keyboard.press("Tab")
     page.keyboard.type(PASSWORD)
     page.keyboard.press("Enter")
@@ -380,6 +381,7 @@ def test_keys_are_enough_to_sign_in_and_to_make_a_token(visit, member):
     _walk_to(page, "New token")
     page.keyboard.press("Enter")
     page.wait_for_url("**/console/tokens/new")
+    page.locator("input:focus").wait_for()
     page.keyboard.type("keyboard")
     _walk_to(page, "Make the token")
     page.keyboard.press("Space")
