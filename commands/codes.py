@@ -3,7 +3,7 @@
 import click
 
 import billing
-import plans
+import codes
 from commands import given, shown
 
 code = given.Topic("code", help="Codes to redeem: add, list, revoke.")
@@ -17,7 +17,7 @@ TIMES = ("created_at", "expires_at", "revoked_at", "redeemed_at")
 @click.option("--plan", metavar="PLAN", help="Worth a period of this plan.")
 @click.option(
     "--count",
-    type=click.IntRange(1, plans.CODES_MAX),
+    type=click.IntRange(1, codes.MADE_MAX),
     default=1,
     metavar="N",
     help="How many; else one.",
@@ -43,9 +43,7 @@ def add(
     worth = (
         _plan_terms(plan) if kind == "plan" else {"amount": wallet if kind == "wallet" else grant}
     )
-    made = plans.make_codes(
-        given.relay().db, kind, count, **worth, expires_at=expires_at, note=note
-    )
+    made = codes.make(given.relay().db, kind, count, **worth, expires_at=expires_at, note=note)
     shown.one(as_json, made, "\n".join(made))
 
 
@@ -68,9 +66,9 @@ def list_codes(as_json: bool) -> None:
 
 
 def _codes():
-    before = None
-    while page := plans.codes(given.relay().db, before=before, limit=1000):
-        for row in page:
+    conn = given.relay().db.read()
+    for batch in codes.listed().all(conn, 1000):
+        for row in batch:
             yield {
                 "id": row["id"],
                 "hint": row["hint"],
@@ -81,7 +79,6 @@ def _codes():
                 "redeemed_by": row["redeemed_by"],
                 **{name: shown.when(row[name]) for name in TIMES},
             }
-        before = page[-1]["id"]
 
 
 @code.command()
@@ -89,6 +86,6 @@ def _codes():
 @shown.json_option
 def revoke(code_id: int, as_json: bool) -> None:
     """Make the unused code ID worthless."""
-    if not plans.revoke_code(given.relay().db, code_id):
+    if not codes.revoke(given.relay().db, code_id):
         raise click.ClickException(f"there is no code {code_id} that could still be used")
     shown.one(as_json, {"id": code_id}, f"Code {code_id} is worthless.")

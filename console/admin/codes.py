@@ -1,7 +1,8 @@
 """Codes: made in bulk, shown once, listed, revoked.
 
-Owns these pages. The codes themselves are `plans`' business; they are in no file but the one that
-the administrator saves from the page that shows them.
+Owns these pages. What codes are worth and who has one is the business of `codes` at the top; the
+codes themselves are in no file but the one that the administrator saves from the page that shows
+them.
 """
 
 import re
@@ -12,7 +13,7 @@ from wtforms import DateField, HiddenField, IntegerField, RadioField, SelectFiel
 from wtforms.validators import InputRequired, Length, NumberRange, Optional, ValidationError
 
 import billing
-import plans
+import codes
 from console import public
 from console.admin.guard import first_submission, pages, recently_authenticated
 from console.context import member, state
@@ -21,7 +22,6 @@ from console.ui import csv, date_range, format
 from console.ui.forms import Form, options
 from console.ui.i18n import gettext as _
 from console.ui.i18n import lazy_gettext as _l
-from db import keyset
 
 COUNT_MAX = 1000
 KINDS = {
@@ -29,17 +29,11 @@ KINDS = {
     "grant": _l("LLM tokens for the token balance"),
     "plan": _l("A plan"),
 }
-COLUMNS = (
-    "id, hint, kind, amount, plan, quota, days, note, created_at, expires_at, revoked_at, redeemed_at,"
-    " (SELECT name FROM users WHERE users.id = created_by) AS created_by, redeemed_by AS redeemed_by_id,"
-    " (SELECT name FROM users WHERE users.id = redeemed_by) AS redeemed_by"
-)
-UNUSED = "redeemed_at IS NULL AND revoked_at IS NULL"
 STATES = {
-    "unused": (_l("Unused"), f"{UNUSED} AND (expires_at IS NULL OR expires_at > :now)", "good"),
-    "redeemed": (_l("Redeemed"), "redeemed_at IS NOT NULL", ""),
-    "expired": (_l("Expired"), f"{UNUSED} AND expires_at <= :now", "warn"),
-    "revoked": (_l("Revoked"), "revoked_at IS NOT NULL", "bad"),
+    "unused": (_l("Unused"), "good"),
+    "redeemed": (_l("Redeemed"), ""),
+    "expired": (_l("Expired"), "warn"),
+    "revoked": (_l("Revoked"), "bad"),
 }
 EXPORTED = [
     "id",
@@ -114,7 +108,7 @@ class CodesForm(Form):
             raise ValidationError(_("This day is over."))
 
     def terms(self) -> dict:
-        """What `plans.make_codes` takes."""
+        """What `codes.make` takes."""
         until = self.expires.data and date_range.day_bounds(str(self.expires.data))[1]
         terms = {"expires_at": until or None, "note": self.note.data or None}
         if self.kind.data != "plan":
@@ -130,58 +124,38 @@ class CodesForm(Form):
 # ---- the list
 
 
-def listed(chosen: str | None) -> keyset.List:
-    """Codes in one of the states, or all."""
-    return keyset.List(
-        "codes", COLUMNS, "id", "1", STATES[chosen][1] if chosen else "", {"now": billing.now_ms()}
-    )
-
-
-def state_of(code) -> str:
-    """Which of the states a code is in."""
-    if code["redeemed_at"] is not None:
-        return "redeemed"
-    if code["revoked_at"] is not None:
-        return "revoked"
-    return (
-        "expired"
-        if code["expires_at"] is not None and code["expires_at"] <= billing.now_ms()
-        else "unused"
-    )
-
-
 def _chosen() -> str | None:
     return request.args.get("state") if request.args.get("state") in STATES else None
 
 
-@pages.get("/codes")
-def codes():
+@pages.get("/codes", endpoint="codes")
+def page():
     """Codes without their secret, newest first."""
-    found = listed(_chosen()).page(
+    found = codes.listed(_chosen()).page(
         state().db.read(), request.args.get("before", type=int), request.args.get("after", type=int)
     )
-    choices = [("", _("All")), *((name, label) for name, (label, _sql, _look) in STATES.items())]
+    choices = [("", _("All")), *((name, label) for name, (label, _look) in STATES.items())]
     return render_template(
         "admin/codes.html",
         found=found,
         state=_chosen(),
         states=STATES,
         choices=choices,
-        state_of=state_of,
+        state_of=codes.state_of,
     )
 
 
 @pages.get("/codes.csv")
 def codes_csv():
     """The list as a file, without what would make a code worth something."""
-    batches, time = listed(_chosen()).all(state().db.read(), csv.BATCH), csv.clock()
+    batches, time = codes.listed(_chosen()).all(state().db.read(), csv.BATCH), csv.clock()
     return csv.download(
         "codes", EXPORTED, ([_exported(code, time) for code in batch] for batch in batches)
     )
 
 
 def _exported(code, time: csv.Clock) -> list:
-    values = dict(code) | {"state": state_of(code), "quota": csv.money(code["quota"])}
+    values = dict(code) | {"state": codes.state_of(code), "quota": csv.money(code["quota"])}
     if code["kind"] == "wallet":
         values["amount"] = csv.money(code["amount"])
     for name in ("created_at", "expires_at", "revoked_at", "redeemed_at"):
@@ -221,9 +195,7 @@ def make(form: CodesForm):
             "warn",
         )
         return back_to("admin.codes")
-    made = plans.make_codes(
-        state().db, form.kind.data, form.count.data, by=member().id, **form.terms()
-    )
+    made = codes.make(state().db, form.kind.data, form.count.data, by=member().id, **form.terms())
     response = make_response(
         render_template("admin/fresh_codes.html", codes=made, worth=worth(form), form=form)
     )
@@ -248,7 +220,7 @@ def codes_file():
 
     They come back from the page that shows them, for they are kept nowhere.
     """
-    made = [code for code in request.form.get("codes", "").split() if plans.code_digest(code)][
+    made = [code for code in request.form.get("codes", "").split() if codes.digest(code)][
         :COUNT_MAX
     ]
     lines = "".join(f"{code}\r\n" for code in ["code", *made])
@@ -274,15 +246,7 @@ def _ticked() -> list[int]:
 @pages.get("/codes/revoke")
 def ask_revoke_codes():
     """Ask before the ticked codes become worthless."""
-    rows = (
-        state()
-        .db.read()
-        .execute(
-            f"SELECT id, hint FROM codes WHERE {UNUSED} AND id IN (SELECT value FROM json_each(?))",
-            (str(_ticked()),),
-        )
-        .fetchall()
-    )
+    rows = codes.still_unused(state().db, _ticked())
     if not rows:
         flash(
             _(
@@ -297,6 +261,6 @@ def ask_revoke_codes():
 @pages.post("/codes/revoke")
 def revoke_codes():
     """Make unused codes worthless."""
-    gone = sum(plans.revoke_code(state().db, code_id, by=member().id) for code_id in _ticked())
+    gone = sum(codes.revoke(state().db, code_id, by=member().id) for code_id in _ticked())
     flash(_("%(n)s codes are revoked.", n=gone), "good")
     return back_to("admin.codes")

@@ -11,6 +11,7 @@ from wtforms import StringField
 from wtforms.validators import InputRequired
 
 import billing
+import codes
 import plans
 from console import public, throttle
 from console.context import member, state
@@ -103,8 +104,8 @@ def redeem():
         ]
         return _show(form), 429, {"Retry-After": str(wait)}
     try:
-        given = plans.redeem(state().db, me, form.code.data)
-    except plans.CodeRefused:
+        given = codes.redeem(state().db, me, form.code.data)
+    except codes.CodeRefused:
         form.code.errors = [_("This code is not valid, or has been used.")]
         return _show(form)
     throttle.forget(CODE_TRIES, "code", me)

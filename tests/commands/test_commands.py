@@ -17,6 +17,7 @@ import pytest
 
 import app as application
 import billing
+import codes
 import plans
 import settings
 import verify
@@ -396,18 +397,17 @@ def test_verify_proves_the_ledger_and_names_what_is_wrong(operator):
     ],
 )
 def test_codes_are_worth_what_they_were_made_for(operator, worth, pocket, gained):
-    import plans
 
     made = operator("code", "add", *worth, "--count", "2", "--expires", "30d").split()
     assert len(made) == 2
-    plans.redeem(operator.db, 1, made[0])
+    codes.redeem(operator.db, 1, made[0])
     assert operator.json("balance", "alice")[pocket] == gained
     second, first = operator.json("code", "list")
     assert (first["redeemed_by"], second["redeemed_by"]) == ("alice", None)
     assert not set(made) & {second["hint"], first["hint"]}
     operator("code", "revoke", second["id"])
-    with pytest.raises(plans.CodeRefused):
-        plans.redeem(operator.db, 1, made[1])
+    with pytest.raises(codes.CodeRefused):
+        codes.redeem(operator.db, 1, made[1])
 
 
 # ---- calls

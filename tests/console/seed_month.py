@@ -14,6 +14,7 @@ from unittest import mock
 from zoneinfo import ZoneInfo
 
 import billing
+import codes
 import plans
 from billing import Call, Ending, Usage
 from console.docs import pages, snippets
@@ -174,10 +175,10 @@ class _Life:
         )
 
     def _code(self, at: int, name: str, amount: str, by: int) -> None:
-        code, *_ = plans.make_codes(
+        code, *_ = codes.make(
             self.db, "wallet", 6, amount=billing.nano(amount), note="Workshop", by=by, now=at
         )
-        plans.redeem(self.db, self.id(name), code, at)
+        codes.redeem(self.db, self.id(name), code, at)
 
     def _buy(self, at: int, name: str) -> None:
         plans.purchase(
@@ -349,8 +350,8 @@ class _Life:
             None,
             {"upstream": "moonshot", "model": "kimi-k2.7-code", "outcome": ["upstream_timeout"]},
         )
-        plans.make_codes(self.db, "grant", 3, amount=200_000, note="for new colleagues", by=by)
-        plans.make_codes(
+        codes.make(self.db, "grant", 3, amount=200_000, note="for new colleagues", by=by)
+        codes.make(
             self.db,
             "plan",
             2,
@@ -360,10 +361,8 @@ class _Life:
             by=by,
             expires_at=self.now + 20 * DAY_MS,
         )
-        plans.make_codes(
-            self.db, "wallet", 1, amount=billing.nano("5"), by=by, expires_at=self.ago(1)
-        )
-        plans.revoke_code(self.db, 2, by=by)
+        codes.make(self.db, "wallet", 1, amount=billing.nano("5"), by=by, expires_at=self.ago(1))
+        codes.revoke(self.db, 2, by=by)
 
 
 # ---- all pages

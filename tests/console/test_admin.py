@@ -14,6 +14,7 @@ import time
 import pytest
 
 import billing
+import codes
 import plans
 import verify
 from billing import nano
@@ -573,7 +574,7 @@ def test_codes_are_made_in_bulk_shown_once_and_kept_nowhere(home, alice, desk, t
     ]
     listed = desk.page("/admin/codes")
     assert not [code for code in made if code in listed] and listed.count("Spring") == 5
-    assert plans.redeem(home.db, alice.id, made[0])["amount"] == nano("10")
+    assert codes.redeem(home.db, alice.id, made[0])["amount"] == nano("10")
     assert "Redeemed alice" in desk.read("/admin/codes")
     assert trail(home, "code.make")[0]["detail"]["count"] == 5
 
@@ -582,7 +583,7 @@ def test_a_form_for_codes_that_is_sent_twice_makes_one_set(home, desk):
     key = hidden(desk.page("/admin/codes/new"), "key")
     assert len(shown(make_codes(desk, key))) == 3
     again = make_codes(desk, key, count="9")
-    assert again.status_code == 303 and len(plans.codes(home.db)) == 3
+    assert again.status_code == 303 and len(codes.listed().page(home.db.read()).rows) == 3
     assert "its codes were shown then" in desk.read("/admin/codes")
 
 
@@ -601,7 +602,7 @@ def test_a_form_for_codes_that_is_sent_twice_makes_one_set(home, desk):
 def test_a_code_gives_what_its_form_said(home, alice, desk, fields, gives, worth):
     page = make_codes(desk, **fields)
     assert f"Each gives {worth}, once." in desk.text(page)
-    given = plans.redeem(home.db, alice.id, shown(page)[0])
+    given = codes.redeem(home.db, alice.id, shown(page)[0])
     assert {name: given[name] for name in gives} == gives
 
 
@@ -622,7 +623,7 @@ def test_a_code_gives_what_its_form_said(home, alice, desk, fields, gives, worth
 )
 def test_a_mistake_about_codes_stands_beside_its_field(home, desk, fields, where):
     html = make_codes(desk, **fields).get_data(as_text=True)
-    assert error_of(html, where) and plans.codes(home.db) == []
+    assert error_of(html, where) and codes.listed().page(home.db.read()).rows == []
 
 
 def test_fresh_codes_are_saved_as_a_file_that_holds_nothing_else(home, desk):
@@ -636,14 +637,14 @@ def test_fresh_codes_are_saved_as_a_file_that_holds_nothing_else(home, desk):
 
 def test_ticked_codes_are_revoked_after_a_question(home, alice, desk):
     made = shown(make_codes(desk))
-    plans.redeem(home.db, alice.id, made[0])
-    ids = [row["id"] for row in plans.codes(home.db)]
+    codes.redeem(home.db, alice.id, made[0])
+    ids = [row["id"] for row in codes.listed().page(home.db.read()).rows]
     question = desk.read("/admin/codes/revoke?" + "&".join(f"code={each}" for each in ids))
     assert "Make these 2 codes worthless?" in question
     desk.send("/admin/codes/revoke", code=ids)
     for code in made[1:]:
-        with pytest.raises(plans.CodeRefused):
-            plans.redeem(home.db, alice.id, code)
+        with pytest.raises(codes.CodeRefused):
+            codes.redeem(home.db, alice.id, code)
     assert pockets(home, alice).wallet == nano("60")
     assert len(trail(home, "code.revoke")) == 2
     assert desk.get("/admin/codes/revoke").status_code == 303  # nothing ticked
@@ -652,7 +653,7 @@ def test_ticked_codes_are_revoked_after_a_question(home, alice, desk):
 
 def test_codes_are_listed_by_state_and_saved_without_their_secret(home, alice, desk):
     made = shown(make_codes(desk, note="@SUM(1)"))
-    plans.redeem(home.db, alice.id, made[0])
+    codes.redeem(home.db, alice.id, made[0])
     lines = cells(desk.get("/admin/codes.csv?state=redeemed"))
     row = dict(zip(*lines, strict=True))
     assert (row["state"], row["amount"], row["redeemed_by"], row["note"]) == (
@@ -1092,9 +1093,12 @@ def acts(home, alice, bob, desk) -> dict:
     Endpoint -> (path, fields, the action that the trail must have).
     """
     plans.give_plan(home.db, alice.id, "pro", quota=5, days=3, renew=True)
-    plans.make_codes(home.db, "wallet", 1, amount=5)
+    codes.make(home.db, "wallet", 1, amount=5)
     given, token = plans.active(home.db, alice.id)[0].id, home.token(alice)
-    code, of_alice = plans.codes(home.db)[0]["id"], f"/admin/members/{alice.id}"
+    code, of_alice = (
+        codes.listed().page(home.db.read()).rows[0]["id"],
+        f"/admin/members/{alice.id}",
+    )
     return {
         "new_member": ("/admin/members/new", {"name": "dora", "role": "member"}, "member.add"),
         "credit": (
@@ -1205,6 +1209,7 @@ def test_every_action_that_is_noted_has_a_name(home):
         for name in (
             "members/accounts.py",
             "members/caps.py",
+            "codes.py",
             "plans.py",
             "relay/administration.py",
         )

@@ -11,6 +11,7 @@ import sqlite3
 import pytest
 
 import billing
+import codes
 import plans
 from billing import NANO, nano
 from console.ui import i18n
@@ -447,12 +448,12 @@ def test_the_list_shows_limits_last_use_calls_and_cost(home, alice, browser):
 # The wallet
 
 
-def codes(home, kind="wallet", **terms) -> str:
-    return plans.make_codes(home.db, kind, **terms)[0]
+def new_code(home, kind="wallet", **terms) -> str:
+    return codes.make(home.db, kind, **terms)[0]
 
 
 def test_a_code_is_redeemed_once(home, alice, bob, browser):
-    code = codes(home, amount=nano("10"))
+    code = new_code(home, amount=nano("10"))
     browser.send("/console/wallet/redeem", code=code.lower().replace("-", " "))
     assert pockets(home, alice).wallet == nano("60")
     assert "¥10.00 were added to your wallet." in browser.read("/console/wallet")
@@ -472,20 +473,20 @@ def test_whatever_is_wrong_with_a_code_the_answer_is_one(browser, code):
 def test_codes_cannot_be_guessed_for_long(home, alice, browser):
     answers = [browser.send("/console/wallet/redeem", code=f"guess-{n}") for n in range(11)]
     assert [each.status_code for each in answers] == [200] * 10 + [429]
-    good = codes(home, amount=nano("10"))
+    good = new_code(home, amount=nano("10"))
     assert browser.send("/console/wallet/redeem", code=good).status_code == 429
     assert pockets(home, alice).wallet == nano("50")
 
 
 def test_many_good_codes_are_no_guessing(home, alice, browser):
-    for code in plans.make_codes(home.db, "grant", 12, amount=100):
+    for code in codes.make(home.db, "grant", 12, amount=100):
         assert browser.send("/console/wallet/redeem", code=code).status_code == 303
     assert pockets(home, alice).grant == 1500 + 1200
 
 
 def test_a_code_for_a_plan_makes_its_owner_a_pro(home, alice, browser):
     browser.send(
-        "/console/wallet/redeem", code=codes(home, "plan", plan="pro", quota=nano("40"), days=30)
+        "/console/wallet/redeem", code=new_code(home, "plan", plan="pro", quota=nano("40"), days=30)
     )
     page = browser.read("/console/wallet")
     assert "You have the plan Pro until" in page and "Quota left: ¥40.00 of ¥40.00" in page
@@ -658,7 +659,7 @@ def test_a_disk_that_refuses_is_said_in_a_sentence(home, alice, browser, monkeyp
 
 
 def test_the_database_holds_no_password_and_no_code(home, alice, browser):
-    code = codes(home, amount=nano("10"))
+    code = new_code(home, amount=nano("10"))
     browser.send("/console/wallet/redeem", code=code)
     conn = sqlite3.connect(home.folder / "relay.db")
     dump = "\n".join(conn.iterdump())

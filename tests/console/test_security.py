@@ -14,6 +14,7 @@ import pytest
 from werkzeug.security import generate_password_hash
 
 import billing
+import codes
 import plans
 from console import throttle
 from console.context import is_api
@@ -144,7 +145,7 @@ def things(home, carol, alice):
     home.called(alice, token, outcome="refused", model=HOSTILE, error=HOSTILE)
     billing.credit(home.db, alice.id, "wallet", 5, note=HOSTILE, by=carol.id)
     plans.give_plan(home.db, alice.id, "pro", quota=5, days=3, by=carol.id)
-    plans.make_codes(home.db, "wallet", 2, amount=5, note=HOSTILE, by=carol.id)
+    codes.make(home.db, "wallet", 2, amount=5, note=HOSTILE, by=carol.id)
     (given,) = plans.active(home.db, alice.id)
     request = credit_requests.ask(home.db, alice.id, 5, HOSTILE)
     return {

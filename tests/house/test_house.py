@@ -30,7 +30,7 @@ LAYERS = """
 1  relay.catalog relay.wires relay.upstream.demo relay.upstream.provider_errors members.tokens members.caps
 1  server.notices server.backups
 0  members.call_rows members.turned_away members.credit_requests
-0  billing db members.accounts members.audit plans pricing verify settings server.logs
+0  billing codes db members.accounts members.audit plans pricing verify settings server.logs
 0  relay.body relay.errors relay.estimate relay.limits relay.lookups relay.metrics
 0  relay.upstream.http1 relay.upstream.health relay.upstream.connection relay.upstream.quirks relay.upstream.order
 0  server.connections server.hooks relay members server relay.upstream
@@ -108,6 +108,7 @@ DOORS = {  # what comes from outside, and who may touch it
 KNOW_THE_DISK = {
     "app",
     "billing",
+    "codes",
     "commands",
     "console",
     "members",
@@ -123,6 +124,7 @@ KNOW_THE_DISK = {
 }
 WRITE_SQL = {
     "billing",
+    "codes",
     "console",
     "db",
     "members",
@@ -132,7 +134,7 @@ WRITE_SQL = {
     "server.notices",
     "verify",
 }
-MOVE_MONEY = {"billing", "members.accounts", "members.credit_requests", "plans"}
+MOVE_MONEY = {"billing", "codes", "members.accounts", "members.credit_requests", "plans"}
 
 FILE_LINES_MAX = 640
 FUNCTION_LINES_MAX = 70

@@ -6,6 +6,7 @@ import itertools
 import pytest
 
 import billing
+import codes
 import plans
 from billing import Ending, Usage
 from db import StorageError
@@ -70,7 +71,7 @@ def ledger(tmp_path):
         ("grant", {"amount": 7}),
         ("plan", {"plan": "pro", "quota": 9, "days": 3}),
     ):
-        (CODE[kind],) = plans.make_codes(book.db, kind, **terms)
+        (CODE[kind],) = codes.make(book.db, kind, **terms)
     book.db.write(lambda conn: accounts._invited(conn, ALICE, "invite-bob", 50, NOW))
     book.close(book.hold(BOB, Usage(0, 0, 0), at=NOW - 100 * DAY), None)
     billing.hold(book.db, book.call(ALICE, call_id="open"), SMALL, PRICE)
@@ -95,11 +96,11 @@ OPERATIONS = {
     "end a plan": lambda db, book: plans.end_plan(db, 2, by=CAROL, now=NOW + 5),
     "stop a renewal": lambda db, book: plans.stop_renewal(db, 2),
     "expire and renew": lambda db, book: plans.expire_due(db, NOW + 40 * DAY),
-    "make codes": lambda db, book: plans.make_codes(db, "grant", 3, amount=5),
-    "redeem into the wallet": lambda db, book: plans.redeem(db, BOB, CODE["wallet"], key="k"),
-    "redeem into the grant": lambda db, book: plans.redeem(db, BOB, CODE["grant"]),
-    "redeem a plan": lambda db, book: plans.redeem(db, BOB, CODE["plan"]),
-    "revoke a code": lambda db, book: plans.revoke_code(db, 1, by=CAROL),
+    "make codes": lambda db, book: codes.make(db, "grant", 3, amount=5),
+    "redeem into the wallet": lambda db, book: codes.redeem(db, BOB, CODE["wallet"], key="k"),
+    "redeem into the grant": lambda db, book: codes.redeem(db, BOB, CODE["grant"]),
+    "redeem a plan": lambda db, book: codes.redeem(db, BOB, CODE["plan"]),
+    "revoke a code": lambda db, book: codes.revoke(db, 1, by=CAROL),
     "add a member": lambda db, book: accounts.add(
         db,
         "dora",

@@ -1,13 +1,11 @@
-"""Plans: buying, giving, renewing and ending them; and codes."""
-
-import itertools
+"""Plans: buying, giving, renewing and ending them."""
 
 import pytest
 
 import billing
 import plans
 from billing import NotCovered, Pockets, Usage, nano
-from tests.money.ledger_book import ALICE, BOB, CAROL, DAY, NOW, open_book
+from tests.money.ledger_book import ALICE, CAROL, DAY, NOW, open_book
 from tests.money.test_billing import at_once
 
 PRO = {"price": nano("29.90"), "quota": nano("40"), "days": 30}
@@ -192,101 +190,3 @@ def test_an_allowance_can_be_stopped(book):
     assert plans.active(book.db, ALICE, NOW + 5)
     plans.expire_due(book.db, NOW + 30 * DAY)
     assert not plans.active(book.db, ALICE, NOW + 30 * DAY) and book.balance(ALICE).quota == 0
-
-
-# ---- codes
-
-
-def test_a_code_is_random_shown_once_and_not_kept(book):
-    codes = plans.make_codes(book.db, "wallet", 50, amount=nano("10"), by=CAROL)
-    assert len(set(codes)) == 50 and all(plans.code_digest(code) for code in codes)
-    assert len(plans.LETTERS) ** plans.CODE_LETTERS >= 2**80
-    kept = book.db.path.read_bytes() + book.db.path.with_name("relay.db-wal").read_bytes()
-    assert not any(
-        code.encode() in kept or code.replace("-", "").encode() in kept for code in codes
-    )
-    assert len(plans.codes(book.db)) == 50 and plans.codes(book.db)[0]["created_by"] == "carol"
-
-
-@pytest.mark.parametrize(
-    "kind, terms, pocket",
-    [
-        ("wallet", {"amount": 7}, Pockets(0, 0, 7)),
-        ("grant", {"amount": 7}, Pockets(7, 0, 0)),
-        ("plan", {"plan": "pro", "quota": 9, "days": 3}, Pockets(0, 9, 0)),
-    ],
-)
-def test_a_code_is_redeemed_once(book, kind, terms, pocket):
-    (code,) = plans.make_codes(book.db, kind, **terms)
-    assert plans.redeem(book.db, ALICE, code, NOW)["kind"] == kind
-    assert book.balance(ALICE) == pocket and bool(plans.active(book.db, ALICE, NOW)) == (
-        kind == "plan"
-    )
-    for user in (ALICE, BOB):
-        with pytest.raises(plans.CodeRefused):
-            plans.redeem(book.db, user, code, NOW)
-    assert plans.codes(book.db)[0]["redeemed_by"] == "alice" and book.is_right()
-
-
-def test_of_many_who_redeem_one_code_at_once_one_has_it(book):
-    for code in plans.make_codes(book.db, "wallet", 10, amount=5):
-        users = itertools.cycle((ALICE, BOB))
-        results = at_once(
-            16, lambda code=code, users=users: plans.redeem(book.db, next(users), code)
-        )
-        assert sum(isinstance(result, dict) for result in results) == 1
-        assert sum(isinstance(result, plans.CodeRefused) for result in results) == 15
-    assert book.balance(ALICE).wallet + book.balance(BOB).wallet == 50 and book.is_right()
-
-
-def test_a_code_is_read_however_it_is_typed(book):
-    (code,) = plans.make_codes(book.db, "grant", amount=5)
-    typed = f" {code.lower().replace('-', ' ').replace('0', 'o').replace('1', 'l')} "
-    assert plans.redeem(book.db, ALICE, typed)["amount"] == 5
-
-
-@pytest.mark.parametrize(
-    "code", ["", "-", "AAAA-BBBB", "U" * 20, "x" * 10_000, "零" * 20, "A" * 21, "\ud800" * 20]
-)
-def test_what_is_no_code_is_refused_like_one_that_is_unknown(book, code):
-    with pytest.raises(plans.CodeRefused):
-        plans.redeem(book.db, ALICE, code)
-
-
-def test_codes_that_have_expired_or_were_revoked_give_nothing(book):
-    old, revoked = (
-        plans.make_codes(book.db, "grant", amount=5, expires_at=expires)[0]
-        for expires in (NOW, None)
-    )
-    assert plans.revoke_code(book.db, 2, by=CAROL) and not plans.revoke_code(book.db, 2)
-    for code in (old, revoked):
-        with pytest.raises(plans.CodeRefused):
-            plans.redeem(book.db, ALICE, code, NOW)
-    assert book.balance(ALICE) == Pockets(0, 0, 0)
-
-
-def test_a_redeemed_code_sent_again_with_its_key_gives_the_same_answer(book):
-    code, other = plans.make_codes(book.db, "grant", 2, amount=5)
-    assert plans.redeem(book.db, ALICE, code, key="k") == plans.redeem(
-        book.db, ALICE, code.lower(), key="k"
-    )
-    with pytest.raises(billing.KeyReused):
-        plans.redeem(book.db, ALICE, other, key="k")
-    assert book.balance(ALICE).grant == 5
-
-
-@pytest.mark.parametrize(
-    "kind, terms",
-    [
-        ("wallet", {}),
-        ("wallet", {"amount": 0}),
-        ("wallet", {"amount": -5}),
-        ("gold", {"amount": 5}),
-        ("plan", {"plan": "pro"}),
-        ("wallet", {"amount": 5, "count": 0}),
-        ("wallet", {"amount": 5, "count": 10**6}),
-    ],
-)
-def test_codes_that_make_no_sense_are_not_made(book, kind, terms):
-    with pytest.raises(ValueError):
-        plans.make_codes(book.db, kind, **terms)
