@@ -6,7 +6,7 @@ import click
 
 import billing
 from commands import given, shown
-from console.ui import csv
+from console.ui import call_file, csv
 from members import accounts, call_rows
 
 PAGE = 1000
@@ -73,7 +73,8 @@ def requests(
     rows = ({name: _written(name, row[name]) for name in COLUMNS} for row in found)
     if as_csv:
         time = csv.clock(given.relay().settings.site.timezone)
-        shown.as_csv(csv.CALL, (csv.call(_line(row), csv.CALL, time) for row in found))
+        lines = (call_file.line(_flat(row), call_file.COLUMNS, time) for row in found)
+        shown.as_csv(call_file.COLUMNS, lines)
     elif as_json:
         shown.listing(True, rows, "")
     else:
@@ -96,8 +97,8 @@ def calls(limit: int | None, **wanted) -> Iterator[dict]:
             return
 
 
-def _line(row: dict) -> dict:
-    """A call in the shape of the console's files."""
+def _flat(row: dict) -> dict:
+    """A row without inner tables, as the database has it."""
     charged = {f"charged_{pocket}": amount for pocket, amount in row["charged"].items()}
     return row | charged | {"attempts": len(row["attempts"]), "stream": int(row["stream"])}
 

@@ -14,7 +14,7 @@ from console.admin.guard import pages
 from console.context import state
 from console.docs.pages import error_classes
 from console.member import usage
-from console.ui import csv, date_range
+from console.ui import call_file, csv, date_range
 from console.ui.i18n import gettext as _
 from console.ui.i18n import lazy_gettext as _l
 from db import keyset
@@ -219,14 +219,16 @@ def calls_csv():
     )
     return csv.download(
         f"calls-{asked.span.first}-{asked.span.last}",
-        csv.CALL,
+        call_file.COLUMNS,
         ([_line(row, time) for row in batch] for batch in batches),
     )
 
 
 def _line(row, time: csv.Clock) -> list:
     attempts = len(json.loads(row["attempts"]))
-    return csv.call({**row, "created_at": row["started_at"], "attempts": attempts}, csv.CALL, time)
+    return call_file.line(
+        {**row, "created_at": row["started_at"], "attempts": attempts}, call_file.COLUMNS, time
+    )
 
 
 @pages.get("/usage.csv")

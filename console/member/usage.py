@@ -15,7 +15,7 @@ from billing import PRICES
 from console.context import member, state
 from console.docs.pages import error_classes
 from console.session import members_only
-from console.ui import charts, csv, date_range, format
+from console.ui import call_file, charts, csv, date_range, format
 from console.ui.i18n import gettext as _
 from console.ui.i18n import lazy_gettext as _l
 from db import keyset
@@ -283,16 +283,18 @@ def calls_csv():
     asked, names, conn, time = wish(), token_names(), state().db.read(), csv.clock()
     batches = (
         [
-            csv.call(
+            call_file.line(
                 {**row, "created_at": row["started_at"], "token": names.get(row["token_id"], "")},
-                csv.MEMBERS_CALL,
+                call_file.MEMBERS_COLUMNS,
                 time,
             )
             for row in batch
         ]
         for batch in asked.calls().all(conn, csv.BATCH)
     )
-    return csv.download(f"calls-{asked.span.first}-{asked.span.last}", csv.MEMBERS_CALL, batches)
+    return csv.download(
+        f"calls-{asked.span.first}-{asked.span.last}", call_file.MEMBERS_COLUMNS, batches
+    )
 
 
 @pages.get("/find")

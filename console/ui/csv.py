@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 
 from flask import Response
 
-from billing import COUNTS, PRICES, yuan
+from billing import yuan
 from console import throttle
 from console.context import member, site
 
@@ -21,36 +21,6 @@ RATE = "10 per minute"
 BATCH = 1000  # rows read at a time
 
 Clock = Callable[[int | None], str | None]  # a stored time (ms) as it is written
-
-# A call as a line of a file, wherever the file is asked for.
-CALL = [
-    "id",
-    "created_at",
-    "user",
-    "token",
-    "wire",
-    "model",
-    "upstream",
-    "outcome",
-    "status",
-    "error",
-    "stream",
-    *COUNTS,
-    "usage_source",
-    "usage_note",
-    *PRICES,
-    "cost",
-    "upstream_cost",
-    "charged_grant",
-    "charged_quota",
-    "charged_wallet",
-    "first_byte_ms",
-    "duration_ms",
-    "attempts",
-]
-CALL_MONEY = (*PRICES, "cost", "upstream_cost", "charged_quota", "charged_wallet")
-OPERATORS_ONLY = {"user", "upstream", "upstream_cost", "attempts"}
-MEMBERS_CALL = [name for name in CALL if name not in OPERATORS_ONLY]
 
 
 class Number(str):
@@ -65,8 +35,10 @@ def money(nano: int | None) -> Number | None:
 
 
 def clock(timezone: str | None = None) -> Clock:
-    """What writes stored times in a time zone, the site's by default, which they name:
-    2026-11-27T09:30:00.000+08:00. It is had while the request lasts, and used after it too."""
+    """What writes stored times (2026-11-27T09:30:00.000+08:00), in the site's time zone by default.
+
+    It is made while the request lasts, for a file is written when that is over for Flask.
+    """
     zone = ZoneInfo(timezone or site().timezone)
 
     def written(at_ms: int | None) -> str | None:
@@ -74,17 +46,6 @@ def clock(timezone: str | None = None) -> Clock:
         return at and at.isoformat(timespec="milliseconds")
 
     return written
-
-
-def call(row, columns: list[str], time: Clock) -> list:
-    """A row of a call as a line.
-
-    Money in yuan (prices too, per LLM token), the grant in LLM tokens; of attempts, how many.
-    """
-    values = dict(row)
-    values |= {name: money(values[name]) for name in CALL_MONEY if name in columns}
-    values["created_at"] = time(values["created_at"])
-    return [values[name] for name in columns]
 
 
 def cell(value) -> str:

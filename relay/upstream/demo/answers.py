@@ -93,15 +93,13 @@ def _arguments(tool: dict, asked: str) -> str:
 def _prose(body: dict, asked: str, results: list[tuple[str, str]], words: dict, choice: int) -> str:
     seed = crc32(f"{body.get('seed')} {body['model']} {asked}".encode("utf-8", "replace")) + choice
     opening, closing = (words[name][seed % 3] for name in ("openings", "closings"))
-    told = "".join(
+    of_results = "".join(
         words["result"].format(name=name, result=_cut(result, RESULT_CHARS)) + "\n\n"
         for name, result in results
     )
-    told = (
-        told
-        or words["question"].format(model=body["model"], question=_short(asked, words)) + "\n\n"
-    )
-    return opening + words["demo"] + "\n\n" + told + closing
+    question = words["question"].format(model=body["model"], question=_short(asked, words))
+    middle = of_results or question + "\n\n"
+    return opening + words["demo"] + "\n\n" + middle + closing
 
 
 def _json_text(body: dict, asked: str) -> str:

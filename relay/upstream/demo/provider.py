@@ -147,7 +147,7 @@ def _serve(url: str, data: bytes) -> list[bytes] | Iterator[bytes]:
 
 
 @dataclass(slots=True)
-class _Told:
+class _DemoChoice:
     """One choice, cut into what its events carry: (kind, text) pairs.
 
     `calls` are the tools called.
@@ -167,7 +167,7 @@ class _Told:
 
 def _chat(body: dict) -> list[bytes] | Iterator[bytes]:
     _check_chat(body)
-    choices = [_told(body, answer(body, index)) for index in range(body.get("n") or 1)]
+    choices = [_choice(body, answer(body, index)) for index in range(body.get("n") or 1)]
     name = sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[
         :24
     ]  # the same for the same request
@@ -188,11 +188,11 @@ def _chat(body: dict) -> list[bytes] | Iterator[bytes]:
     listed = [
         {
             "index": index,
-            "message": _message(told, f"{name}{index}"),
+            "message": _message(choice, f"{name}{index}"),
             "logprobs": None,
-            "finish_reason": told.finish,
+            "finish_reason": choice.finish,
         }
-        for index, told in enumerate(choices)
+        for index, choice in enumerate(choices)
     ]
     return [
         _encode(
@@ -237,7 +237,7 @@ def _check_count(body: dict, name: str, most: int | None) -> None:
         )
 
 
-def _told(body: dict, said: DemoAnswer) -> _Told:
+def _choice(body: dict, said: DemoAnswer) -> _DemoChoice:
     """The answer within `stop` and `max_tokens`."""
     text = _until_stop(said.text, body.get("stop"))
     bits = [("reasoning_content", bit) for bit in _bits(said.thoughts)] + [
@@ -256,7 +256,7 @@ def _told(body: dict, said: DemoAnswer) -> _Told:
         ]
         finish, whole = "length", most
     thoughts = estimate.text("".join(text for kind, text in bits if kind == "reasoning_content"))
-    return _Told(bits, [name for name, _ in said.calls], finish, whole, min(whole, thoughts))
+    return _DemoChoice(bits, [name for name, _ in said.calls], finish, whole, min(whole, thoughts))
 
 
 def _until_stop(text: str, stop: object) -> str:
@@ -270,47 +270,49 @@ def _size(bits: list[tuple[str | int, str]]) -> int:
     return estimate.text("".join(text for _, text in bits))
 
 
-def _message(told: _Told, call_id: str) -> dict:
-    calls = [number for number in range(len(told.calls)) if (number, "") in told.bits]
+def _message(choice: _DemoChoice, call_id: str) -> dict:
+    calls = [number for number in range(len(choice.calls)) if (number, "") in choice.bits]
     message = {
         "role": "assistant",
-        "content": told.said("content") if not told.calls else None,
+        "content": choice.said("content") if not choice.calls else None,
         "refusal": None,
     }
-    if thoughts := told.said("reasoning_content"):
+    if thoughts := choice.said("reasoning_content"):
         message["reasoning_content"] = thoughts
     if calls:
         message["tool_calls"] = [
-            _call(told, number, call_id, told.said(number)) for number in calls
+            _call(choice, number, call_id, choice.said(number)) for number in calls
         ]
     return message
 
 
-def _call(told: _Told, number: int, call_id: str, arguments: str) -> dict:
+def _call(choice: _DemoChoice, number: int, call_id: str, arguments: str) -> dict:
     return {
         "id": f"call_{call_id}{number}",
         "type": "function",
-        "function": {"name": told.calls[number], "arguments": arguments},
+        "function": {"name": choice.calls[number], "arguments": arguments},
     }
 
 
-def _usage(body: dict, choices: list[_Told]) -> dict:
-    read, written = estimate.chat(body), sum(told.output_tokens for told in choices)
+def _usage(body: dict, choices: list[_DemoChoice]) -> dict:
+    read, written = estimate.chat(body), sum(choice.output_tokens for choice in choices)
     return {
         "prompt_tokens": read,
         "completion_tokens": written,
         "total_tokens": read + written,
         "prompt_tokens_details": {"cached_tokens": 0},
         "completion_tokens_details": {
-            "reasoning_tokens": sum(told.reasoning_tokens for told in choices)
+            "reasoning_tokens": sum(choice.reasoning_tokens for choice in choices)
         },
     }
 
 
-def _events(head: dict, choices: list[_Told], name: str, usage: dict | None) -> Iterator[bytes]:
+def _events(
+    head: dict, choices: list[_DemoChoice], name: str, usage: dict | None
+) -> Iterator[bytes]:
     """The stream: the choices in turn, then usage if it was asked for, then the end mark."""
     for deltas in zip_longest(
-        *(_deltas(told, f"{name}{index}") for index, told in enumerate(choices))
+        *(_deltas(choice, f"{name}{index}") for index, choice in enumerate(choices))
     ):
         for index, delta in enumerate(deltas):
             if delta is not None:
@@ -326,17 +328,17 @@ def _events(head: dict, choices: list[_Told], name: str, usage: dict | None) -> 
     yield b"data: [DONE]\n\n"
 
 
-def _deltas(told: _Told, call_id: str) -> Iterator[tuple[dict, str | None]]:
+def _deltas(choice: _DemoChoice, call_id: str) -> Iterator[tuple[dict, str | None]]:
     """(delta, finish_reason) of one choice's events."""
-    yield {"role": "assistant", "content": "" if not told.calls else None}, None
-    for kind, text in told.bits:
+    yield {"role": "assistant", "content": "" if not choice.calls else None}, None
+    for kind, text in choice.bits:
         if isinstance(kind, str):
             yield {kind: text}, None
         elif not text:
-            yield {"tool_calls": [{"index": kind} | _call(told, kind, call_id, "")]}, None
+            yield {"tool_calls": [{"index": kind} | _call(choice, kind, call_id, "")]}, None
         else:
             yield {"tool_calls": [{"index": kind, "function": {"arguments": text}}]}, None
-    yield {}, told.finish
+    yield {}, choice.finish
 
 
 # ---- embeddings
