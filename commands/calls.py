@@ -1,7 +1,5 @@
 """`flask requests`: the calls that were made."""
 
-from collections.abc import Iterator
-
 import click
 
 import billing
@@ -9,10 +7,9 @@ from commands import given, shown
 from console.ui import call_file, csv
 from members import accounts, call_rows
 
-PAGE = 1000
 TABLE_ROWS = 50
 
-OUTCOMES = ("complete", "refused", "failed", "client_left", "upstream_cut", "interrupted")
+OUTCOMES = ("complete", "refused", "failed", "client_left", "upstream_cut", "interrupted", "open")
 COLUMNS = (
     "id",
     "created_at",
@@ -53,7 +50,9 @@ NARROW = (
 @click.option("--since", type=given.PAST, help="24h, or the first day: 2026-11-01.")
 @click.option("--until", type=given.PAST, help="The same; calls from then on are left out.")
 @click.option("--model", help="Only calls of this model.")
-@click.option("--outcome", type=click.Choice(OUTCOMES), help="Only calls that ended so.")
+@click.option(
+    "--outcome", type=click.Choice(OUTCOMES), help="Only calls that ended so, or are open."
+)
 @click.option(
     "--limit",
     type=click.IntRange(1),
@@ -69,38 +68,20 @@ def requests(
     if as_csv and as_json:
         raise click.UsageError("give --csv or --json")
     limit = limit or (None if as_csv or as_json else TABLE_ROWS)
-    found = calls(limit, user_id=member and member.id, **wanted)
-    rows = ({name: _written(name, row[name]) for name in COLUMNS} for row in found)
+    db, asked = given.relay().db, call_rows.CallFilter(member.id if member else None, **wanted)
     if as_csv:
         time = csv.clock(given.relay().settings.site.timezone)
-        lines = (call_file.line(_flat(row), call_file.COLUMNS, time) for row in found)
-        shown.as_csv(call_file.COLUMNS, lines)
-    elif as_json:
-        shown.listing(True, rows, "")
-    else:
-        shown.listing(
-            False,
-            ({name: row[name] for name in NARROW} for row in rows),
-            "There are no such calls.",
+        found = call_rows.rows(db, asked, limit)
+        shown.as_csv(
+            call_file.COLUMNS, (call_file.line(row, call_file.COLUMNS, time) for row in found)
         )
-
-
-def calls(limit: int | None, **wanted) -> Iterator[dict]:
-    """Rows of calls, read page by page."""
-    before = None
-    while page := call_rows.listed(
-        given.relay().db, limit=min(PAGE, limit or PAGE), before=before, **wanted
-    ):
-        yield from page
-        before = page[-1]["id"]
-        if limit is not None and (limit := limit - len(page)) == 0:
-            return
-
-
-def _flat(row: dict) -> dict:
-    """A row without inner tables, as the database has it."""
-    charged = {f"charged_{pocket}": amount for pocket, amount in row["charged"].items()}
-    return row | charged | {"attempts": len(row["attempts"]), "stream": int(row["stream"])}
+        return
+    columns = COLUMNS if as_json else NARROW
+    rows = (
+        {name: _written(name, row[name]) for name in columns}
+        for row in call_rows.listed(db, asked, limit)
+    )
+    shown.listing(as_json, rows, "There are no such calls.")
 
 
 def _written(name: str, value):

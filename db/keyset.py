@@ -70,9 +70,9 @@ class List:
             not walk.more and walk.edge is not None,
         )
 
-    def all(self, conn, size: int) -> Iterator[list]:
-        """All rows, so many at a time; between two batches nothing is open."""
-        start = None
+    def all(self, conn, size: int, start: str | int | None = None) -> Iterator[list]:
+        """All rows, or those older than `start`, so many at a time; between two batches nothing is
+        open."""
         while True:
             walk = self.walk(conn, start, size)
             yield walk.rows

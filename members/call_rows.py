@@ -5,47 +5,98 @@ the money that they move, and no balance, entry or roll-up changes when one is f
 """
 
 import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain, islice
 
 from billing import COUNTS, PRICES, Pockets, now_ms
-from db import Database
+from db import Database, keyset
 
-CALLS = f"""
-SELECT r.id, r.started_at AS created_at, users.name AS user, tokens.name AS token, wire, model, upstream, outcome,
-       status, error, stream, {", ".join(COUNTS)}, usage_source, usage_note,
-       {", ".join(PRICES)}, cost, upstream_cost, charged_grant, charged_quota, charged_wallet,
-       first_byte_ms, duration_ms, attempts, r.user_id, r.token_id, closed_at
-  FROM requests AS r JOIN users ON users.id = r.user_id JOIN tokens ON tokens.id = r.token_id
- WHERE {{where}} ORDER BY r.id DESC LIMIT :limit"""
+BATCH = 500  # rows read at a time; between two batches nothing is open
 
-# What a listing of calls may be asked for: argument -> condition.
-WANTED = {
-    "user_id": "r.user_id = :user_id",
-    "token_id": "+r.token_id = :token_id",
+# What is read of a call, wherever calls are listed.
+COLUMNS = f"""
+id, user_id, token_id, (SELECT name FROM users WHERE users.id = requests.user_id) AS user,
+(SELECT name FROM tokens WHERE tokens.id = requests.token_id) AS token, wire, model, upstream, outcome, status, error,
+message, stream, started_at, started_at AS created_at, closed_at, {", ".join(COUNTS)}, usage_source, usage_note,
+{", ".join(PRICES)}, cost, upstream_cost, hold_grant, hold_quota, hold_wallet, charged_grant, charged_quota,
+charged_wallet, first_byte_ms, duration_ms, attempts"""
+NOT_IN_JSON = "key", "started_at", "message", "hold_grant", "hold_quota", "hold_wallet"
+
+# The running ones are few, and have an index of their own, which SQLite would not choose by itself.
+RUNNING = "requests INDEXED BY requests_open", "closed_at IS NULL"
+
+
+@dataclass(frozen=True)
+class CallFilter:
+    """Which calls a listing is asked for; None leaves a question open.
+
+    Begun in [`since`, `until`) ms. The outcome of a call that runs is "open".
+    """
+
+    user_id: int | None = None
+    token_id: int | None = None
+    model: str | None = None
+    upstream: str | None = None
+    outcome: str | None = None
+    since: int | None = None
+    until: int | None = None
+
+    @property
+    def values(self) -> dict:
+        """What the conditions need."""
+        return {name: getattr(self, name) for name in ("user_id", *MATCHING)}
+
+    def calls(self, until: int | None = None) -> keyset.List:
+        """The calls that fit, begun before `until` (ms) if it is earlier."""
+        ends = [end for end in (until, self.until) if end is not None]
+        within = [] if self.user_id is None else ["user_id = :user_id"]
+        wanted = {name: how for name, how in MATCHING.items() if getattr(self, name) is not None}
+        if self.outcome == "open":
+            within.append(RUNNING[1])
+            del wanted["outcome"]
+        return keyset.List(
+            RUNNING[0] if self.outcome == "open" else "requests",
+            COLUMNS,
+            "id",
+            " AND ".join(within) or "1",
+            " AND ".join(wanted.values()),
+            self.values,
+            first_id(self.since),
+            first_id(min(ends, default=None)),
+        )
+
+
+# Read after an index has found the calls of a span; "+" keeps SQLite from sorting a token's calls.
+MATCHING = {
+    "token_id": "+token_id = :token_id",
     "model": "model = :model",
+    "upstream": "upstream = :upstream",
     "outcome": "outcome = :outcome",
-    "since": "r.id >= :since",
-    "until": "r.id < :until",
-    "before": "r.id < :before",
 }
 
 
 def listed(
-    db: Database, *, limit: int = 100, since: int | None = None, until: int | None = None, **wanted
-) -> list[dict]:
-    """Calls, newest first: of `user_id`, `token_id`, `model`, `outcome`, begun in [since, until)
-    ms.
+    db: Database, asked: CallFilter, limit: int | None = None, before: str | None = None
+) -> Iterator[dict]:
+    """Calls, newest first, the first of them older than `before` (the id of one).
 
-    The next page is asked for with `before`, the last id of this one. Amounts are integers,
-    `attempts` a list.
+    Amounts are integers, `charged` and `attempts` are nested.
     """
-    asked = wanted | {"since": first_id(since), "until": first_id(until)}
-    asked = {name: value for name, value in asked.items() if value is not None}
-    where = " AND ".join(WANTED[name] for name in asked) or "1"
-    rows = db.read().execute(CALLS.format(where=where), asked | {"limit": limit}).fetchall()
-    return [_row(dict(row)) for row in rows]
+    return map(_nested, rows(db, asked, limit, before))
 
 
-def _row(row: dict) -> dict:
+def rows(
+    db: Database, asked: CallFilter, limit: int | None = None, before: str | None = None
+) -> Iterator:
+    """The same calls, as the database has them."""
+    size = BATCH if limit is None else min(limit, BATCH)
+    batches = asked.calls().all(db.read(), size, before)
+    return islice(chain.from_iterable(batches), limit)
+
+
+def _nested(found) -> dict:
+    row = {name: value for name, value in dict(found).items() if name not in NOT_IN_JSON}
     charged = {pocket: row.pop(f"charged_{pocket}") for pocket in ("grant", "quota", "wallet")}
     return row | {
         "charged": charged,

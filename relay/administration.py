@@ -313,17 +313,15 @@ def revoke_token(relay: Relay, by: int, user_id: int, token_id: int) -> dict:
 def calls(relay: Relay, by: int) -> dict:
     """Calls, newest first: `?member=ID`, `?since=` and `?until=` days, `?model=`, `?outcome=`."""
     args, limit = request.args, _limit()
-    rows = call_rows.listed(
-        relay.db,
-        user_id=args.get("member", None, int),
-        since=_day(args.get("since")),
-        until=_day(args.get("until")),
+    asked = call_rows.CallFilter(
+        args.get("member", None, int),
         model=args.get("model"),
         outcome=args.get("outcome"),
-        before=args.get("after"),
-        limit=limit,
+        since=_day(args.get("since")),
+        until=_day(args.get("until")),
     )
-    return _listed([_call(dict(each)) for each in rows], "id", limit)
+    rows = call_rows.listed(relay.db, asked, limit, args.get("after"))
+    return _listed([_call(each) for each in rows], "id", limit)
 
 
 def _call(row: dict) -> dict:

@@ -24,6 +24,7 @@ from console.ui.i18n import gettext as _
 from console.ui.i18n import lazy_gettext as _l
 from db import keyset
 from members import accounts, caps
+from members.call_rows import COLUMNS
 from relay import gate
 
 SHOWN = 6
@@ -35,9 +36,7 @@ KINDS = {
     "adjust": _l("Correction"),
 }
 MAKER = "(SELECT name FROM users WHERE users.id = by_user_id) AS by"
-NEWEST_CALLS = (
-    f"SELECT {usage.COLUMNS} FROM requests WHERE user_id = ? ORDER BY id DESC LIMIT {SHOWN}"
-)
+NEWEST_CALLS = f"SELECT {COLUMNS} FROM requests WHERE user_id = ? ORDER BY id DESC LIMIT {SHOWN}"
 
 
 class CreditForm(Form):

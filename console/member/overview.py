@@ -15,6 +15,7 @@ from console.session import members_only
 from console.ui import charts, date_range, format
 from console.ui.i18n import gettext as _
 from members import tokens
+from members.call_rows import COLUMNS
 
 pages = Blueprint("overview", __name__, url_prefix="/console")
 
@@ -24,9 +25,7 @@ BY_DAY = """
 SELECT day, sum(calls) AS calls, sum(cost) AS cost, sum(charged_grant) AS grant, sum(charged_quota) AS quota,
        sum(charged_wallet) AS wallet
   FROM daily WHERE user_id = ? AND day BETWEEN ? AND ? GROUP BY day"""
-NEWEST = (
-    f"SELECT {usage.COLUMNS} FROM requests WHERE user_id = ? ORDER BY id DESC LIMIT {CALLS_SHOWN}"
-)
+NEWEST = f"SELECT {COLUMNS} FROM requests WHERE user_id = ? ORDER BY id DESC LIMIT {CALLS_SHOWN}"
 TOKENS = "SELECT count(*) FROM tokens WHERE user_id = ? AND revoked_at IS NULL"
 
 

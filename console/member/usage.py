@@ -11,16 +11,14 @@ from dataclasses import dataclass
 from flask import Blueprint, abort, flash, redirect, render_template, request, url_for
 
 import pricing
-from billing import PRICES
 from console.context import member, state
 from console.docs.pages import error_classes
 from console.session import members_only
-from console.ui import call_file, charts, csv, date_range, format
+from console.ui import call_file, charts, date_range, format
 from console.ui.i18n import gettext as _
 from console.ui.i18n import lazy_gettext as _l
-from db import keyset
-from members.call_rows import first_id
-from pricing import COUNTS, PriceLine
+from members.call_rows import COLUMNS, RUNNING, CallFilter, first_id
+from pricing import PriceLine
 from relay import pricelist
 
 pages = Blueprint("usage", __name__, url_prefix="/console/usage")
@@ -50,92 +48,77 @@ SOURCES = {
     "none": _l("not counted"),
 }
 MEASURES = {"cost": _l("Cost"), "llm": _l("LLM tokens"), "calls": _l("Calls")}
-COLUMNS = (
-    "id, token_id, wire, model, stream, started_at, closed_at, outcome, status, error,"
-    f" {', '.join(COUNTS)}, usage_source, usage_note, message, {', '.join(PRICES)}, cost, upstream_cost,"
-    " hold_grant, hold_quota, hold_wallet, charged_grant, charged_quota, charged_wallet, first_byte_ms,"
-    " duration_ms, attempts, upstream"
-)
+# What is added up over roll-ups: name -> column.
+SUMS = {
+    "calls": "calls",
+    "refused": "refused",
+    "input_tokens": "input_tokens",
+    "cached_tokens": "cached_tokens",
+    "output_tokens": "output_tokens",
+    "cost": "cost",
+    "grant": "charged_grant",
+    "quota": "charged_quota",
+    "wallet": "charged_wallet",
+}
 
-# Those that run are few, and have an index of their own, which SQLite would not choose by itself.
-RUNNING = "requests INDEXED BY requests_open", "user_id = :user_id AND closed_at IS NULL"
-
-DAILY = """
-SELECT day, model, sum(calls) AS calls, sum(refused) AS refused, sum(input_tokens) AS input_tokens,
-       sum(cached_tokens) AS cached_tokens, sum(output_tokens) AS output_tokens, sum(cost) AS cost,
-       sum(charged_grant) AS grant, sum(charged_quota) AS quota, sum(charged_wallet) AS wallet
-  FROM daily WHERE user_id = :user_id AND day BETWEEN :first AND :last
-   AND (:token_id IS NULL OR token_id = :token_id) AND (:model IS NULL OR model = :model)
- GROUP BY day, model"""
-SUMS = (
-    "calls",
-    "refused",
-    "input_tokens",
-    "cached_tokens",
-    "output_tokens",
-    "cost",
-    "grant",
-    "quota",
-    "wallet",
-)
+SUMMED = ", ".join(f'sum({column}) AS "{name}"' for name, column in SUMS.items())
+PER_DAY = f"SELECT day, model, {SUMMED} FROM daily WHERE {{where}} GROUP BY day, model"
 
 
 @dataclass(frozen=True)
-class CallFilter:
-    """What the page is asked to show.
+class Asked:
+    """What a page of calls is asked to show: a span of days, and which calls of it.
 
-    A span, one token or all, one model or all, one outcome or all.
+    `name`: the member's, as it was typed; nobody has it if `only` names no member.
     """
 
     span: date_range.Span
-    token_id: int | None
-    model: str | None
-    outcome: str | None
+    only: CallFilter
+    name: str = ""
+
+    @property
+    def nobody(self) -> bool:
+        return bool(self.name) and self.only.user_id is None
 
     @property
     def values(self) -> dict:
-        """What the queries need."""
-        return {
-            "user_id": member().id,
-            "token_id": self.token_id,
-            "model": self.model,
-            "outcome": self.outcome,
-            "first": str(self.span.first),
-            "last": str(self.span.last),
-        }
+        """What the conditions need."""
+        return self.only.values | {"first": str(self.span.first), "last": str(self.span.last)}
 
-    def calls(self, until: int | None = None) -> keyset.List:
-        """The calls that fit, begun before `until` (ms)."""
-        matching = [] if self.token_id is None else ["token_id = :token_id"]
-        if self.model is not None:
-            matching.append("model = :model")
-        if self.outcome not in (None, "open"):
-            matching.append("outcome = :outcome")
-        table, within = RUNNING if self.outcome == "open" else ("requests", "user_id = :user_id")
-        return keyset.List(
-            table,
-            COLUMNS,
-            "id",
-            within,
-            " AND ".join(matching),
-            self.values,
-            first_id(self.span.since),
-            first_id(min(until or self.span.until, self.span.until)),
-        )
+    @property
+    def of_days(self) -> str:
+        """The condition for roll-ups, which know no upstream and no outcome."""
+        known = ("user_id", "token_id", "model")
+        wanted = [f"{name} = :{name}" for name in known if getattr(self.only, name) is not None]
+        return " AND ".join(["day BETWEEN :first AND :last", *wanted])
+
+    def per_day(self) -> list:
+        """The roll-ups of the span, by day and model."""
+        return state().db.read().execute(PER_DAY.format(where=self.of_days), self.values).fetchall()
 
 
-def wish() -> CallFilter:
+def wish() -> Asked:
     """What the GET parameters ask for. A token of somebody else is no token."""
     token_id = request.args.get("token", type=int)
     if token_id is not None and token_id not in token_names():
         abort(404)
-    outcome = request.args.get("outcome") if request.args.get("outcome") in OUTCOMES else None
-    return CallFilter(
-        date_range.read(request.args),
-        token_id,
-        request.args.get("model", "")[:200] or None,
-        outcome,
-    )
+    return asked_of_address(OUTCOMES, user_id=member().id, token_id=token_id)
+
+
+def asked_of_address(outcomes: dict, name: str = "", **only) -> Asked:
+    """The span, the model and the outcome that the GET parameters ask for, of calls of `only`."""
+    span, outcome = date_range.read(request.args), request.args.get("outcome")
+    only |= {
+        "model": request.args.get("model", "")[:200] or None,
+        "outcome": outcome if outcome in outcomes else None,
+    }
+    return Asked(span, CallFilter(**only, since=span.since, until=span.until), name)
+
+
+def asked_measure() -> str:
+    """What the chart is asked to draw."""
+    measure = request.args.get("measure", "")
+    return measure if measure in MEASURES else "cost"
 
 
 def token_names() -> dict[int, str]:
@@ -153,20 +136,20 @@ def token_names() -> dict[int, str]:
 def page():
     """Figures and charts of a span of days, and its calls."""
     asked, conn = wish(), state().db.read()
-    rows = conn.execute(DAILY, asked.values).fetchall()
+    rows = asked.per_day()
     before, after = request.args.get("before"), request.args.get("after")
     known = models_used(asked)
     until = (
         None
-        if after or not (asked.token_id or asked.model in known)
+        if after or not (asked.only.token_id or asked.only.model in known)
         else newest_use(days_of(rows), before)
     )
-    measure = request.args.get("measure") if request.args.get("measure") in MEASURES else "cost"
+    measure = asked_measure()
     per_model = sums_by(rows, "model")
     return render_template(
         "member/usage.html",
         asked=asked,
-        found=asked.calls(until).page(conn, before, after),
+        found=asked.only.calls(until).page(conn, before, after),
         tokens=token_names(),
         outcomes=OUTCOMES,
         measures=MEASURES,
@@ -187,7 +170,7 @@ def page():
     )
 
 
-def models_used(asked: CallFilter) -> list[str]:
+def models_used(asked: Asked) -> list[str]:
     """The models that were used in a span, by name."""
     rows = (
         state()
@@ -247,10 +230,11 @@ def chart(rows, span: date_range.Span, measure: str, per_model: dict) -> charts.
 
 def days_of(rows) -> set[str]:
     """The days of these roll-ups, and those of calls that run, which are not rolled up yet."""
+    table, condition = RUNNING
     running = (
         state()
         .db.read()
-        .execute(f"SELECT day FROM {RUNNING[0]} WHERE {RUNNING[1]}", {"user_id": member().id})
+        .execute(f"SELECT day FROM {table} WHERE {condition} AND user_id = ?", (member().id,))
     )
     return {row["day"] for row in rows} | {day for (day,) in running.fetchall()}
 
@@ -280,21 +264,8 @@ def presets() -> list[tuple[str, date_range.Span]]:
 @members_only
 def calls_csv():
     """The calls that fit the filters, as a file."""
-    asked, names, conn, time = wish(), token_names(), state().db.read(), csv.clock()
-    batches = (
-        [
-            call_file.line(
-                {**row, "created_at": row["started_at"], "token": names.get(row["token_id"], "")},
-                call_file.MEMBERS_COLUMNS,
-                time,
-            )
-            for row in batch
-        ]
-        for batch in asked.calls().all(conn, csv.BATCH)
-    )
-    return csv.download(
-        f"calls-{asked.span.first}-{asked.span.last}", call_file.MEMBERS_COLUMNS, batches
-    )
+    asked = wish()
+    return call_file.download(asked.span, asked.only.calls(), call_file.MEMBERS_COLUMNS)
 
 
 @pages.get("/find")

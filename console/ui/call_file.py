@@ -3,8 +3,13 @@
 Owns the columns, and which of them members see. Refuses to know which calls.
 """
 
+import json
+
 from billing import COUNTS, PRICES
+from console.context import state
 from console.ui import csv
+from console.ui.date_range import Span
+from db import keyset
 
 COLUMNS = [
     "id",
@@ -37,11 +42,20 @@ MEMBERS_COLUMNS = [name for name in COLUMNS if name not in OPERATORS_ONLY]
 
 
 def line(row, columns: list[str], time: csv.Clock) -> list:
-    """A row of a call as a line.
+    """A call, as the database has it, as a line.
 
     Money in yuan (prices too, per LLM token), the grant in LLM tokens; of attempts, how many.
     """
     values = dict(row)
     values |= {name: csv.money(values[name]) for name in MONEY if name in columns}
     values["created_at"] = time(values["created_at"])
+    values["attempts"] = len(json.loads(values["attempts"]))
     return [values[name] for name in columns]
+
+
+def download(span: Span, calls: keyset.List | None, columns: list[str]):
+    """The calls of a span as a file that is written while it is read (None: no call)."""
+    conn, time = state().db.read(), csv.clock()
+    batches = [] if calls is None else calls.all(conn, csv.BATCH)
+    lines = ([line(row, columns, time) for row in batch] for batch in batches)
+    return csv.download(f"calls-{span.first}-{span.last}", columns, lines)

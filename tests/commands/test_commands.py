@@ -22,7 +22,7 @@ import plans
 import settings
 import verify
 from db import Database
-from members import accounts, tokens
+from members import accounts, call_rows, tokens
 from tests.client import CHAT
 from tests.fake_upstream import answer
 from tests.providers import plain, usage
@@ -469,9 +469,7 @@ def test_calls_are_listed_newest_first_in_the_documented_shape(beside, relay, al
 
 
 def test_long_listings_are_read_page_by_page(beside, alice, monkeypatch):
-    from commands import calls
-
-    monkeypatch.setattr(calls, "PAGE", 2)
+    monkeypatch.setattr(call_rows, "BATCH", 2)
     for _ in range(5):
         alice.post(CHAT, HELLO)
     assert len(beside.json("requests")) == 5

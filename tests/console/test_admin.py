@@ -18,7 +18,7 @@ import codes
 import plans
 import verify
 from billing import nano
-from console.admin import calls as console_calls
+from console.member.usage import PER_DAY
 from console.ui import i18n
 from db import meta
 from members import accounts, audit, call_rows, caps, credit_requests, tokens
@@ -744,9 +744,7 @@ def test_the_teams_days_are_summed_in_the_order_of_an_index(home, where):
     """
     plan = [
         row["detail"]
-        for row in home.db.read().execute(
-            "EXPLAIN QUERY PLAN " + console_calls.PER_DAY.format(where=where)
-        )
+        for row in home.db.read().execute("EXPLAIN QUERY PLAN " + PER_DAY.format(where=where))
     ]
     assert len(plan) == 1 and "COVERING INDEX daily_by_day" in plan[0], plan
 

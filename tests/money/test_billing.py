@@ -11,9 +11,11 @@ import plans
 from billing import Ending, NotCovered, Pockets, Price, Usage, nano, split, yuan
 from db import IntegrityError, connect
 from members import audit, call_rows
+from members.call_rows import CallFilter
 from tests.money.ledger_book import ALICE, BOB, CAROL, DAY, NOW, PRICE, open_book
 
 SMALL = Usage(1_000, 0, 500)  # ¥0.006 at PRICE
+ALL = CallFilter()
 
 
 @pytest.fixture
@@ -219,7 +221,7 @@ def test_the_hold_is_at_the_dearest_tier_and_the_charge_at_the_counted_one(book)
     call_id = book.hold(ALICE, Usage(500, 0, 10), price)
     assert book.held(ALICE).wallet == 500 * 20_000 + 10 * 80_000
     assert book.close(call_id, Usage(500, 0, 10), price).wallet == 500 * 2_000 + 10 * 8_000
-    row = call_rows.listed(book.db)[0]
+    row = next(call_rows.listed(book.db, ALL))
     assert (row["price_input"], row["cost"]) == (2_000, 1_080_000)
 
 
@@ -256,7 +258,7 @@ def test_a_refused_call_is_one_closed_row(book):
         book.call(ALICE),
         Ending("refused", 402, error="insufficient_balance", duration_ms=3),
     )
-    (row,) = call_rows.listed(book.db)
+    (row,) = call_rows.listed(book.db, ALL)
     assert (row["outcome"], row["status"], row["cost"], row["usage_source"]) == (
         "refused",
         402,
@@ -295,7 +297,7 @@ def test_open_calls_are_released_as_interrupted_when_a_server_starts(book):
         book.hold(ALICE, SMALL)
     assert billing.release_orphans(book.db) == 3 and billing.release_orphans(book.db) == 0
     assert book.held(ALICE) == Pockets(0, 0, 0) and book.balance(ALICE) == Pockets(100, 0, 10**9)
-    assert {row["outcome"] for row in call_rows.listed(book.db)} == {"interrupted"}
+    assert {row["outcome"] for row in call_rows.listed(book.db, ALL)} == {"interrupted"}
     assert book.is_right()
 
 
@@ -415,13 +417,20 @@ def test_calls_are_listed_newest_first_and_by_pages(book):
     book.give(BOB, wallet="1")
     ids = [book.hold(ALICE, SMALL, at=NOW + n) for n in range(5)]
     other = book.hold(BOB, SMALL, at=NOW + 2)
-    page = call_rows.listed(book.db, user_id=ALICE, limit=2)
+    page = list(call_rows.listed(book.db, CallFilter(ALICE), 2))
     assert [row["id"] for row in page] == ids[:2:-1]
-    page = call_rows.listed(book.db, user_id=ALICE, limit=2, before=page[-1]["id"])
+    page = list(call_rows.listed(book.db, CallFilter(ALICE), 2, page[-1]["id"]))
     assert [row["id"] for row in page] == [ids[2], ids[1]]
-    assert [row["id"] for row in call_rows.listed(book.db, token_id=BOB)] == [other]
-    between = call_rows.listed(book.db, user_id=ALICE, since=NOW + 1, until=NOW + 3)
+    assert [row["id"] for row in call_rows.listed(book.db, CallFilter(token_id=BOB))] == [other]
+    between = call_rows.listed(book.db, CallFilter(ALICE, since=NOW + 1, until=NOW + 3))
     assert [row["id"] for row in between] == [ids[2], ids[1]]
+    book.close(ids[4], SMALL)
+    for name, found in (("open", ids[3::-1]), ("complete", [ids[4]]), ("failed", [])):
+        asked = CallFilter(ALICE, outcome=name)
+        assert [row["id"] for row in call_rows.listed(book.db, asked)] == found
+    asked = CallFilter(upstream=page[0]["upstream"], model=page[0]["model"])
+    assert len(list(call_rows.listed(book.db, asked))) == 6
+    assert not list(call_rows.listed(book.db, CallFilter(upstream="nobody")))
 
 
 def test_forgetting_old_calls_changes_no_balance_and_no_roll_up(book):
@@ -433,7 +442,7 @@ def test_forgetting_old_calls_changes_no_balance_and_no_roll_up(book):
     assert call_rows.forget(book.db, 90, NOW) == 2
     after = book.everything()
     assert {table for table in after if after[table] != before[table]} == {"requests", "meta"}
-    assert still_open in [row["id"] for row in call_rows.listed(book.db)]
+    assert still_open in [row["id"] for row in call_rows.listed(book.db, ALL)]
     assert call_rows.forget(book.db, 0, NOW) == 0
     assert book.is_right()
 

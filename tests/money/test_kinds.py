@@ -404,7 +404,7 @@ def test_every_kind_is_on_the_row_in_the_roll_up_and_in_the_proof(tmp_path):
     call_id = book.hold(ALICE, usage, price)
     end = Ending("complete", 200, usage, "upstream", upstream_cost=4321)
     billing.close(book.db, call_id, end, price, NOW)
-    (row,) = call_rows.listed(book.db)
+    (row,) = call_rows.listed(book.db, call_rows.CallFilter())
     assert tuple(row[name] for name in pricing.COUNTS) == usage.counts()
     assert {kind: row[f"price_{kind}"] for kind in pricing.KINDS} == price.by_kind()
     assert (row["cost"], row["upstream_cost"]) == (price.cost(usage), 4321)

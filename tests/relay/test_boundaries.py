@@ -102,5 +102,5 @@ def test_a_call_is_kept_to_the_last_millisecond_of_its_days(tmp_path):
     for call_id in (forgotten, kept):
         book.close(call_id, None)
     assert call_rows.forget(book.db, 90, NOW) == 1
-    assert [row["id"] for row in call_rows.listed(book.db)] == [kept]
+    assert [row["id"] for row in call_rows.listed(book.db, call_rows.CallFilter())] == [kept]
     book.db.close()
