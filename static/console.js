@@ -13,6 +13,13 @@ function copyText(text) {
   return copied ? Promise.resolve() : Promise.reject(new Error("copying was refused"));
 }
 
+// Told to who listens to the page: a button that changes its words is not read out.
+function say(text) {
+  const spoken = document.getElementById("spoken");
+  spoken.textContent = "";
+  requestAnimationFrame(() => { spoken.textContent = text; });
+}
+
 document.addEventListener("click", (event) => {
   const button = event.target.closest("[data-copy]");
   if (!button) return;
@@ -21,6 +28,7 @@ document.addEventListener("click", (event) => {
     const label = button.textContent;
     button.textContent = button.dataset.done;
     button.classList.add("done");
+    say(button.dataset.done);
     setTimeout(() => { button.textContent = label; button.classList.remove("done"); }, 1600);
   }, () => getSelection().selectAllChildren(source));
 });
@@ -50,9 +58,9 @@ function makeTabs(box) {
     });
   }
   list.addEventListener("keydown", (event) => {
-    const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
-    if (!step) return;
-    const next = (tabs.indexOf(document.activeElement) + step + tabs.length) % tabs.length;
+    const now = tabs.indexOf(document.activeElement), last = tabs.length - 1;
+    const next = { ArrowRight: now < last ? now + 1 : 0, ArrowLeft: now > 0 ? now - 1 : last, Home: 0, End: last }[event.key];
+    if (next === undefined) return;
     show(next);
     tabs[next].focus();
     event.preventDefault();

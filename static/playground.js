@@ -153,6 +153,7 @@ async function answer(turn, text) {
 function busy(yes) {
   part("send").hidden = yes;
   part("stop").hidden = !yes;
+  part("talk").setAttribute("aria-busy", yes);           // an answer is read out when it is whole, not piece by piece
   part("again").disabled = yes || !part("talk").querySelector(".turn");
 }
 

@@ -115,7 +115,6 @@ def call(call_id: str):
     return render_template(
         "admin/call.html",
         call=row,
-        token=row["token"],
         lines=usage.price_lines(row),
         price=pricing.price_of(row),
         price_changes=pricelist.history(state().db, row["model"]),

@@ -42,7 +42,6 @@ def page():
         "member/overview.html",
         has=has,
         calls=calls,
-        names=usage.token_names(),
         outcomes=usage.OUTCOMES,
         has_tokens=has_tokens,
         is_new=not calls and not rows,

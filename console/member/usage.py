@@ -294,7 +294,6 @@ def call(call_id: str):
     return render_template(
         "member/call.html",
         call=row,
-        token=token_names().get(row["token_id"], ""),
         lines=price_lines(row),
         price=pricing.price_of(row),
         price_changes=pricelist.history(state().db, row["model"]),

@@ -39,6 +39,13 @@ def money(nano: int | None) -> str:
     return "-" + site().currency + text[1:] if text.startswith("-") else site().currency + text
 
 
+def in_pocket(amount: int, pocket: str, short: bool = False) -> str:
+    """An amount of a pocket in its unit: LLM tokens in the grant, money in the others."""
+    if pocket == "grant":
+        return count(amount)
+    return money_short(amount) if short else money(amount)
+
+
 def price_tag(yuan) -> str:
     """An amount in yuan as the settings hold it (a Decimal), with the currency: ¥29.90."""
     return money(billing.nano(yuan))
@@ -171,6 +178,7 @@ def size(bytes_: int | None) -> str:
 
 
 FILTERS = (
+    in_pocket,
     money,
     money_short,
     price_tag,

@@ -170,12 +170,14 @@ def test_a_refusal_for_another_reason_is_not_being_stuck(home, bob, desk):
     assert "stuck" not in desk.read("/admin/")
 
 
-def test_the_sentence_that_a_refused_caller_read_stays_with_the_call(home, bob):
+def test_the_sentence_that_a_refused_caller_read_stays_with_the_call(home, bob, desk):
     token = home.token(bob)
     said = "This member may spend 5.00 yuan a day."
     call = home.called(bob, token, outcome="refused", error="spending_cap_reached", message=said)
     seen = home.browser(bob).read(f"/console/usage/{call}")
     assert said in seen and "Ask for credit" in seen
+    seen = desk.read(f"/admin/calls/{call}")
+    assert said in seen and "Ask for credit" not in seen
 
 
 # ---- the month

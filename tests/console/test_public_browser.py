@@ -67,6 +67,7 @@ def test_the_base_address_is_copied_by_a_click(opened):
     page.locator("[data-copy=base-address]").click()
     page.wait_for_function("() => said.includes('Copied') && said.includes('Copy')")  # for a moment
     assert page.evaluate("navigator.clipboard.readText()") == "http://127.0.0.1:8000/api/v1"
+    assert page.get_by_role("status").text_content() == "Copied"  # read out; a button is not
 
 
 def test_samples_are_tabs_that_keys_walk_through(opened):
@@ -82,6 +83,10 @@ def test_samples_are_tabs_that_keys_walk_through(opened):
     page.keyboard.press("ArrowLeft")
     page.keyboard.press("ArrowLeft")
     page.get_by_role("tab", name="Java", exact=True, selected=True).wait_for()
+    page.keyboard.press("Home")
+    assert tabs.first.get_attribute("aria-selected") == "true"
+    page.keyboard.press("End")
+    assert tabs.last.get_attribute("aria-selected") == "true"
 
 
 def test_a_model_is_picked_without_a_further_click(opened):

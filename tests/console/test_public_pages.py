@@ -283,11 +283,10 @@ def _luminance(colour: str) -> float:
 )
 def test_colours_have_the_contrast_of_wcag_aa_in_light_and_dark(ink, papers):
     css = (ROOT / "static" / "console.css").read_text()
-    palettes = re.findall(r"\{([^{}]*--bg:[^{}]*)\}", css)
-    blocks = [dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", palette)) for palette in palettes]
-    assert len(blocks) == 3
-    assert blocks[1] == blocks[2]
-    for colours in blocks:
+    pairs = re.findall(r"--([\w-]+): light-dark\((#[0-9a-f]{6}), (#[0-9a-f]{6})\);", css)
+    light = {name: colour for name, colour, _ in pairs}
+    dark = {name: colour for name, _, colour in pairs}
+    for colours in (light, dark):
         for paper in papers:
             lighter, darker = sorted(
                 (_luminance(colours[ink]), _luminance(colours[paper])), reverse=True
