@@ -228,6 +228,12 @@ def finish(response):
     return response
 
 
+def _left_https() -> bool:
+    """Whether the visitor came over plain http to a site that has https: its cookies stay away, so
+    no form can be read."""
+    return request.scheme == "http" and context.site_url().startswith("https://")
+
+
 def error_page(error: HTTPException):
     """A page with a sentence and a way back.
 
@@ -240,7 +246,8 @@ def error_page(error: HTTPException):
         g._login_user = (
             session.login.anonymous_user()
         )  # whoever it is: the page must not fail at asking again
-    page = render_template("error.html", code=error.code, sentence=sentence)
+    https = context.site_url() if error.code == 400 and _left_https() else None
+    page = render_template("error.html", code=error.code, sentence=sentence, https=https)
     response = current_app.make_response((page, error.code))
     for name, value in error.get_headers(request.environ):
         if name.lower() in ("retry-after", "allow"):

@@ -37,8 +37,12 @@ class PageSessions(SecureCookieSessionInterface):
     def open_session(self, app, request):
         return None if is_api(request.path) else super().open_session(app, request)
 
+    def get_cookie_name(self, app):
+        """With the prefix by which a browser lets nobody but this host set it, over https."""
+        return "__Host-session" if self.get_cookie_secure(app) else "session"
+
     def get_cookie_secure(self, app):
-        """Where no address is configured, as the visitor came."""
+        """As the settings have the address now; where they have none, as the visitor came."""
         return site_url().startswith("https://")
 
 
@@ -67,11 +71,8 @@ def install(app, settings) -> None:
 
     `settings` are those of the start.
     """
-    https = settings.site.public_url.startswith("https://")
     app.secret_key = app.secret_key or secret_key(settings.database.path)
     app.config.update(
-        SESSION_COOKIE_NAME="__Host-session" if https else "session",
-        SESSION_COOKIE_SECURE=https,
         SESSION_COOKIE_HTTPONLY=True,
         SESSION_COOKIE_SAMESITE="Lax",
         PERMANENT_SESSION_LIFETIME=DAYS_14_S,

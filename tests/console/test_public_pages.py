@@ -53,8 +53,11 @@ def visitor(app):
     return app.test_client()
 
 
+ENGLISH = {"Accept-Language": "en"}
+
+
 def english(visitor, path: str) -> str:
-    return visitor.get(path, headers={"Accept-Language": "en"}).get_data(as_text=True)
+    return visitor.get(path, headers=ENGLISH).get_data(as_text=True)
 
 
 # The frame of every page
@@ -662,12 +665,37 @@ def test_a_secret_key_that_is_too_short_stops_the_start(tmp_path):
         session.secret_key(tmp_path / "relay.db")
 
 
+def _session_cookie(app) -> str:
+    answer = app.test_client().get("/login")
+    return next(each for each in answer.headers.getlist("Set-Cookie") if "session=" in each)
+
+
 def test_cookies_are_strict_on_https(tmp_path):
-    config = site(tmp_path).config
-    assert config["SESSION_COOKIE_NAME"] == "__Host-session" and config["SESSION_COOKIE_SECURE"]
-    plain = site(tmp_path, site={"public_url": "http://127.0.0.1:8000"}).config
-    assert plain["SESSION_COOKIE_NAME"] == "session" and not plain["SESSION_COOKIE_SECURE"]
-    assert plain["SESSION_COOKIE_HTTPONLY"] and plain["SESSION_COOKIE_SAMESITE"] == "Lax"
+    cookie = _session_cookie(site(tmp_path))
+    assert cookie.startswith("__Host-session=") and "Secure" in cookie and "Path=/" in cookie
+    cookie = _session_cookie(site(tmp_path, site={"public_url": "http://127.0.0.1:8000"}))
+    assert cookie.startswith("session=") and "Secure" not in cookie
+    assert "HttpOnly" in cookie and "SameSite=Lax" in cookie
+
+
+def test_cookies_follow_the_address_when_the_settings_are_reloaded(tmp_path):
+    app = site(tmp_path, site={"public_url": "http://relay.example"})
+    (tmp_path / "new").mkdir()
+    app.extensions["relay"].settings = site(tmp_path / "new").extensions["relay"].settings
+    assert _session_cookie(app).startswith("__Host-session=")
+
+
+def test_who_signs_in_over_http_where_the_site_has_https_is_told_so(tmp_path):
+    app = site(tmp_path)
+    said = "this site is served over https"
+    form = {"name": "alice", "password": "a long password"}
+    for scheme, told in (("http", True), ("https", False)):
+        page = app.test_client().post(
+            "/login", data=form, base_url=f"{scheme}://relay.example", headers=ENGLISH
+        )
+        html = page.get_data(as_text=True)
+        assert page.status_code == 400
+        assert (said in html and '<a href="https://relay.example">' in html) == told
 
 
 @pytest.mark.parametrize(("hour", "said"), [(10, "peak hours now"), (20, "normal hours now")])

@@ -11,6 +11,7 @@ import signal
 import socket
 import ssl
 import subprocess
+import sys
 import time
 import tomllib
 
@@ -244,6 +245,33 @@ def test_events_pass_nginx_when_they_come(nginx, alice, fake):
 
 
 @pytest.mark.skipif(not NGINX, reason="nginx is not installed")
+@pytest.mark.parametrize("size", [32 * 2**20 + 1, 33 * 2**20 + 1, 2**40])
+def test_a_body_that_is_too_long_is_refused_through_nginx_in_the_apis_words(nginx, alice, size):
+    line = through(
+        nginx,
+        b"POST /api/v1/chat/completions HTTP/1.1\r\nHost: relay.example.com\r\nContent-Type: "
+        b"application/json\r\nAuthorization: Bearer %s\r\nContent-Length: %d\r\n\r\n{"
+        % (alice.token.encode(), size),
+    )
+    read = read_until(line, b'"code"')
+    assert b" 413 " in read.partition(b"\r\n")[0] and b"application/json" in read
+    line.close()
+
+
+@pytest.mark.skipif(not NGINX, reason="nginx is not installed")
+def test_tools_can_read_what_nginx_says_while_the_relay_is_away(nginx, relay):
+    relay.stop()
+    for path in (b"/api/v1/models", b"/v1/chat/completions"):
+        line = through(nginx, b"GET %s HTTP/1.1\r\nHost: relay.example.com\r\n\r\n" % path)
+        head, _, body = read_until(line, b"}}").partition(b"\r\n\r\n")
+        assert b" 503 " in head and b"Retry-After: 2" in head and b"application/json" in head
+        said = json.loads(body)
+        assert said["type"] == "error" and said["error"]["type"] == "overloaded_error"
+        assert "again" in said["error"]["message"]
+        line.close()
+
+
+@pytest.mark.skipif(not NGINX, reason="nginx is not installed")
 def test_metrics_are_not_seen_through_nginx(nginx):
     line = through(nginx, b"GET /metrics HTTP/1.1\r\nHost: relay.example.com\r\n\r\n")
     assert b" 404 " in read_until(line, b"\r\n")
@@ -266,6 +294,7 @@ def test_the_compose_file_is_whole_and_gives_no_more_rights_than_needed():
     yaml = pytest.importorskip("yaml")
     relay = yaml.safe_load((ROOT / "deploy" / "compose.yaml").read_text())["services"]["relay"]
     assert relay["build"]["dockerfile"] == "deploy/Dockerfile" and relay["read_only"]
+    assert relay["logging"]["options"]["max-size"] and relay["restart"] == "unless-stopped"
     assert relay["cap_drop"] == ["ALL"] and relay["volumes"] == ["data:/data"]
 
 
@@ -274,3 +303,30 @@ def test_the_bundle_installs_without_a_network_what_the_list_says():
     assert "--no-index --find-links wheels" in rules and "--only-binary :all:" in rules
     for line in rules.splitlines():
         assert "-r requirements" not in line or "--require-hashes" in line or "import" in line
+
+
+def test_the_container_is_no_root_by_number_and_its_health_is_asked_at_the_configured_port(
+    tmp_path,
+):
+    image = (DEPLOY / "Dockerfile").read_text()
+    assert re.search(
+        r"^USER \d+$", image, re.M
+    )  # by name, Kubernetes cannot tell that it is not root
+    command = re.search(r"HEALTHCHECK .*?(\[.*?\]) *$", image.replace("\\\n", ""), re.M)[1]
+    python, *args = json.loads(command)
+    (tmp_path / "config.toml").write_text("[server]\nport = 1\n")
+    asked = subprocess.run(
+        [sys.executable, *args],
+        env={"RELAY_CONFIG": str(tmp_path / "config.toml"), "http_proxy": "http://127.0.0.1:9"},
+        capture_output=True,
+        text=True,
+    )
+    assert python == "python" and asked.returncode == 1 and "refused" in asked.stderr
+
+
+def test_the_containers_health_is_good_when_the_relay_serves(tmp_path, relay):
+    image = (DEPLOY / "Dockerfile").read_text().replace("\\\n", "")
+    _, *args = json.loads(re.search(r"HEALTHCHECK .*?(\[.*?\]) *$", image, re.M)[1])
+    (tmp_path / "config.toml").write_text(f"[server]\nport = {relay.port}\n")
+    env = {"RELAY_CONFIG": str(tmp_path / "config.toml"), "http_proxy": "http://127.0.0.1:9"}
+    subprocess.run([sys.executable, *args], env=env, check=True)
