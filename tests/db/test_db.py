@@ -16,7 +16,9 @@ import pytest
 import billing
 import db
 from billing import Usage
-from db import Database, IntegrityError, StorageError, Unusable
+from db import Database, IntegrityError, StorageError, Unusable, schema
+from db.connection import PRAGMAS
+from db.migrations import MIGRATIONS
 from tests.money.ledger_book import ALICE, PRICE, open_book
 from tests.stage import wait_until
 
@@ -166,8 +168,8 @@ def test_sqlite_utils_reads_through_the_same_door(book):
 def test_a_full_disk_is_said_and_gone_when_there_is_room(tmp_path, monkeypatch, caplog):
     database = Database(tmp_path / "x.db")
     (pages,) = database.read().execute("PRAGMA page_count").fetchone()
-    usual = db.PRAGMAS["rw"]
-    monkeypatch.setitem(db.PRAGMAS, "rw", (*usual, f"max_page_count = {pages}"))
+    usual = PRAGMAS["rw"]
+    monkeypatch.setitem(PRAGMAS, "rw", (*usual, f"max_page_count = {pages}"))
     database.write(lambda conn: conn.execute(f"PRAGMA max_page_count = {pages}"))
     with pytest.raises(StorageError, match="full"):
         for n in range(1_000):
@@ -176,7 +178,7 @@ def test_a_full_disk_is_said_and_gone_when_there_is_room(tmp_path, monkeypatch, 
     assert not database.healthy and "full" in database.problem
     with pytest.raises(StorageError):
         database.write(note, "still full", "x" * 50_000)
-    monkeypatch.setitem(db.PRAGMAS, "rw", usual)
+    monkeypatch.setitem(PRAGMAS, "rw", usual)
     database.write(note, "room", "x" * 50_000)
     assert database.healthy and noted(database) == kept | {"room"}
     assert "the disk takes writes again" in caplog.text
@@ -185,15 +187,15 @@ def test_a_full_disk_is_said_and_gone_when_there_is_room(tmp_path, monkeypatch, 
 
 def test_a_read_only_file_is_noticed_and_its_end_too_without_a_call(tmp_path, monkeypatch):
     monkeypatch.setattr("db.writer.PROBE_S", 0.02)
-    database, usual = Database(tmp_path / "x.db"), db.PRAGMAS["rw"]
-    monkeypatch.setitem(db.PRAGMAS, "rw", (*usual, "query_only = ON"))
+    database, usual = Database(tmp_path / "x.db"), PRAGMAS["rw"]
+    monkeypatch.setitem(PRAGMAS, "rw", (*usual, "query_only = ON"))
     database.write(lambda conn: conn.execute("PRAGMA query_only = ON"))
     with pytest.raises(StorageError, match="readonly"):
         database.write(note, "one")
     assert not database.healthy
     healthy = threading.Event()
     monkeypatch.setattr(database._writer, "_note", noticing(database._writer._note, healthy))
-    monkeypatch.setitem(db.PRAGMAS, "rw", usual)
+    monkeypatch.setitem(PRAGMAS, "rw", usual)
     assert healthy.wait(60) and database.healthy
     database.write(note, "one")
     database.close()
@@ -359,7 +361,7 @@ def test_many_may_open_a_new_file_at_once(tmp_path):
 def test_a_new_file_that_another_is_about_to_set_up_is_waited_for(tmp_path, monkeypatch):
     other = db.sqlite3.connect(tmp_path / "x.db", isolation_level=None, check_same_thread=False)
     other.execute("BEGIN IMMEDIATE")
-    monkeypatch.setattr("db.time.sleep", lambda seconds: other.execute("COMMIT"))
+    monkeypatch.setattr("db.connection.time.sleep", lambda seconds: other.execute("COMMIT"))
     with closing(other), closing(Database(tmp_path / "x.db", writer=False)) as database:
         assert database.read().execute("PRAGMA journal_mode").fetchone()[0] == "wal"
 
@@ -405,17 +407,17 @@ def test_an_older_schema_is_brought_up_to_date_and_its_copy_kept(tmp_path, monke
     with closing(Database(path)) as database:
         database.write(note, "old")
 
-    before, version = db.MIGRATIONS, len(db.MIGRATIONS) + 1
+    before, version = MIGRATIONS, len(MIGRATIONS) + 1
 
     def first_try(conn):
         conn.execute("CREATE TABLE new (x)")
         raise RuntimeError("the power went")
 
-    monkeypatch.setattr(db, "MIGRATIONS", (*before, first_try))
+    monkeypatch.setattr(schema, "MIGRATIONS", (*before, first_try))
     with pytest.raises(RuntimeError):
         Database(path)
     monkeypatch.setattr(
-        db, "MIGRATIONS", (*before, lambda conn: conn.execute("CREATE TABLE new (x)"))
+        schema, "MIGRATIONS", (*before, lambda conn: conn.execute("CREATE TABLE new (x)"))
     )
     with closing(Database(path)) as database:
         assert (
@@ -423,7 +425,7 @@ def test_an_older_schema_is_brought_up_to_date_and_its_copy_kept(tmp_path, monke
             and database.read().execute("SELECT count(*) FROM new").fetchone()[0] == 0
         )
         assert database.read().execute("PRAGMA user_version").fetchone()[0] == version + 1
-    monkeypatch.setattr(db, "MIGRATIONS", before)
+    monkeypatch.setattr(schema, "MIGRATIONS", before)
     with closing(Database(tmp_path / f"x.db.version-{version}")) as kept:
         assert noted(kept) == {"old"}
 

@@ -1,0 +1,83 @@
+"""Connections to a file, with our settings, and the words for what goes wrong with them."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import quote
+
+try:
+    from pysqlite3 import dbapi2 as sqlite3
+except ImportError:  # no wheel for this machine: the standard library's
+    import sqlite3
+
+from db.writer import StorageError, Unusable, is_damage
+
+BUSY_MS = 15_000  # patience with another process that writes
+BUSY_PAUSE_S = 0.01  # between two tries where SQLite does not wait by itself
+PRAGMAS = {
+    "rw": (
+        "synchronous = FULL",
+        "foreign_keys = ON",
+        "recursive_triggers = ON",
+        "temp_store = MEMORY",
+        "cache_size = -8000",
+        "journal_size_limit = 67108864",
+    ),
+    "ro": ("query_only = ON", "cache_size = -512"),
+}
+
+Row = sqlite3.Row
+
+
+class _Connection(sqlite3.Connection):
+    """SQLite's own, but weak references to it can be held."""
+
+
+def connect(path: str | Path, mode: str = "rw") -> sqlite3.Connection:
+    """A connection with our settings: `rw`, or `ro`, which neither writes nor checkpoints."""
+    conn = sqlite3.connect(
+        f"file:{quote(str(path))}?mode={mode}",
+        uri=True,
+        factory=_Connection,
+        isolation_level=None,
+        check_same_thread=False,
+        timeout=BUSY_MS / 1000,
+    )
+    try:
+        if mode == "rw":
+            _use_wal(conn)
+        for pragma in PRAGMAS[mode]:
+            conn.execute(f"PRAGMA {pragma}")
+    except sqlite3.Error:
+        conn.close()
+        raise
+    conn.row_factory = Row
+    return conn
+
+
+def _use_wal(conn: sqlite3.Connection) -> None:
+    """Set the journal mode.
+
+    While others do so with the same new file, SQLite refuses at once instead of waiting.
+    """
+    end_at = time.monotonic() + BUSY_MS / 1000
+    while True:
+        try:
+            conn.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as err:
+            if err.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > end_at:
+                raise
+        time.sleep(BUSY_PAUSE_S)
+
+
+@contextmanager
+def said(what: str) -> Iterator[None]:
+    """Say what was being done when SQLite or the system refused."""
+    try:
+        yield
+    except sqlite3.Error as err:
+        raise (Unusable if is_damage(err) else StorageError)(f"{what}: {err}") from err
+    except OSError as err:
+        raise StorageError(f"{what}: {err.strerror or err}") from err
