@@ -41,6 +41,8 @@ SAFE_SQLITE = (3, 51, 3)  # older ones can lose a commit in WAL mode (sqlite.org
 SHARED_READERS = 4  # connections for reads of one row
 LOOK_S = 0.5  # how long a look at the free space counts
 RESERVE_BYTES_MAX = 32 << 20  # kept free for the ends of calls that have begun, or 5 % if less
+SPARE_PAGES = 256  # unused pages that no file gives back: a megabyte
+STEP = 200  # pages given back at a time
 NEARLY_FULL = "the disk is nearly full"
 MOVED = "the file was removed or replaced while it is in use: put it back, or restore a backup and start again"
 
@@ -163,6 +165,26 @@ class Database:
         with said(f"the backup {target} cannot be written"), replacing(target) as draft:
             vacuum_into(self.path, draft)
 
+    def shrink(self) -> int:
+        """Give unused pages back to the disk, in steps so small that nobody waits for one; returns
+        how many.
+
+        A twentieth of the file stays, for what comes next. A file made before version 1.1 keeps its
+        pages until it is restored from a backup: SQLite changes that of new files only.
+        """
+        given = 0
+        while (free := self._unused_pages()) and (gone := self.write(_give_back, min(free, STEP))):
+            given += gone
+        return given
+
+    def _unused_pages(self) -> int:
+        """How many more pages are unused than are kept for what comes."""
+        row = self.one(
+            "SELECT freelist_count - max(?, page_count / 20) FROM pragma_freelist_count, pragma_page_count",
+            (SPARE_PAGES,),
+        )
+        return max(0, row[0]) if row else 0
+
     def close(self) -> None:
         """Finish what waits, close all connections, and let the next server in."""
         for conn in [*self._readers, *(conn for conn, _ in self._shared)]:
@@ -181,6 +203,11 @@ class Database:
             return MOVED
         needed = min(RESERVE_BYTES_MAX, disk.f_blocks * disk.f_frsize // 20)
         return MOVED if moved else NEARLY_FULL if disk.f_bavail * disk.f_frsize < needed else None
+
+
+def _give_back(conn: sqlite3.Connection, pages: int) -> int:
+    """Each row of the statement is a page: it must be read to its end."""
+    return len(conn.execute(f"PRAGMA incremental_vacuum({pages})").fetchall())
 
 
 def restore(

@@ -59,17 +59,28 @@ def connect(path: str | Path, mode: str = "rw") -> sqlite3.Connection:
 def _use_wal(conn: sqlite3.Connection) -> None:
     """Set the journal mode.
 
-    While others do so with the same new file, SQLite refuses at once instead of waiting.
+    While others do so with the same new file, SQLite refuses at once instead of waiting, and so do
+    we, for a try is cheap.
     """
     end_at = time.monotonic() + BUSY_MS / 1000
+    conn.execute("PRAGMA busy_timeout = 0")
     while True:
         try:
+            let_shrink(conn)
             conn.execute("PRAGMA journal_mode = WAL")
-            return
+            break
         except sqlite3.OperationalError as err:
             if err.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > end_at:
                 raise
         time.sleep(BUSY_PAUSE_S)
+    conn.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
+
+
+def let_shrink(conn: sqlite3.Connection) -> None:
+    """Let a new file, or a copy that is about to be made, give unused pages back. Without effect on
+    a file that has tables."""
+    if conn.execute("PRAGMA auto_vacuum").fetchone()[0] == 0:  # else it would be written again
+        conn.execute("PRAGMA auto_vacuum = INCREMENTAL")
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from contextlib import closing
 from pathlib import Path
 
-from db.connection import connect, sqlite3
+from db.connection import connect, let_shrink, sqlite3
 from db.files import replacing
 from db.migrations import MIGRATIONS, SCHEMA
 from db.writer import Unusable
@@ -69,6 +69,7 @@ def vacuum_into(source: Path, target: Path) -> None:
     """Copy a database, compact, as of one moment, into the empty file `target`, and check the copy."""
     with closing(connect(source, "ro")) as conn:
         conn.execute("PRAGMA query_only = OFF")
+        let_shrink(conn)
         conn.execute("VACUUM INTO ?", (str(target),))
     with closing(connect(target, "ro")) as conn:
         version_of(conn, target)

@@ -48,9 +48,7 @@ def begin(app, server) -> None:
     _say_hello(relay, server.addresses)
     server.every(RETRY_S, relay.settlement.retry)
     server.every(EXPIRE_S, lambda: plans.expire_due(relay.db))
-    server.every(
-        FORGET_S, lambda: call_rows.forget(relay.db, relay.settings.retention.requests_days)
-    )
+    server.every(FORGET_S, lambda: _forget_calls(relay))
     server.every(LOOK_S, lambda: relay.notices.look_at_pockets(relay.db))
     server.every(CAPS_S, lambda: relay.notices.look_at_caps(relay.db, _today(relay.settings)))
     server.every(LOOK_S, lambda: relay.turned_away.write(relay.db))
@@ -83,6 +81,12 @@ class Bulletin:
 def _today(settings) -> str:
     """The site's day."""
     return f"{datetime.now(ZoneInfo(settings.site.timezone)):%Y-%m-%d}"
+
+
+def _forget_calls(relay) -> None:
+    """Forget old calls, and give the disk what that left unused."""
+    call_rows.forget(relay.db, relay.settings.retention.requests_days)
+    relay.db.shrink()
 
 
 def _forget_turned_away(relay) -> None:

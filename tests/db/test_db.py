@@ -16,7 +16,7 @@ import pytest
 import billing
 import db
 from billing import Usage
-from db import Database, IntegrityError, StorageError, Unusable, schema
+from db import SPARE_PAGES, Database, IntegrityError, StorageError, Unusable, restore, schema
 from db.connection import PRAGMAS
 from db.migrations import MIGRATIONS
 from tests.money.ledger_book import ALICE, PRICE, open_book
@@ -435,6 +435,54 @@ def test_an_old_sqlite_is_told_to_the_log(tmp_path, monkeypatch, caplog):
     with caplog.at_level(logging.WARNING):
         Database(tmp_path / "x.db").close()
     assert "3.51.3" in caplog.text
+
+
+# ---- size
+
+
+def test_a_file_shrinks_step_by_step_when_rows_are_gone(tmp_path):
+    path = tmp_path / "x.db"
+    with closing(Database(path)) as database:
+        database.write(fill, 20 << 20)
+        database.write(lambda conn: conn.execute("DELETE FROM filler"))
+        assert pages(database) > 5000
+        assert database.shrink() > 4500
+        assert (
+            SPARE_PAGES <= pages(database) < SPARE_PAGES + 400
+        )  # what stays is for what comes next
+        assert database.shrink() == 0
+        assert database.one("PRAGMA quick_check")[0] == "ok"
+    assert path.stat().st_size < 4 << 20
+
+
+def test_a_file_of_an_earlier_release_shrinks_once_it_is_restored(tmp_path):
+    path, kept = tmp_path / "x.db", tmp_path / "kept.db"
+    Database(path).close()
+    with closing(db.sqlite3.connect(path, isolation_level=None)) as conn:
+        conn.execute("PRAGMA journal_mode = DELETE")
+        conn.execute("PRAGMA auto_vacuum = NONE")
+        conn.execute("VACUUM")
+        assert conn.execute("PRAGMA auto_vacuum").fetchone() == (0,)
+    with closing(Database(path)) as database:
+        database.write(fill, 4 << 20)
+        database.write(lambda conn: conn.execute("DELETE FROM filler"))
+        assert database.shrink() == 0
+        database.backup(kept)
+    restore(path, kept, lambda copy: [])
+    assert path.stat().st_size < 1 << 20
+    with closing(Database(path)) as database:
+        database.write(fill, 4 << 20)
+        database.write(lambda conn: conn.execute("DELETE FROM filler"))
+        assert database.shrink() > 500
+
+
+def fill(conn, size):
+    conn.execute("CREATE TABLE IF NOT EXISTS filler (x)")
+    conn.executemany("INSERT INTO filler VALUES (?)", [(bytes(100_000),)] * (size // 100_000))
+
+
+def pages(database) -> int:
+    return database.one("SELECT page_count FROM pragma_page_count")[0]
 
 
 # ---- backup and restore
