@@ -29,7 +29,7 @@ mutants: $(VENV)/ready-to-test ## make small mistakes in the money's code and na
 	$(IN) -m pip install --quiet mutmut==3.8.1
 	rm -rf mutants
 	$(IN) -m mutmut run --max-children 2
-	$(IN) -m mutmut results
+	$(IN) -m tests.mutants
 
 lint: $(VENV)/ready-to-test ## look for mistakes and untidiness in the code
 	$(IN) -m ruff check .

@@ -1,96 +1,16 @@
-"""Caps that bind: a member's, whatever their tokens say, and the site's; also against a crowd."""
+"""Caps over the API and the command line: a member's, whatever their tokens say, and the site's."""
 
 import json
-import threading
 
 import pytest
 
-import billing
-from billing import Cap, CapExceeded, Usage
 from members import caps, tokens
 from members.caps import Caps
 from tests.client import assert_openai_error
-from tests.money.ledger_book import ALICE, BOB, DAY, NOW, PRICE, open_book
 from tests.providers import plain, usage
 from tests.stage import Person, flask
 
-CALL = Usage(1_000, 0, 500)  # ¥0.006 at PRICE
 COST = 6_000_000
-TODAY = "2026-11-18"
-
-
-@pytest.fixture
-def book(tmp_path):
-    book = open_book(tmp_path)
-    book.give(ALICE, wallet="10")
-    book.give(BOB, wallet="10")
-    yield book
-    book.db.close()
-
-
-def member(amount: int, scope: str = "member", since: str = TODAY, strict: bool = True) -> Cap:
-    return Cap(scope, amount, since, "Capped.", strict)
-
-
-def begin(book, who=ALICE, *limits, at=NOW) -> str:
-    call = book.call(who, at)
-    billing.hold(book.db, call, CALL, PRICE, caps=limits)
-    return call.id
-
-
-def test_a_cap_lets_a_call_begin_that_fits_to_the_last_nano(book):
-    book.close(begin(book, ALICE, member(COST)), CALL)
-    with pytest.raises(CapExceeded):
-        begin(book, ALICE, member(2 * COST - 1))
-    begin(book, ALICE, member(2 * COST))
-    assert book.is_right()
-
-
-def test_what_runs_is_counted_with_its_hold_and_given_back(book):
-    running = begin(book, ALICE, member(2 * COST - 1))
-    with pytest.raises(CapExceeded):
-        begin(book, ALICE, member(2 * COST - 1))
-    book.close(running, None, outcome="failed")
-    begin(book, ALICE, member(2 * COST - 1))
-
-
-def test_others_do_not_use_it_up_unless_it_is_the_sites(book):
-    book.close(begin(book, BOB), CALL)
-    begin(book, BOB)
-    begin(book, ALICE, member(COST))
-    with pytest.raises(CapExceeded):
-        begin(book, ALICE, member(4 * COST - 1, "site"))
-    begin(book, ALICE, member(4 * COST, "site"))
-
-
-def test_what_was_spent_before_its_day_does_not_count(book):
-    book.close(begin(book, at=NOW - DAY), CALL, at=NOW - DAY)
-    begin(book, ALICE, member(COST))
-    with pytest.raises(CapExceeded):
-        begin(book, ALICE, member(3 * COST - 1, since="2026-11-01"))
-
-
-def test_gifts_are_no_money(book):
-    book.give(ALICE, grant=10_000)
-    begin(book, ALICE, member(0))
-
-
-def test_fifty_callers_at_once_never_pass_a_cap(book):
-    refused, lock = [], threading.Lock()
-
-    def call():
-        try:
-            begin(book, ALICE, member(10 * COST))
-        except CapExceeded:
-            with lock:
-                refused.append(1)
-
-    threads = [threading.Thread(target=call) for _ in range(50)]
-    for each in threads:
-        each.start()
-    for each in threads:
-        each.join()
-    assert len(refused) == 40 and book.held(ALICE).wallet == 10 * COST
 
 
 # ---- over the API and the command line

@@ -1,0 +1,109 @@
+"""Caps that bind: a member's and the site's, to the last nano-yuan and against a crowd."""
+
+import threading
+
+import pytest
+
+import billing
+from billing import Cap, CapExceeded, Pockets, Usage
+from tests.money.ledger_book import ALICE, BOB, DAY, NOW, PRICE, open_book
+
+CALL = Usage(1_000, 0, 500)  # ¥0.006 at PRICE
+COST = 6_000_000
+TODAY = "2026-11-18"
+
+
+@pytest.fixture
+def book(tmp_path):
+    book = open_book(tmp_path)
+    book.give(ALICE, wallet="10")
+    book.give(BOB, wallet="10")
+    yield book
+    book.db.close()
+
+
+def member(amount: int, scope: str = "member", since: str = TODAY, strict: bool = True) -> Cap:
+    return Cap(scope, amount, since, "Capped.", strict)
+
+
+def begin(book, who=ALICE, *limits, at=NOW) -> str:
+    call = book.call(who, at)
+    billing.hold(book.db, call, CALL, PRICE, caps=limits)
+    return call.id
+
+
+def test_a_cap_lets_a_call_begin_that_fits_to_the_last_nano(book):
+    book.close(begin(book, ALICE, member(COST)), CALL)
+    with pytest.raises(CapExceeded):
+        begin(book, ALICE, member(2 * COST - 1))
+    begin(book, ALICE, member(2 * COST))
+    assert book.is_right()
+
+
+def test_what_runs_is_counted_with_its_hold_and_given_back(book):
+    running = begin(book, ALICE, member(2 * COST - 1))
+    with pytest.raises(CapExceeded):
+        begin(book, ALICE, member(2 * COST - 1))
+    book.close(running, None, outcome="failed")
+    begin(book, ALICE, member(2 * COST - 1))
+
+
+def test_others_do_not_use_it_up_unless_it_is_the_sites(book):
+    book.close(begin(book, BOB), CALL)
+    begin(book, BOB)
+    begin(book, ALICE, member(COST))
+    with pytest.raises(CapExceeded):
+        begin(book, ALICE, member(4 * COST - 1, "site"))
+    begin(book, ALICE, member(4 * COST, "site"))
+
+
+def test_what_was_spent_before_its_day_does_not_count(book):
+    book.close(begin(book, at=NOW - DAY), CALL, at=NOW - DAY)
+    begin(book, ALICE, member(COST))
+    with pytest.raises(CapExceeded):
+        begin(book, ALICE, member(3 * COST - 1, since="2026-11-01"))
+
+
+def test_gifts_are_no_money(book):
+    book.give(ALICE, grant=10_000)
+    begin(book, ALICE, member(0))
+
+
+def test_fifty_callers_at_once_never_pass_a_cap(book):
+    refused, lock = [], threading.Lock()
+
+    def call():
+        try:
+            begin(book, ALICE, member(10 * COST))
+        except CapExceeded:
+            with lock:
+                refused.append(1)
+
+    threads = [threading.Thread(target=call) for _ in range(50)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    assert len(refused) == 40 and book.held(ALICE).wallet == 10 * COST
+
+
+def test_what_all_have_set_aside_is_summed_from_quota_and_wallet(book):
+    assert billing.held_in_all(book.db) == 0
+    begin(book, ALICE)
+    begin(book, BOB)
+    assert billing.held_in_all(book.db) == 2 * COST
+
+
+def test_a_tokens_own_cap_lets_calls_begin_until_it_is_reached(book):
+    """What a member sets is no law: the call that passes it still goes through."""
+    begin(book, ALICE)
+    with pytest.raises(CapExceeded, match=r"^Capped\.$") as refused:
+        begin(book, ALICE, member(COST, "token", strict=False))
+    assert refused.value.cap.amount == COST
+    begin(book, ALICE, member(COST + 1, "token", strict=False))
+
+
+def test_a_refused_call_holds_nothing(book):
+    with pytest.raises(CapExceeded):
+        begin(book, ALICE, member(COST - 1))
+    assert book.held(ALICE) == Pockets(0, 0, 0) and book.is_right()
