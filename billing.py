@@ -191,7 +191,7 @@ CLOSE_CALL = f"""
 UPDATE requests
    SET closed_at = ?, outcome = ?, status = ?, error = ?, upstream = ?, attempts = ?, first_byte_ms = ?,
        duration_ms = ?, usage_source = ?, usage_note = ?, upstream_cost = ?,
-       {", ".join(f"{name} = ?" for name in COUNTS)},
+       message = ?, {", ".join(f"{name} = ?" for name in COUNTS)},
        {", ".join(f"{name} = coalesce(?, {name})" for name in PRICES)},
        cost = ?, charged_grant = ?, charged_quota = ?, charged_wallet = ?
  WHERE id = ? AND closed_at IS NULL"""
@@ -349,6 +349,7 @@ def _close(conn, call_id: str, end: Ending, price: Price | None, now: int) -> Po
             end.usage_source,
             end.usage_note,
             end.upstream_cost,
+            end.message,
             *(usage.counts() if usage else [None] * len(COUNTS)),
             *(price.by_kind().values() if price else [None] * len(PRICES)),
             cost,

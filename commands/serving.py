@@ -24,6 +24,7 @@ SEEN = (
     "resting",
     "last_error",
     "last_error_at",
+    "last_words",
     "at",
 )
 

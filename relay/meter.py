@@ -25,6 +25,7 @@ from relay import errors, estimate, metrics
 from relay.body import Ask
 from relay.catalog import Model, PriceList
 from relay.gate import Caller
+from relay.unquoted import unquoted
 from relay.wires.usage import PARTS
 
 log = logging.getLogger("relay.meter")
@@ -262,11 +263,17 @@ class Meter:
         self.price = price
 
     def attempted(
-        self, target, status: int | None, started: float, error: str | None = None
+        self,
+        target,
+        status: int | None,
+        started: float,
+        error: str | None = None,
+        words: str = "",
     ) -> None:
         """Note one attempt on a target.
 
-        `status` None: it gave none; `error` is a code, never a provider's words.
+        `status` None: it gave none; `error` is a code, `words` are the provider's, without a key
+        and without what they quote of the request: for whoever runs the relay.
         """
         took_ms = round((time.monotonic() - started) * 1000)
         self.attempts.append(
@@ -277,6 +284,7 @@ class Meter:
                 "ms": took_ms,
             }
             | ({"error": error} if error else {})
+            | ({"words": words} if words else {})
         )
         self._upstream = target.upstream.name
         metrics.of(metrics.attempts, target.upstream.name, error or "ok").inc()
@@ -360,6 +368,7 @@ class Meter:
         if usage and usage.searches and not (price and price.search):
             note = ", ".join(filter(None, (note, "searches without a price")))
         error = None if outcome == "client_left" else self.state.error
+        self._heard(error)
         code = None if error is None else "internal_error"
         if isinstance(error, errors.RelayError):
             code = error.code or error.type
@@ -377,8 +386,20 @@ class Meter:
             duration_ms=round((time.monotonic() - self.started) * 1000),
             error=code,
             upstream_cost=self._upstream_cost(usage),
-            message=error.message if isinstance(error, EXPLAINED) else None,
+            message=self._explained(error),
         )
+
+    def _heard(self, error: BaseException | None) -> None:
+        """Keep what a provider said that failed after it had begun to answer."""
+        words = getattr(error, "words", "")
+        if words and self._ask and self.attempts and "error" not in self.attempts[-1]:
+            self.attempts[-1]["words"] = unquoted(words, self._ask.body)
+
+    def _explained(self, error: BaseException | None) -> str | None:
+        """What the caller read, for the row: a provider's refusal without what it quotes."""
+        if isinstance(error, errors.UpstreamRefused):
+            return unquoted(error.message, self._ask.body if self._ask else None) or None
+        return error.message if isinstance(error, EXPLAINED) else None
 
     def _upstream_cost(self, usage: Usage | None) -> int | None:
         """What the provider will bill for the call: also for an answer that we charge to nobody."""

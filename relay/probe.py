@@ -64,7 +64,12 @@ class Witness:
     state: CallState = field(default_factory=CallState)
 
     def attempted(
-        self, target: Target, status: int | None, started: float, error: str | None = None
+        self,
+        target: Target,
+        status: int | None,
+        started: float,
+        error: str | None = None,
+        words: str = "",
     ) -> None:
         self.attempts.append(status)
 

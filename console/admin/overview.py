@@ -164,7 +164,7 @@ def _failing() -> list[dict]:
         text = _(
             "%(name)s does not answer properly: %(why)s.",
             name=each["name"],
-            why=resting or each.get("last_error") or each["state"],
+            why=resting or each.get("last_words") or each.get("last_error") or each["state"],
         )
         links = [(_("Look"), url_for("admin.upstream", name=each["name"]))]
         found.append({"look": "bad", "label": _("provider"), "text": text, "links": links})

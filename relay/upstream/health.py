@@ -53,7 +53,8 @@ class State:
     calls: int = 0
     failed: int = 0
     latency_ms: float = 0.0
-    last_error: str | None = None  # a code, never a provider's words
+    last_error: str | None = None  # a code
+    last_words: str = ""  # the provider's, without a key and without anything of a request
     last_error_at: int | None = None
     noticed: bool = False  # administrators have heard of it, and not yet that it is over
     callers: set[object] = field(default_factory=set)  # whose calls failed in a row
@@ -294,13 +295,14 @@ class Health:
             "failed": state.failed,
             "latency_ms": round(state.latency_ms),
             "resting": [
-                f"{each.label}: {each.cause} ({each.last_error})"
+                f"{each.label}: {each.cause} ({each.last_words or each.last_error})"
                 for each in (*keys, *self._models_of(upstream.name))
                 if each.label and now < each.open_until
             ],
             "rests_s": max((round(each.open_until - now, 1) for each in resting), default=0),
             "last_error": latest.last_error,
             "last_error_at": latest.last_error_at,
+            "last_words": latest.last_words,
         }
 
     def _answers(self, upstream: State, key: State, at: State, took_ms: float, now: float) -> None:
@@ -331,6 +333,7 @@ class Health:
         upstream.failed += 1
         for state in (upstream, key, at):
             state.last_error, state.last_error_at = error.code, time.time_ns() // 1_000_000
+            state.last_words = error.words
         if isinstance(error, errors.UpstreamAccount):
             key.rest("refused", REFUSED_S, REFUSED_MAX_S, now)
             self._trouble(
@@ -363,15 +366,17 @@ class Health:
                 )
 
     def _trouble(self, state: State, message: str, now: float) -> None:
-        """Tell of trouble that lasts: once, until it is over."""
+        """Tell of trouble that lasts, with the provider's words: once, until it is over."""
         if not state.noticed:
-            state.noticed = self._tell(message, now)
+            words = f" It says: {state.last_words}" if state.last_words else ""
+            state.noticed = self._tell(message, now, words)
 
-    def _tell(self, message: str, now: float) -> bool:
+    def _tell(self, message: str, now: float, words: str = "") -> bool:
+        """Words may differ each time, and make no news of what was told."""
         if message in self._told_at and now - self._told_at[message] < TELL_AGAIN_S:
             return False
         self._told_at[message] = now
-        self.notice(message)
+        self.notice(message + words)
         return True
 
     def _may_try(

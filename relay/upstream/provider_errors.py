@@ -150,7 +150,7 @@ def of_status(status: int, body: bytes, headers, key: str | None = None) -> Rela
     error = _error_of(body.decode(errors="replace"))
     err = read(error, status, retry_after=seconds(headers.get("retry-after")), key=key)
     if isinstance(err, UpstreamError):
-        err.words = _text(error.get("message"), key) or f"HTTP {status}"
+        err.words = err.words or f"HTTP {status}"
     return err
 
 
@@ -203,13 +203,22 @@ def read(
     error: dict, status: int = 200, *, retry_after: int | None = None, key: str | None = None
 ) -> RelayError:
     """The same of an error object, with the status it came with (200: in place of content)."""
+    message = _text(_flat(error).get("message"), key) or ""
+    err = _meant(error, message, status, retry_after, key)
+    if isinstance(err, UpstreamError):
+        err.words = message
+    return err
+
+
+def _meant(
+    error: dict, message: str, status: int, retry_after: int | None, key: str | None
+) -> RelayError:
     codes = {
         str(error.get(name)).lower()
         for name in ("code", "type", "error_code")
         if error.get(name) is not None
     }
     codes |= {code.split(".")[0] for code in codes}
-    message = _text(_flat(error).get("message"), key) or ""
     if (status in (400, 404, 413, 422, 500) or status == 200) and is_too_long(codes, message):
         return UpstreamRefused(
             413 if status == 413 else 400, message or TOO_LONG, code="context_length_exceeded"

@@ -20,6 +20,7 @@ import msgspec
 from relay import errors
 from relay.body import Ask
 from relay.catalog import Target
+from relay.unquoted import unquoted
 from relay.upstream import order, provider_errors, quirks
 from relay.upstream.connection import Connection, Watcher
 from relay.upstream.demo.provider import Demo
@@ -349,11 +350,15 @@ class Dispatcher:
             error = err
             self.health.end(name)
             code = _code(err)
-            dispatch.meter.attempted(target, getattr(err, "seen", None), started, code)
+            words = unquoted(getattr(err, "words", ""), dispatch.ask.body)
+            dispatch.meter.attempted(target, getattr(err, "seen", None), started, code, words)
             dispatch.meter.state.left |= isinstance(err, CallerLeft)
             if isinstance(err, errors.UpstreamError):
+                err.words = words
                 dispatch.failures.append(err)
-                log.warning("upstream %s: %s %s", name, code, provider_errors.cause(err, key))
+                log.warning(
+                    "upstream %s: %s %s %s", name, code, provider_errors.cause(err, key), words
+                )
                 if err.of_model:
                     self.health.lacks(name, target.model)
             raise

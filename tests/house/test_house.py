@@ -31,7 +31,7 @@ LAYERS = """
 1  server.notices server.backups
 0  members.call_rows members.turned_away members.credit_requests
 0  billing codes db members.accounts members.audit plans pricing verify settings server.logs
-0  relay.body relay.errors relay.estimate relay.limits relay.lookups relay.metrics
+0  relay.body relay.errors relay.estimate relay.limits relay.lookups relay.metrics relay.unquoted
 0  relay.upstream.http1 relay.upstream.health relay.upstream.connection relay.upstream.quirks relay.upstream.order
 0  server.connections server.hooks relay members server relay.upstream
 """
@@ -86,6 +86,7 @@ KNOWS_ONLY = {
     "db.keyset": set(),
     "db.writer": set(),
     "relay.body": {"relay.errors"},
+    "relay.unquoted": set(),
     "relay.upstream.health": {"relay.errors"},
     "relay.upstream.provider_errors": {"relay.errors"},
     "relay.wires.named": {"relay.wires.sse"},
