@@ -273,9 +273,11 @@ class UpstreamError(RelayError):
 class UpstreamAccount(UpstreamError):
     """The provider refuses our key or our account.
 
-    The operator's trouble, never shown as the member's own.
+    The operator's trouble, never shown as the member's own. `named`: it says that it is the key or
+    the account. A bare 403 may as well be a firewall's that minds one request.
     """
 
+    named = True
     code = "upstream_account"
     sentence = "The model's provider does not accept this relay's account at the moment. Tell its administrator."
 

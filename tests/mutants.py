@@ -61,6 +61,7 @@ def main(only: list[str]) -> None:
     ).stdout
     known: dict[str, dict[str, list[str]]] = {}
     counts: dict[str, Counter] = {}
+    alike: Counter = Counter()
     for module, function, number, state in FOUND.findall(said):
         if only and module not in only:
             continue
@@ -73,17 +74,17 @@ def main(only: list[str]) -> None:
             bodies[f"{function}__mutmut_orig"], bodies[f"{function}__mutmut_{number}"]
         )
         if state == "survived" and same(changes):
-            count["same"] += 1
+            alike[module] += 1
             continue
         print(f"{module}.{function} {number}: {state}")
         for was, now in changes[:2] if state == "survived" else ():
             print(f"    - {was[:200]}\n    + {now[:200]}")
     for module, count in counts.items():
-        total = count.total() - count["same"]
-        killed = count["killed"] + count["timeout"]
+        total, killed = count.total(), count["killed"] + count["timeout"]
+        others = total - alike[module]
         print(
-            f"{module}: {killed} of {total} noticed ({killed / total:.1%});"
-            f" {count['same']} more are the same program"
+            f"{module}: {killed} of {total} noticed ({killed / total:.1%}), {killed / others:.1%} of"
+            f" the {others} that are another program"
         )
 
 

@@ -175,8 +175,7 @@ class Health:
             upstream, state = self._upstream(upstream_name), self._key(upstream_name, key)
             at = self._model(upstream_name, model)
             if error is None or isinstance(error, errors.UpstreamRefused):
-                state.trips = 0
-                for each in (upstream, at):
+                for each in (upstream, state, at):
                     each.failures = each.trips = 0
                     each.callers.clear()
                     each.models.clear()
@@ -334,36 +333,52 @@ class Health:
         for state in (upstream, key, at):
             state.last_error, state.last_error_at = error.code, time.time_ns() // 1_000_000
             state.last_words = error.words
-        if isinstance(error, errors.UpstreamAccount):
+        if isinstance(error, errors.UpstreamOverloaded):
+            key.busy(error.retry_after, now)
+        elif not isinstance(error, errors.UpstreamAccount):
+            self._count(upstream, at, caller, model, now)
+            self._tell_failing(upstream, at, error, now)
+        elif error.named:
             key.rest("refused", REFUSED_S, REFUSED_MAX_S, now)
+            self._tell_refused(upstream, key, now)
+        else:  # it may mind the request: several in a row say that it is the key
+            self._count(key, at, caller, model, now)
+            if key.failures >= FAILURES_TO_REST:
+                self._tell_refused(upstream, key, now)
+
+    def _count(self, where: State, at: State, caller: object, model: str, now: float) -> None:
+        """One more failure in a row of an upstream or a key, and of a model there."""
+        for state in (where, at):
+            state.failures += 1
+            state.callers.add(caller)
+            state.models.add(model)
+            if state.failures >= FAILURES_TO_REST:
+                state.rest("failing", PAUSE_S, PAUSE_MAX_S, now)
+
+    def _tell_refused(self, upstream: State, key: State, now: float) -> None:
+        self._trouble(
+            key,
+            f"Upstream {upstream.name} refuses {f'the {key.label}' if key.label else 'a key'} or its"
+            " account. It rests and is tried again later; look at the provider's console.",
+            now,
+        )
+
+    def _tell_failing(
+        self, upstream: State, at: State, error: errors.UpstreamError, now: float
+    ) -> None:
+        if upstream.failures >= FAILURES_TO_REST:
             self._trouble(
-                key,
-                f"Upstream {upstream.name} refuses {f'the {key.label}' if key.label else 'a key'} or its"
-                " account. It rests and is tried again later; look at the provider's console.",
+                upstream,
+                f"Upstream {upstream.name} fails again and again ({error.code}). It rests.",
                 now,
             )
-        elif isinstance(error, errors.UpstreamOverloaded):
-            key.busy(error.retry_after, now)
-        else:
-            for state in (upstream, at):
-                state.failures += 1
-                state.callers.add(caller)
-                state.models.add(model)
-                if state.failures >= FAILURES_TO_REST:
-                    state.rest("failing", PAUSE_S, PAUSE_MAX_S, now)
-            if upstream.failures >= FAILURES_TO_REST:
-                self._trouble(
-                    upstream,
-                    f"Upstream {upstream.name} fails again and again ({error.code}). It rests.",
-                    now,
-                )
-            elif at.failures >= FAILURES_TO_REST:
-                self._trouble(
-                    at,
-                    f"{at.name} fails again and again ({error.code}). It rests; other models of the "
-                    "upstream go on.",
-                    now,
-                )
+        elif at.failures >= FAILURES_TO_REST:
+            self._trouble(
+                at,
+                f"{at.name} fails again and again ({error.code}). It rests; other models of the "
+                "upstream go on.",
+                now,
+            )
 
     def _trouble(self, state: State, message: str, now: float) -> None:
         """Tell of trouble that lasts, with the provider's words: once, until it is over."""

@@ -139,6 +139,11 @@ _too_long = re.compile(
     r"|max(?:imum)? input tokens|prompt exceeds|input is too long|超长|过长|超过上限|超出.{0,6}长度",
     re.IGNORECASE,
 ).search
+_names_account = re.compile(
+    r"\b(?:api.?)?keys?\b|account|credential|authenticat|authoriz|permission|balance|billing|quota"
+    r"|credits?\b|arrears|overdue|subscri|密钥|账户|账号|余额|欠费|鉴权|认证|权限|授权|套餐|额度",
+    re.IGNORECASE,
+).search
 _keys = re.compile(r"\b(?:sk-|bce-v3/|Bearer\s+)[A-Za-z0-9_\-/.*]{8,}", re.IGNORECASE)
 
 
@@ -226,7 +231,9 @@ def _meant(
     if codes & NOT_OPEN:
         return _of_model(UpstreamAccount())
     if status in (401, 402, 403) or codes & ACCOUNT or _is_out_of_money(codes, status, message):
-        return UpstreamAccount()
+        err = UpstreamAccount()
+        err.named = bool(status != 403 or codes & ACCOUNT or _names_account(message))
+        return err
     if (
         status in (429, 503, 529)
         or codes & BUSY
@@ -241,13 +248,13 @@ def _meant(
         )
     if status in (400, 404, 413, 422) or (status == 200 and codes & WRONG):
         code, param = (_text(error.get(name), key, CODE_LENGTH_MAX) for name in ("code", "param"))
-        err = UpstreamRefused(
+        refusal = UpstreamRefused(
             400 if status == 200 else status,
             message or "The provider says that the request is not valid.",
             code=code,
             param=param,
         )
-        return _of_model(err) if codes & NO_MODEL else err
+        return _of_model(refusal) if codes & NO_MODEL else refusal
     return UpstreamError()
 
 

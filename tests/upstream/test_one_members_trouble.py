@@ -14,6 +14,9 @@ SICK = {
     "an empty answer": plain(content=""),
     "an answer that is no JSON": answer(b"oops"),
     "out of resources": plain(finish="network_error"),
+    "a firewall's page": answer(b"<html><h1>403 Forbidden</h1></html>", status=403),
+    "a 403 without a reason": answer(b"", status=403),
+    "a 403 about the content": answer({"error": {"message": "The input was flagged"}}, status=403),
 }
 
 
@@ -44,6 +47,38 @@ def test_an_upstream_that_fails_for_several_members_rests(alice, bob, broken_by,
         (alice, bob)[number % 2].post(CHAT, ask(BAD))
     refused = bob.chat()
     assert (refused.status, refused.json["error"]["code"]) == (503, "upstream_unavailable")
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (401, b""),
+        (402, b""),
+        (403, {"error": {"message": "Your API key has no permission for this"}}),
+        (403, {"error": {"message": "账户余额不足"}}),
+        (403, {"error": {"code": "AccountOverdueError", "message": "no"}}),
+    ],
+)
+def test_what_names_the_key_or_the_account_rests_the_key_at_once(alice, bob, fake, status, body):
+    fake.always(answer(body, status=status))
+    assert alice.chat().json["error"]["code"] == "upstream_account"
+    assert _report(alice)["state"] == "refused"
+
+
+def test_a_key_that_several_members_requests_meet_with_403_rests(alice, bob, fake, monkeypatch):
+    monkeypatch.setattr("relay.upstream.health.PAUSE_S", 60)
+    told: list[str] = []
+    alice.relay.app.extensions["relay"].sender.health.notice = told.append
+    fake.always(answer(b"", status=403))
+    for number in range(FAILURES_TO_REST):
+        refused = (alice, bob)[number % 2].post(CHAT, ask(f"Hello {number}"))
+        assert (refused.status, refused.json["error"]["code"]) == (502, "upstream_account")
+    assert _report(alice)["keys_usable"] == 0 and "refuses" in told[0] and len(told) == 1
+
+
+def _report(person) -> dict:
+    (seen,) = person.relay.app.extensions["relay"].upstream_report()
+    return seen
 
 
 @pytest.fixture
