@@ -18,10 +18,11 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from msgspec.json import encode
 
-from db import Database
+from db import Connection, Database
 from pricing import (
     AMOUNT_MAX,
     COUNTS,
@@ -153,7 +154,7 @@ class Ending:
     usage_source: str = "none"
     usage_note: str | None = None
     upstream: str | None = None
-    attempts: list | tuple = ()
+    attempts: list[Any] | tuple[Any, ...] = ()
     first_byte_ms: int | None = None
     duration_ms: int | None = None
     error: str | None = None
@@ -239,7 +240,7 @@ def hold(
 
 
 def _hold(
-    conn, call: Call, usage: Usage, price: Price, overdraft: int, caps: tuple[Cap, ...]
+    conn: Connection, call: Call, usage: Usage, price: Price, overdraft: int, caps: tuple[Cap, ...]
 ) -> Pockets:
     has = available(conn, call.user_id, call.started_at)
     held = split(usage, price, has)
@@ -270,7 +271,7 @@ def _hold(
     return held
 
 
-def _check_cap(conn, call: Call, cap: Cap, held: int) -> None:
+def _check_cap(conn: Connection, call: Call, cap: Cap, held: int) -> None:
     """Raise CapExceeded if a call that holds so much finds no room."""
     values = {"since": cap.since, "user_id": call.user_id, "token_id": call.token_id}
     (spent,) = conn.execute(SPENT.format(*CAPPED[cap.scope]), values).fetchone()
@@ -283,7 +284,7 @@ def refuse(db: Database, call: Call, ending: Ending) -> None:
     db.write(_refuse, call, ending, now_ms())
 
 
-def _refuse(conn, call: Call, end: Ending, now: int) -> None:
+def _refuse(conn: Connection, call: Call, end: Ending, now: int) -> None:
     conn.execute(
         REFUSE_CALL,
         (
@@ -318,7 +319,9 @@ def close(
     return db.write(_close, call_id, ending, price, now or now_ms())
 
 
-def _close(conn, call_id: str, end: Ending, price: Price | None, now: int) -> Pockets | None:
+def _close(
+    conn: Connection, call_id: str, end: Ending, price: Price | None, now: int
+) -> Pockets | None:
     call = conn.execute(OPEN_CALL, (call_id,)).fetchone()
     if call is None:
         return None
@@ -364,7 +367,9 @@ def _close(conn, call_id: str, end: Ending, price: Price | None, now: int) -> Po
     return charged
 
 
-def _charge(conn, call_id: str, call, charged: Pockets, paying: list, now: int) -> None:
+def _charge(
+    conn: Connection, call_id: str, call: Any, charged: Pockets, paying: list[Any], now: int
+) -> None:
     """One entry a pocket, and for the quota one a subscription.
 
     The hold has been released before.
@@ -388,7 +393,7 @@ def _charge(conn, call_id: str, call, charged: Pockets, paying: list, now: int) 
         _reward_inviter(conn, user_id, call_id, now)
 
 
-def _reward_inviter(conn, user_id: int, call_id: str, now: int) -> None:
+def _reward_inviter(conn: Connection, user_id: int, call_id: str, now: int) -> None:
     conn.execute("UPDATE balances SET invite_pending = 0 WHERE user_id = ?", (user_id,))
     owed = conn.execute(
         "UPDATE invites SET rewarded_at = ? WHERE user_id = ? AND rewarded_at IS NULL"
@@ -412,7 +417,7 @@ def _attempts(end: Ending) -> str:
     return encode(end.attempts).decode() if end.attempts else "[]"
 
 
-def available(conn, user_id: int, now: int) -> Pockets:
+def available(conn: Connection, user_id: int, now: int) -> Pockets:
     """What each pocket of a member has free, within a transaction of who calls. Raises Unknown."""
     row = conn.execute(AVAILABLE, (now, user_id)).fetchone()
     if row is None:
@@ -425,7 +430,7 @@ def available(conn, user_id: int, now: int) -> Pockets:
 
 
 def post(
-    conn,
+    conn: Connection,
     user_id: int,
     pocket: str,
     kind: str,
@@ -436,7 +441,7 @@ def post(
     by: int | None = None,
     request_id: str | None = None,
     subscription_id: int | None = None,
-) -> dict:
+) -> dict[str, Any]:
     """Write one entry, within a transaction of who calls; returns {"entry": id, "balance".
 
     Nano-yuan after it}.
@@ -465,7 +470,7 @@ def credit(
     by: int | None = None,
     now: int | None = None,
     key: str | None = None,
-) -> dict:
+) -> dict[str, Any]:
     """Put an amount into the grant or the wallet, or take it out (negative); returns {"entry",
     "balance"}.
 
@@ -484,7 +489,7 @@ def credit_all(
     by: int | None = None,
     now: int | None = None,
     key: str | None = None,
-) -> dict[str, dict]:
+) -> dict[str, dict[str, Any]]:
     """The same for several pockets, all or none; `kind` None.
 
     Top_up for what is put in, adjust for what is taken.
@@ -495,7 +500,7 @@ def credit_all(
         if amount == 0 or abs(amount) > AMOUNT_MAX:
             raise ValueError("the amount is zero or absurdly large")
 
-    def act(conn, now: int) -> dict:
+    def act(conn: Connection, now: int) -> dict[str, Any]:
         has = available(conn, user_id, now)
         if has.grant + amounts.get("grant", 0) < 0:
             raise NotCovered(has, Pockets(-amounts["grant"], 0, 0))
@@ -516,7 +521,14 @@ def credit_all(
     return db.write(once, user_id, key, ["credit", amounts, kind, note], act, now or now_ms())
 
 
-def once(conn, user_id: int, key: str | None, request: list, act: Callable, now: int) -> dict:
+def once(
+    conn: Connection,
+    user_id: int,
+    key: str | None,
+    request: list[Any],
+    act: Callable[[Connection, int], dict[str, Any]],
+    now: int,
+) -> dict[str, Any]:
     """Run `act(conn, now)`, or give back what came of it when this key of this member was first
     used."""
     if key is None:
@@ -527,6 +539,7 @@ def once(conn, user_id: int, key: str | None, request: list, act: Callable, now:
     done = conn.execute(
         "SELECT request, result FROM operations WHERE user_id = ? AND key = ?", (user_id, key)
     ).fetchone()
+    result: dict[str, Any]
     if done is None:
         result = act(conn, now)
         conn.execute(
@@ -536,7 +549,8 @@ def once(conn, user_id: int, key: str | None, request: list, act: Callable, now:
         return result
     if done["request"] != wanted:
         raise KeyReused("this idempotency key was used for another operation")
-    return json.loads(done["result"])
+    result = json.loads(done["result"])
+    return result
 
 
 def balances(db: Database, user_id: int) -> dict[str, Pockets]:
@@ -558,8 +572,7 @@ def balances(db: Database, user_id: int) -> dict[str, Pockets]:
 def held_in_all(db: Database) -> int:
     """What running calls of all members have set aside, in nano-yuan."""
     row = db.one("SELECT coalesce(sum(quota_held + wallet_held), 0) FROM balances")
-    assert row is not None
-    return row[0]
+    return int(row[0])
 
 
 def release_orphans(db: Database, now: int | None = None) -> int:
@@ -570,7 +583,7 @@ def release_orphans(db: Database, now: int | None = None) -> int:
     return db.write(_release_orphans, now or now_ms())
 
 
-def _release_orphans(conn, now: int) -> int:
+def _release_orphans(conn: Connection, now: int) -> int:
     orphans = conn.execute("SELECT id FROM requests WHERE closed_at IS NULL").fetchall()
     for (call_id,) in orphans:
         _close(conn, call_id, Ending("interrupted", error="interrupted"), None, now)
@@ -586,7 +599,7 @@ def statement(
     since: int | None = None,
     before: int | None = None,
     limit: int = 100,
-) -> list[dict]:
+) -> list[dict[str, Any]]:
     """A member's entries, newest first, each with the balance after it.
 
     `before` is the last id of the page before.

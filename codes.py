@@ -11,9 +11,10 @@ the clock's.
 import hashlib
 import re
 import secrets
+from typing import Any
 
 from billing import AMOUNT_MAX, LedgerError, available, now_ms, once, post
-from db import Database, keyset
+from db import Connection, Database, keyset
 from members import audit
 from plans import begin, check_terms
 
@@ -60,7 +61,7 @@ def make(
     note: str | None = None,
     by: int | None = None,
     now: int | None = None,
-    **terms,
+    **terms: Any,
 ) -> list[str]:
     """Make codes of a kind: `wallet` and `grant` with an amount, `plan` with its name (plan), quota
     and days.
@@ -75,7 +76,7 @@ def make(
     amount, plan, *_rest = worth
     detail = {"kind": kind, "count": count, "amount": amount, "plan": plan}
 
-    def act(conn) -> None:
+    def act(conn: Connection) -> None:
         conn.executemany(MAKE, rows)
         audit.record(conn, by, "code.make", None, detail, now=now)
 
@@ -103,7 +104,7 @@ def _worth(
 
 def redeem(
     db: Database, user_id: int, code: str, now: int | None = None, key: str | None = None
-) -> dict:
+) -> dict[str, Any]:
     """Turn a code into what it is for; returns {"kind", "amount", "balance"} or {"kind", "plan",
     "ends_at", ...}.
 
@@ -111,7 +112,7 @@ def redeem(
     """
     known = digest(code)
 
-    def act(conn, now: int) -> dict:
+    def act(conn: Connection, now: int) -> dict[str, Any]:
         available(conn, user_id, now)
         found = known and conn.execute(TAKE, (user_id, now, known)).fetchone()
         if not found:
@@ -131,7 +132,7 @@ def redeem(
 def revoke(db: Database, code_id: int, *, by: int | None = None, now: int | None = None) -> bool:
     """Make an unused code worthless. False if there is none."""
 
-    def act(conn, now: int) -> bool:
+    def act(conn: Connection, now: int) -> bool:
         row = conn.execute(
             "UPDATE codes SET revoked_at = ? WHERE id = ? AND redeemed_by IS NULL AND revoked_at IS NULL"
             " RETURNING hint",
@@ -150,7 +151,7 @@ def listed(state: str | None = None, now: int | None = None) -> keyset.List:
     return keyset.List("codes", COLUMNS, "id", "1", matching, {"now": now or now_ms()})
 
 
-def state_of(code, now: int | None = None) -> str:
+def state_of(code: Any, now: int | None = None) -> str:
     """Which of the STATES a row of the list is in."""
     if code["redeemed_at"] is not None:
         return "redeemed"
@@ -160,7 +161,7 @@ def state_of(code, now: int | None = None) -> str:
     return "expired" if ended else "unused"
 
 
-def still_unused(db: Database, ids: list[int]) -> list:
+def still_unused(db: Database, ids: list[int]) -> list[Any]:
     """Those of these codes that could be revoked: rows of id and hint."""
     return (
         db.read()

@@ -7,9 +7,10 @@ None means the clock's.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from billing import AMOUNT_MAX, NotCovered, Pockets, available, now_ms, once, post
-from db import Database
+from db import Connection, Database
 from members import audit
 
 DAY_MS = 86_400_000
@@ -81,7 +82,7 @@ def purchase(
     days: int,
     now: int | None = None,
     key: str | None = None,
-) -> dict:
+) -> dict[str, Any]:
     """Buy a period of a plan from the wallet; returns {"subscription", "ends_at"}.
 
     The wallet must cover it: what calls have set aside does not count, and there is no overdraft.
@@ -90,7 +91,7 @@ def purchase(
     """
     check_terms(price, quota, days)
 
-    def act(conn, now: int) -> dict:
+    def act(conn: Connection, now: int) -> dict[str, Any]:
         has = available(conn, user_id, now)
         if price > max(0, has.wallet):
             raise NotCovered(has, Pockets(0, 0, price))
@@ -114,7 +115,7 @@ def give_plan(
     by: int | None = None,
     now: int | None = None,
     key: str | None = None,
-) -> dict:
+) -> dict[str, Any]:
     """Give a period of a plan without payment; `renew` makes it an allowance that follows itself,
     on these terms.
 
@@ -122,7 +123,7 @@ def give_plan(
     """
     check_terms(0, quota, days)
 
-    def act(conn, now: int) -> dict:
+    def act(conn: Connection, now: int) -> dict[str, Any]:
         available(conn, user_id, now)  # Unknown, if there is no such member
         audit.record(
             conn, by, "plan.give", user_id, {"plan": plan, "days": days, "renew": renew}, now=now
@@ -152,7 +153,7 @@ def end_all(db: Database, user_id: int, *, by: int | None = None, now: int | Non
     return db.write(_end, "user_id", user_id, by, now or now_ms())
 
 
-def _end(conn, column: str, key: int, by: int | None, now: int) -> int:
+def _end(conn: Connection, column: str, key: int, by: int | None, now: int) -> int:
     ended = conn.execute(
         f"""
         UPDATE subscriptions SET ends_at = min(ends_at, max(?1, starts_at + 1)), renew = 0
@@ -171,7 +172,7 @@ def stop_renewal(
 ) -> bool:
     """Let a subscription that renews by itself end with its period. False if it does not renew."""
 
-    def act(conn, now: int) -> bool:
+    def act(conn: Connection, now: int) -> bool:
         row = conn.execute(
             "UPDATE subscriptions SET renew = 0 WHERE id = ? AND renew = 1 RETURNING user_id, plan",
             (subscription_id,),
@@ -198,7 +199,7 @@ def expire_due(db: Database, now: int | None = None) -> int:
     return db.write(_expire_due, now)
 
 
-def _expire_due(conn, now: int) -> int:
+def _expire_due(conn: Connection, now: int) -> int:
     done = 0
     for due in conn.execute(DUE, (now,)).fetchall():
         if due["renew"]:
@@ -207,7 +208,7 @@ def _expire_due(conn, now: int) -> int:
     return done
 
 
-def _renew(conn, due, now: int) -> None:
+def _renew(conn: Connection, due: Any, now: int) -> None:
     span = due["ends_at"] - due["starts_at"]
     starts_at = due["ends_at"] + (now - due["ends_at"]) // span * span
     conn.execute("UPDATE subscriptions SET renew = 0 WHERE id = ?", (due["id"],))
@@ -224,14 +225,14 @@ def _renew(conn, due, now: int) -> None:
     )
 
 
-def _expire(conn, due, now: int) -> bool:
+def _expire(conn: Connection, due: Any, now: int) -> bool:
     (held,) = conn.execute(
         STILL_HELD, (due["user_id"], due["starts_at"], due["ends_at"])
     ).fetchone()
     (free,) = conn.execute(
         "SELECT quota_balance - quota_held FROM balances WHERE user_id = ?", (due["user_id"],)
     ).fetchone()
-    rest = max(0, min(due["left"] - held, free))
+    rest: int = max(0, min(due["left"] - held, free))
     if rest:
         post(
             conn,
@@ -247,7 +248,7 @@ def _expire(conn, due, now: int) -> bool:
 
 
 def begin(
-    conn,
+    conn: Connection,
     user_id: int,
     plan: str,
     quota: int,
@@ -260,7 +261,7 @@ def begin(
     renewed_from: int | None = None,
     by: int | None = None,
     kind: str = "quota",
-) -> dict:
+) -> dict[str, Any]:
     """Begin a period within a transaction: its row, and its quota as an entry of this kind.
 
     It starts at `starts_at` (ms), else now. Returns {"subscription", "ends_at"}.

@@ -29,8 +29,10 @@ def nano(amount: str | Decimal | int) -> int:
         raise ValueError(f"{amount} is not a possible amount of money")
     sign, digits, exponent = exact.as_tuple()
     assert isinstance(exponent, int)  # it is finite
-    whole = int("".join(map(str, digits))) * 10 ** max(0, exponent + 9)
-    parts, rest = divmod(whole, 10 ** max(0, -exponent - 9))
+    scale: int = 10 ** max(0, exponent + 9)
+    whole = int("".join(map(str, digits))) * scale
+    one: int = 10 ** max(0, -exponent - 9)
+    parts, rest = divmod(whole, one)
     if rest:
         raise ValueError(f"{amount} has more than nine decimals")
     return -parts if sign else parts
@@ -154,7 +156,7 @@ class Price:
     cache_write_1h: int = -1
     search: int = 0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for kind, general in (
             ("cache_read", "cached"),
             ("cache_write", "input"),

@@ -7,8 +7,9 @@ the same mistake would hide in both.
 
 import re
 from datetime import UTC, datetime
+from typing import Any
 
-from db import SCHEMA, Database
+from db import SCHEMA, Connection, Database
 from pricing import yuan
 
 # Each statement finds what is wrong: (whose or which, pocket, what it is, what it should be). The
@@ -208,7 +209,7 @@ def verify(db: Database) -> list[str]:
         conn.execute("ROLLBACK")
 
 
-def _broken_laws(conn) -> list[str]:
+def _broken_laws(conn: Connection) -> list[str]:
     """Without its triggers the file takes anything.
 
     Whoever removed, changed or added one had something in mind.
@@ -224,7 +225,7 @@ def _broken_laws(conn) -> list[str]:
     ]
 
 
-def _first_whole_day(conn) -> str:
+def _first_whole_day(conn: Connection) -> str:
     """The last day of which calls may have been forgotten.
 
     A day of the site may begin 14 hours off the one in UTC.
@@ -236,7 +237,7 @@ def _first_whole_day(conn) -> str:
     return datetime.fromtimestamp(forgotten_s, UTC).strftime("%Y-%m-%d")
 
 
-def _amount(pocket: str, value) -> str:
+def _amount(pocket: str, value: Any) -> str:
     if pocket == "grant":
         return f"{value} LLM tokens"
     return f"{yuan(value)} yuan" if pocket and isinstance(value, int) else str(value)

@@ -12,9 +12,10 @@ import weakref
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any, TypeVar
 
 from db import copies, lock
-from db.connection import Row, connect, said, sqlite3
+from db.connection import Connection, Row, connect, said, sqlite3
 from db.files import BESIDE, identity, make_file, replacing
 from db.lock import serving_pid
 from db.migrations import SCHEMA
@@ -23,6 +24,7 @@ from db.writer import DatabaseError, DirectWriter, GroupWriter, StorageError, Un
 
 __all__ = [
     "SCHEMA",
+    "Connection",
     "Database",
     "DatabaseError",
     "Error",
@@ -36,6 +38,7 @@ __all__ = [
 ]
 
 log = logging.getLogger("db")
+T = TypeVar("T")
 
 SAFE_SQLITE = (3, 51, 3)  # older ones can lose a commit in WAL mode (sqlite.org/wal.html)
 SHARED_READERS = 4  # connections for reads of one row
@@ -61,7 +64,7 @@ class Database:
     def __init__(self, path: str | Path, writer: bool = True):
         self.path = Path(path)
         self._local = threading.local()
-        self._readers: weakref.WeakSet = (
+        self._readers: weakref.WeakSet[Any] = (
             weakref.WeakSet()
         )  # one whose thread ends goes, and is closed
         self._lock_file: int | None = None
@@ -103,8 +106,8 @@ class Database:
                 self._readers.add(conn)
         return conn
 
-    def one(self, sql: str, values=()) -> sqlite3.Row | None:
-        """The first row of a short query.
+    def one(self, sql: str, values: Any = ()) -> Any:
+        """The first row of a short query, or None.
 
         Threads take turns on a few shared connections: a hundred relaying threads with one each
         would hold ten megabytes for the sake of a read of twenty microseconds.
@@ -113,14 +116,14 @@ class Database:
         with turn:
             return conn.execute(sql, values).fetchone()
 
-    def write(self, fn: Callable, *args):
+    def write(self, fn: Callable[..., T], *args: Any) -> T:
         """Run `fn(conn, *args)` in a transaction; its result, once that is synced to the disk.
 
         What `fn` raises undoes its own writes only and comes back here. Raises StorageError.
         """
         return self._writer.write(fn, args)
 
-    def write_admitting(self, fn: Callable, *args):
+    def write_admitting(self, fn: Callable[..., T], *args: Any) -> T:
         """`write` for what begins something: refused while the disk is so full that its end might
         not fit.
 
@@ -134,7 +137,7 @@ class Database:
             self._looked_at = now
         return self._writer.write(fn, args, synced=False)
 
-    def tables(self):
+    def tables(self) -> Any:
         """This thread's reading connection with the conveniences of sqlite-utils, loaded only when
         asked for."""
         from sqlite_utils import Database as Tables  # 15 MB that a relaying process need not hold

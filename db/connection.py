@@ -4,12 +4,16 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-try:
-    from pysqlite3 import dbapi2 as sqlite3
-except ImportError:  # no wheel for this machine: the standard library's
-    import sqlite3
+if TYPE_CHECKING:  # pysqlite3 is the standard library's module with a newer SQLite
+    import sqlite3 as sqlite3
+else:
+    try:
+        from pysqlite3 import dbapi2 as sqlite3
+    except ImportError:  # no wheel for this machine: the standard library's
+        import sqlite3
 
 from db.writer import StorageError, Unusable, is_damage
 
@@ -28,6 +32,7 @@ PRAGMAS = {
 }
 
 Row = sqlite3.Row
+Connection = sqlite3.Connection
 
 
 class _Connection(sqlite3.Connection):

@@ -6,9 +6,13 @@ a bounded number of rows however rare what it filters for is. Refuses to know wh
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
+
+from db.connection import Connection
 
 SIZE = 30  # rows on a page
 REACH = 10_000  # rows that one page may look at
+Key = str | int | None
 KEY_MAX = 2**63 - 1  # the largest integer of SQLite: an address may hold any
 
 
@@ -19,9 +23,9 @@ class Page:
     `cut`: the search ended at its reach, and `older` leads on from there.
     """
 
-    rows: list
-    newer: str | int | None = None
-    older: str | int | None = None
+    rows: list[Any]
+    newer: Key = None
+    older: Key = None
     cut: bool = False
 
 
@@ -30,9 +34,9 @@ class Walk:
     """Up to so many rows from one key on, and the key at which the reach ended the search, if it
     did."""
 
-    rows: list
+    rows: list[Any]
     more: bool
-    edge: str | int | None
+    edge: Key
 
 
 @dataclass(frozen=True)
@@ -48,11 +52,13 @@ class List:
     key: str
     within: str
     matching: str = ""
-    values: dict | None = None
-    low: str | int | None = None
-    high: str | int | None = None
+    values: dict[str, Any] | None = None
+    low: Key = None
+    high: Key = None
 
-    def page(self, conn, before=None, after=None, size: int = SIZE) -> Page:
+    def page(
+        self, conn: Connection, before: Key = None, after: Key = None, size: int = SIZE
+    ) -> Page:
         """The rows older than `before`, else those newer than `after`, else the newest.
 
         Where fewer than a page are newer, or too rare to be met within the reach, it is the newest.
@@ -70,7 +76,7 @@ class List:
             not walk.more and walk.edge is not None,
         )
 
-    def all(self, conn, size: int, start: str | int | None = None) -> Iterator[list]:
+    def all(self, conn: Connection, size: int, start: Key = None) -> Iterator[list[Any]]:
         """All rows, or those older than `start`, so many at a time; between two batches nothing is
         open."""
         while True:
@@ -80,7 +86,7 @@ class List:
             if start is None:
                 return
 
-    def walk(self, conn, start, size: int, older: bool = True) -> Walk:
+    def walk(self, conn: Connection, start: Key, size: int, older: bool = True) -> Walk:
         """Rows from a key on (None: from the end of the list), in the direction of the walk."""
         span, order = self._span(start, older), "DESC" if older else "ASC"
         edge = self._edge(conn, span, order) if self.matching else None
@@ -94,7 +100,7 @@ class List:
         ).fetchall()
         return Walk(rows[:size], len(rows) > size, edge)
 
-    def _span(self, start, older: bool) -> dict:
+    def _span(self, start: Any, older: bool) -> dict[str, Any]:
         """The keys to look at.
 
         One lower bound and one upper one, for of two an index uses but one.
@@ -108,7 +114,7 @@ class List:
             span |= {"low": start, "from": ">"}
         return span
 
-    def _within(self, span: dict) -> str:
+    def _within(self, span: dict[str, Any]) -> str:
         low = f" AND {self.key} {span['from']} :low" if span["low"] is not None else ""
         return (
             self.within
@@ -116,7 +122,7 @@ class List:
             + (f" AND {self.key} {span['to']} :high" if span["high"] is not None else "")
         )
 
-    def _edge(self, conn, span: dict, order: str):
+    def _edge(self, conn: Connection, span: dict[str, Any], order: str) -> Key:
         """The key at which so many rows have been looked at, or None if the list ends before that."""
         looked, edge = conn.execute(
             f"SELECT count(*), {'min' if order == 'DESC' else 'max'}(key) FROM (SELECT {self.key} AS key"

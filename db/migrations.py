@@ -6,6 +6,10 @@ A step never changes once it has been released; a test holds the schema's digest
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sqlite3 import Connection
 
 SCHEMA = Path(__file__).resolve().parent.parent / "models.sql"
 
@@ -79,7 +83,7 @@ CREATE TABLE credit_requests (
 )
 
 
-def kinds(conn) -> None:
+def kinds(conn: "Connection") -> None:
     """Version 2: cache reads, cache writes, searches, what the provider bills, caps of members.
 
     Calls of before used none of them, as far as anybody knew: their columns stay empty, which
@@ -93,7 +97,7 @@ def kinds(conn) -> None:
     _as_written(conn, "a_call_that_ends_is_rolled_up", "a_refused_call_is_rolled_up")
 
 
-def people(conn) -> None:
+def people(conn: "Connection") -> None:
     """Version 3: invites that end, tokens that are renewed or administer, requests for credit, who
     was turned away, and what refused callers read.
     """
@@ -101,7 +105,7 @@ def people(conn) -> None:
         conn.execute(statement)
 
 
-def _as_written(conn, *triggers: str) -> None:
+def _as_written(conn: "Connection", *triggers: str) -> None:
     """Make these triggers anew, as models.sql has them.
 
     The next step that changes one of them copies today's text to here.
@@ -115,4 +119,4 @@ def _as_written(conn, *triggers: str) -> None:
 
 
 # The n-th takes a connection from version n to n + 1.
-MIGRATIONS: tuple[Callable, ...] = (kinds, people)
+MIGRATIONS: tuple[Callable[..., Any], ...] = (kinds, people)

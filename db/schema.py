@@ -51,7 +51,7 @@ def version_of(conn: sqlite3.Connection, path: Path) -> int:
             f"{path} was written by a newer relay (schema {version}; this one knows"
             f" {len(MIGRATIONS) + 1})"
         )
-    return version
+    return int(version)
 
 
 def _create(conn: sqlite3.Connection) -> None:

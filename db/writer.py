@@ -17,9 +17,13 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+if TYPE_CHECKING:
+    from sqlite3 import Connection
 
 log = logging.getLogger("db")
+T = TypeVar("T")  # what a write gives back
 
 BATCH_MAX = 256  # jobs in one transaction
 WAITING_MAX = 4096  # jobs in the queue; more are refused
@@ -67,15 +71,19 @@ class GroupWriter:
     crash of the process, and through a loss of power from the next synced commit on.
     """
 
-    def __init__(self, conn, reconnect: Callable):
+    def __init__(self, conn: "Connection", reconnect: Callable[[], "Connection"]):
         self.problem: str | None = None
-        self._conn, self._reconnect = conn, reconnect
-        self._mode: tuple = (None, True)  # a connection, and whether its commits are synced
+        self._conn: Connection | None = conn
+        self._reconnect = reconnect
+        self._mode: tuple[Any, ...] = (
+            None,
+            True,
+        )  # a connection, and whether its commits are synced
         self._waiting: deque[_Job] = deque()  # the first of them writes, or will
         self._door, self._closed, self._writing = threading.Lock(), False, False
         self._free = threading.Condition(self._door)
 
-    def write(self, fn: Callable, args: tuple, synced: bool = True):
+    def write(self, fn: Callable[..., T], args: tuple[Any, ...], synced: bool = True) -> T:
         job = _Job(fn, args, synced)
         with self._door:
             if self._closed:
@@ -90,7 +98,7 @@ class GroupWriter:
             self._write_for_all()
         if job.error is not None:
             raise job.error
-        return job.result
+        return cast(T, job.result)
 
     def close(self) -> None:
         with self._free:
@@ -116,7 +124,7 @@ class GroupWriter:
                 job.done = True
                 job.turn.release()
 
-    def _commit(self, jobs: list) -> None:
+    def _commit(self, jobs: list[Any]) -> None:
         changed = False
         try:
             conn = self._conn = self._conn or self._reconnect()
@@ -134,7 +142,7 @@ class GroupWriter:
         if refused or changed:
             self._note(refused)  # else nothing was written, and nothing is known of the disk
 
-    def _sync(self, conn, synced: bool) -> None:
+    def _sync(self, conn: "Connection", synced: bool) -> None:
         """Make this connection's commits synced or not."""
         if (conn, synced) != self._mode:
             conn.execute(f"PRAGMA synchronous = {'FULL' if synced else 'NORMAL'}")
@@ -170,11 +178,11 @@ class DirectWriter:
     Threads take turns.
     """
 
-    def __init__(self, conn):
+    def __init__(self, conn: "Connection"):
         self.problem: str | None = None
         self._conn, self._turn = conn, threading.Lock()
 
-    def write(self, fn: Callable, args: tuple, synced: bool = True):
+    def write(self, fn: Callable[..., T], args: tuple[Any, ...], synced: bool = True) -> T:
         with self._turn:
             try:
                 self._conn.execute("BEGIN IMMEDIATE")
@@ -195,14 +203,14 @@ class DirectWriter:
 class _Job:
     __slots__ = ("args", "done", "error", "fn", "result", "synced", "turn")
 
-    def __init__(self, fn: Callable, args: tuple, synced: bool = True):
+    def __init__(self, fn: Callable[..., Any], args: tuple[Any, ...], synced: bool = True):
         self.fn, self.args, self.synced = fn, args, synced
         self.turn, self.done = threading.Lock(), False
         self.turn.acquire()
         self.result: Any = None
         self.error: BaseException | None = None
 
-    def run(self, conn) -> bool:
+    def run(self, conn: "Connection") -> bool:
         """Do it; whether it went well. Raises if the disk undid the whole transaction."""
         try:
             self.result, self.error = self.fn(conn, *self.args), None
@@ -214,7 +222,7 @@ class _Job:
             return False
 
 
-def _together(conn, jobs: list) -> bool:
+def _together(conn: "Connection", jobs: list[Any]) -> bool:
     """All jobs in one transaction; False, and nothing done, if one of several failed.
 
     That is rare.
@@ -228,7 +236,7 @@ def _together(conn, jobs: list) -> bool:
     return True
 
 
-def _apart(conn, jobs: list) -> None:
+def _apart(conn: "Connection", jobs: list[Any]) -> None:
     """All jobs in one transaction, each with a savepoint, so that one can be undone alone.
 
     It costs a sixth more.
@@ -242,7 +250,7 @@ def _apart(conn, jobs: list) -> None:
     conn.execute("COMMIT")
 
 
-def _probe(conn) -> None:
+def _probe(conn: "Connection") -> None:
     """Write a page and change nothing."""
     (version,) = conn.execute("PRAGMA user_version").fetchone()
     conn.execute(f"PRAGMA user_version = {version}")

@@ -5,9 +5,10 @@ changed.
 """
 
 import json
+from typing import Any
 
 from billing import now_ms
-from db import Database, keyset
+from db import Connection, Database, keyset
 
 COLUMNS = (
     "id, at, user_id, (SELECT name FROM users WHERE users.id = audit.user_id) AS by, action, target,"
@@ -16,11 +17,11 @@ COLUMNS = (
 
 
 def record(
-    conn,
+    conn: Connection,
     by: int | None,
     action: str,
     user_id: int | None = None,
-    detail: dict | None = None,
+    detail: dict[str, Any] | None = None,
     now: int | None = None,
 ) -> None:
     """Note who did what to whom, within the transaction that does it.
@@ -46,7 +47,7 @@ def listed(action: str | None = None, who: str = "", who_id: int | None = None) 
     return keyset.List("audit", COLUMNS, "id", "1", " AND ".join(matching), values)
 
 
-def trail(db: Database, *, before: int | None = None, limit: int = 100) -> list[dict]:
+def trail(db: Database, *, before: int | None = None, limit: int = 100) -> list[dict[str, Any]]:
     """What was done, newest first: {id, at, by, action, target, detail}.
 
     The next page with `before`, the last id.

@@ -14,6 +14,7 @@ import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from json.decoder import scanstring  # type: ignore[attr-defined]
+from typing import Any
 
 import msgspec
 
@@ -29,7 +30,7 @@ _NO_MARKS = bytes(set(range(256)) - set(b'"[]{},'))
 _surrogate = re.compile(rb"\\u[dD][89a-fA-F]").search
 
 
-class Body(dict):
+class Body(dict[str, Any]):
     """The members of a JSON object, and the text they came from.
 
     The law: `body.bytes({})` is the text of the caller, byte for byte.
@@ -104,7 +105,7 @@ class Ask:
     )
     choices: int = 1
     input_tokens: int = 0  # an estimate
-    chat: dict | None = field(
+    chat: dict[str, Any] | None = field(
         default=None, repr=False
     )  # the request as a chat request, if another wire's
 
@@ -203,7 +204,7 @@ def _members(text: str) -> Body:
     return Body(members, text, spans)
 
 
-def _unique(pairs: list[tuple[str, object]]) -> dict:
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, Any]:
     members = dict(pairs)
     if len(members) != len(pairs):
         names = [name for name, _ in pairs]
@@ -219,7 +220,7 @@ def _finite(digits: str) -> float:
     return number
 
 
-def _no_constant(name: str):
+def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
 

@@ -65,7 +65,7 @@ class RelayError(Exception):
 
     @property
     def message(self) -> str:
-        return self.args[0]
+        return str(self.args[0])
 
     def mention(self, contact: str) -> None:
         """Say whom to ask, where somebody can help: with money, caps, plans and models."""

@@ -17,6 +17,7 @@ import random
 import string
 import struct
 from collections.abc import Iterator
+from typing import Any
 
 TEXT_CHARS_MAX = 40_000  # texts up to here are counted whole
 BLOCKS = 200  # of a longer text, one in each part, where nobody can know
@@ -121,7 +122,7 @@ def json_value(value: object) -> int:
     return text(_printed(value))
 
 
-def chat(body: dict) -> int:
+def chat(body: dict[str, Any]) -> int:
     """Input LLM tokens of a chat request.
 
     Its texts, images and tools, and what the model's template adds.
@@ -185,7 +186,7 @@ def _pieces(content: object) -> Iterator[str | int]:
                     yield _printed(part["input"])
 
 
-def _is_media(part: dict) -> bool:
+def _is_media(part: dict[str, Any]) -> bool:
     kind = part.get("type")
     if not isinstance(kind, str):
         return "image_url" in part
@@ -194,7 +195,7 @@ def _is_media(part: dict) -> bool:
     )
 
 
-def _media(part: dict) -> int:
+def _media(part: dict[str, Any]) -> int:
     """LLM tokens of an image (by its pixels if they can be known), sound or file."""
     holder = next(
         (part[name] for name in ("image_url", "source") if isinstance(part.get(name), dict)), part
@@ -260,5 +261,5 @@ def _printed(value: object) -> str:
         return ""
 
 
-def _list(value: object) -> list:
+def _list(value: object) -> list[Any]:
     return value if isinstance(value, list) else []

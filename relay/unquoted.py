@@ -4,6 +4,7 @@ the caller's may not.
 
 import json
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 LENGTH_MAX = 400  # characters of words that are kept
 TEXT_MAX = 256 * 1024  # of a request, to be compared; of a longer one no words are kept
@@ -20,7 +21,7 @@ NAMES = frozenset(
 )
 
 
-def unquoted(words: str, asked: Mapping | None) -> str:
+def unquoted(words: str, asked: Mapping[str, Any] | None) -> str:
     """The beginning of `words`, with a gap where they repeat a text of the request `asked`.
 
     Empty where that cannot be told: nothing is known of the request, or it is too long.
@@ -40,7 +41,7 @@ def unquoted(words: str, asked: Mapping | None) -> str:
     return GAP.join(part for part in _runs(kept))
 
 
-def _bounded(asked: Mapping) -> list[str] | None:
+def _bounded(asked: Mapping[str, Any]) -> list[str] | None:
     """The caller's texts in a request, or None if they are too many or too long."""
     texts, room, shorts = [], TEXT_MAX, SHORT_MAX
     for text in _texts(asked):

@@ -9,6 +9,7 @@ tests/test_contract.py.
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from typing import Any
 
 import msgspec
 
@@ -107,7 +108,7 @@ def read(body: Body, context: Context = NO_CONTEXT) -> Ask:
     )
 
 
-def model(body: Mapping) -> str:
+def model(body: Mapping[str, Any]) -> str:
     """The model that a request names; BadRequest if it names none."""
     name = body.get("model")
     if not isinstance(name, str) or not name.strip():
@@ -115,7 +116,7 @@ def model(body: Mapping) -> str:
     return name.strip()
 
 
-def flag(body: Mapping, name: str) -> bool:
+def flag(body: Mapping[str, Any], name: str) -> bool:
     """A member that may be true, false, null or absent."""
     value = body.get(name)
     if value is None or isinstance(value, bool):
@@ -123,7 +124,7 @@ def flag(body: Mapping, name: str) -> bool:
     raise BadRequest(f"'{name}' must be true or false.", param=name)
 
 
-def count(body: Mapping, name: str, most: int = COUNT_MAX) -> int | None:
+def count(body: Mapping[str, Any], name: str, most: int = COUNT_MAX) -> int | None:
     """A member that may be a number from 1 to `most`, null or absent.
 
     Quantities multiply money: no other is let in.
@@ -136,7 +137,7 @@ def count(body: Mapping, name: str, most: int = COUNT_MAX) -> int | None:
     return value
 
 
-def usage(doc: dict) -> Usage | None:
+def usage(doc: dict[str, Any]) -> Usage | None:
     """What an answer or a chunk says was used, or None if it says nothing.
 
     It stands in `usage` or, at Moonshot, in `choices[0].usage`. A count that is no natural number
@@ -160,7 +161,7 @@ def usage(doc: dict) -> Usage | None:
     return replace(read_usage, searches=read_usage.searches + searched) if searched else read_usage
 
 
-def _called(doc: dict) -> Iterator[str]:
+def _called(doc: dict[str, Any]) -> Iterator[str]:
     """The names of the tools that a chunk or an answer calls."""
     choices = doc.get("choices")
     for choice in choices if isinstance(choices, list) else ():
@@ -169,7 +170,7 @@ def _called(doc: dict) -> Iterator[str]:
             yield from (name for kind, _, _, name, _ in reader.said(words) if kind == "call")
 
 
-def error(err: RelayError, request_id: str) -> dict:
+def error(err: RelayError, request_id: str) -> dict[str, Any]:
     """The error in OpenAI's shape."""
     return {
         "error": {"message": err.message, "type": err.type, "param": err.param, "code": err.code},
@@ -190,7 +191,7 @@ def signs(data: bytes) -> EventInfo:
     return EventInfo(error={"message": "not a JSON object"}) if doc is None else signs_of(doc)
 
 
-def parsed(data: bytes) -> dict | None:
+def parsed(data: bytes) -> dict[str, Any] | None:
     """A chunk from the data of its event; None if it is no JSON object."""
     try:
         doc = _decode(data)
@@ -199,7 +200,7 @@ def parsed(data: bytes) -> dict | None:
     return doc if isinstance(doc, dict) else None
 
 
-def signs_of(doc: dict) -> EventInfo:
+def signs_of(doc: dict[str, Any]) -> EventInfo:
     """The same of a parsed chunk or answer."""
     info = EventInfo(usage=usage(doc), error=error_in(doc), chunk=doc)
     choices = doc.get("choices")
@@ -249,12 +250,12 @@ def clean(event: bytes) -> bytes:
     return sse.frame(data) if data else b""
 
 
-def complete(doc: dict, ask_body: dict) -> dict | None:
+def complete(doc: dict[str, Any], ask_body: dict[str, Any]) -> dict[str, Any] | None:
     """The whole answer as clients know it; None if it is so already."""
     return reader.Reader().mended(doc, "message")
 
 
-def completed(doc: dict, model: str) -> dict:
+def completed(doc: dict[str, Any], model: str) -> dict[str, Any]:
     """An answer or chunk of a provider that leaves out what others send (quirk `spark_chunks`),
     with it put in.
 
@@ -279,12 +280,12 @@ def completed(doc: dict, model: str) -> dict:
     }
 
 
-def as_events(doc: dict) -> list[bytes]:
+def as_events(doc: dict[str, Any]) -> list[bytes]:
     """A whole answer as the events of a stream, where the caller asked for one and got none."""
     return [sse.frame(_encode(with_deltas(doc))), DONE]
 
 
-def with_deltas(doc: dict) -> dict:
+def with_deltas(doc: dict[str, Any]) -> dict[str, Any]:
     """A whole answer as a chunk."""
     choices = []
     for choice in doc["choices"]:

@@ -7,6 +7,7 @@ and upstreams are asked in chat: hardly any has this address.
 """
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 from relay import estimate
 from relay.body import Ask, Body
@@ -71,12 +72,12 @@ def read(body: Body, context: Context = NO_CONTEXT) -> Ask:
     )
 
 
-def to_chat(body: dict, key: bytes | str = "") -> dict:
+def to_chat(body: dict[str, Any], key: bytes | str = "") -> dict[str, Any]:
     """The conversation, and the request to sum it up. Raises BadRequest."""
     return responses.to_chat(_triggered(body), key, lenient=True) | {"stream": False}
 
 
-def from_chat(doc: dict, ask_body: dict, context: Context) -> dict:
+def from_chat(doc: dict[str, Any], ask_body: dict[str, Any], context: Context) -> dict[str, Any]:
     """The summary as the only item that is left of the conversation. Raises UpstreamError."""
     answer = responses.from_chat(doc, _triggered(ask_body), context)
     if answer["status"] != "completed" or not any(
@@ -93,13 +94,13 @@ def from_chat(doc: dict, ask_body: dict, context: Context) -> dict:
 
 
 def stream_from_chat(
-    pieces: Iterable[Piece | None], ask_body: dict, context: Context
+    pieces: Iterable[Piece | None], ask_body: dict[str, Any], context: Context
 ) -> Iterator[bytes]:
     """Never called: no answer of this wire is a stream."""
     return responses.stream_from_chat(pieces, ask_body, context)
 
 
-def _triggered(body: dict) -> dict:
+def _triggered(body: dict[str, Any]) -> dict[str, Any]:
     """The Responses request that asks for the same."""
     given = body.get("input")
     items = [{"role": "user", "content": given}] if isinstance(given, str) else given

@@ -7,7 +7,7 @@ all of it.
 """
 
 from collections.abc import Iterable, Iterator
-from typing import TypeGuard
+from typing import Any, TypeGuard
 
 import msgspec
 
@@ -110,7 +110,7 @@ def read(body: Body, context: Context = NO_CONTEXT) -> Ask:
     return ask
 
 
-def to_chat(body: dict, key: bytes | str = "") -> dict:
+def to_chat(body: dict[str, Any], key: bytes | str = "") -> dict[str, Any]:
     """The chat request. Raises BadRequest for what a chat model cannot do."""
     prompts = _prompts(body)
     if not isinstance(prompts[0], str):
@@ -126,7 +126,7 @@ def to_chat(body: dict, key: bytes | str = "") -> dict:
             "This model cannot choose the best of several completions; ask for 'n'.",
             param="best_of",
         )
-    request: dict = {
+    request: dict[str, Any] = {
         "model": chat.model(body),
         "messages": [{"role": "user", "content": prompts[0]}],
     }
@@ -136,9 +136,9 @@ def to_chat(body: dict, key: bytes | str = "") -> dict:
     return request
 
 
-def from_chat(doc: dict, ask_body: dict, context: Context) -> dict:
+def from_chat(doc: dict[str, Any], ask_body: dict[str, Any], context: Context) -> dict[str, Any]:
     """The text completion of a chat answer. Raises UpstreamError if the answer is none."""
-    texts: dict[int, dict] = {}
+    texts: dict[int, dict[str, Any]] = {}
     used = None
     for piece in reader.whole(doc):
         choice = texts.setdefault(piece.choice, _choice(piece.choice, _echo(ask_body)))
@@ -152,7 +152,7 @@ def from_chat(doc: dict, ask_body: dict, context: Context) -> dict:
 
 
 def stream_from_chat(
-    pieces: Iterable[Piece | None], ask_body: dict, context: Context
+    pieces: Iterable[Piece | None], ask_body: dict[str, Any], context: Context
 ) -> Iterator[bytes]:
     """The events of a text completion, [DONE] included, or an error that the pieces raise."""
     head, used, echo = _head(ask_body, context), None, _echo(ask_body)
@@ -177,12 +177,12 @@ def stream_from_chat(
     yield DONE
 
 
-def as_events(doc: dict) -> list[bytes]:
+def as_events(doc: dict[str, Any]) -> list[bytes]:
     """A whole text completion as a stream: its chunks have the same shape."""
     return [sse.frame(_encode(doc)), DONE]
 
 
-def _prompts(body: dict) -> list[str | list[int]]:
+def _prompts(body: dict[str, Any]) -> list[str | list[int]]:
     """The prompts, each a text or tokens."""
     given = body.get("prompt")
     if isinstance(given, str):
@@ -209,11 +209,11 @@ def _size(prompt: str | list[int]) -> int:
     return estimate.text(prompt) if isinstance(prompt, str) else len(prompt)
 
 
-def _echo(ask_body: dict) -> str:
+def _echo(ask_body: dict[str, Any]) -> str:
     return str(_prompts(ask_body)[0]) if ask_body.get("echo") is True else ""
 
 
-def _head(ask_body: dict, context: Context) -> dict:
+def _head(ask_body: dict[str, Any], context: Context) -> dict[str, Any]:
     return {
         "id": context.id("cmpl"),
         "object": "text_completion",
@@ -222,11 +222,11 @@ def _head(ask_body: dict, context: Context) -> dict:
     }
 
 
-def _choice(index: int, text: str) -> dict:
+def _choice(index: int, text: str) -> dict[str, Any]:
     return {"text": text, "index": index, "logprobs": None, "finish_reason": None}
 
 
-def _usage(told: dict) -> dict:
+def _usage(told: dict[str, Any]) -> dict[str, Any]:
     used = usage({"usage": told})
     read_tokens, wrote = (max(used.input_tokens, 0), max(used.output_tokens, 0)) if used else (0, 0)
     return {

@@ -9,6 +9,7 @@ CLIProxyAPI PR 658.) It answers to the names of a wire and has no address of its
 """
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import msgspec
 
@@ -65,7 +66,7 @@ FIELDS = {"thought": "reasoning_content", "text": "content", "refusal": "refusal
 _encode = msgspec.json.Encoder().encode
 
 
-def recognises(body: dict) -> bool:
+def recognises(body: dict[str, Any]) -> bool:
     """True for a Responses request, and for a chat request with flat tools. Never raises."""
     given = body.get("tools")
     return responses.looks_like_responses(body) or any(
@@ -97,7 +98,7 @@ def read(body: Body, context: Context = NO_CONTEXT) -> Ask:
     return ask
 
 
-def to_chat(body: dict, key: bytes | str = "") -> dict:
+def to_chat(body: dict[str, Any], key: bytes | str = "") -> dict[str, Any]:
     """Proper chat, with every tool a nested function. Raises BadRequest."""
     if responses.looks_like_responses(body):
         return responses.to_chat(body, key)
@@ -113,7 +114,7 @@ def to_chat(body: dict, key: bytes | str = "") -> dict:
     return {name: value for name, value in request.items() if value is not None}
 
 
-def _message(message: dict, at: str) -> dict:
+def _message(message: dict[str, Any], at: str) -> dict[str, Any]:
     """An assistant's message with its calls as JSON again; any other as it is."""
     calls = message.get("tool_calls")
     if not isinstance(calls, list) or not calls:
@@ -123,7 +124,7 @@ def _message(message: dict, at: str) -> dict:
     }
 
 
-def _call(call: object, at: str) -> dict:
+def _call(call: object, at: str) -> dict[str, Any]:
     kind = call.get("type", "function") if isinstance(call, dict) else None
     inner = call.get(kind) if isinstance(call, dict) and kind in ("function", "custom") else None
     if (
@@ -139,7 +140,7 @@ def _call(call: object, at: str) -> dict:
     )
 
 
-def from_chat(doc: dict, ask_body: dict, context: Context) -> dict:
+def from_chat(doc: dict[str, Any], ask_body: dict[str, Any], context: Context) -> dict[str, Any]:
     """The chat answer, with the raw text in the calls of freeform tools.
 
     Raises UpstreamError if the answer is none.
@@ -156,7 +157,7 @@ def from_chat(doc: dict, ask_body: dict, context: Context) -> dict:
 
 
 def stream_from_chat(
-    pieces: Iterable[Piece | None], ask_body: dict, context: Context
+    pieces: Iterable[Piece | None], ask_body: dict[str, Any], context: Context
 ) -> Iterator[bytes]:
     """The events of a chat stream, [DONE] included, or an error that the pieces raise.
 
@@ -189,11 +190,11 @@ class _Choice:
     def __init__(self, index: int, box: tools.Toolbox):
         self._index, self._box = index, box
         self._texts: dict[str, str] = {}
-        self._calls: list[dict] = []
+        self._calls: list[dict[str, Any]] = []
         self._raw: list[str] | None = None  # the arguments of a freeform call so far
         self._finish: str | None = None
 
-    def take(self, piece: Piece) -> list[dict]:
+    def take(self, piece: Piece) -> list[dict[str, Any]]:
         """The deltas that a piece makes."""
         if piece.kind in FIELDS:
             name = FIELDS[piece.kind]
@@ -207,7 +208,7 @@ class _Choice:
         self._finish = piece.text
         return [*deltas, {}]
 
-    def chunk(self, delta: dict) -> dict:
+    def chunk(self, delta: dict[str, Any]) -> dict[str, Any]:
         """A delta as a choice of a chunk."""
         return {
             "index": self._index,
@@ -215,22 +216,22 @@ class _Choice:
             "finish_reason": None if delta else self._finish,
         }
 
-    def message(self) -> dict:
+    def message(self) -> dict[str, Any]:
         """The whole as a choice of an answer."""
-        message: dict = {"role": "assistant", "content": None} | self._texts
+        message: dict[str, Any] = {"role": "assistant", "content": None} | self._texts
         message |= {"tool_calls": self._calls} if self._calls else {}
         return {"index": self._index, "message": message, "finish_reason": self._finish}
 
-    def _call(self, piece: Piece) -> dict:
+    def _call(self, piece: Piece) -> dict[str, Any]:
         tool = self._box.tool(piece.text)
         self._raw = [] if tool.kind == "custom" else None
         function = {"name": tool.name, "arguments": ""}
-        call: dict = {"id": piece.id, "type": "function", "function": function}
+        call: dict[str, Any] = {"id": piece.id, "type": "function", "function": function}
         self._calls.append(call)
         at = {"index": len(self._calls) - 1}
         return {"tool_calls": [at | call | {"function": dict(function)}]}
 
-    def _arguments(self, text: str) -> list[dict]:
+    def _arguments(self, text: str) -> list[dict[str, Any]]:
         if self._raw is not None:
             self._raw.append(text)
             return []
@@ -238,13 +239,13 @@ class _Choice:
         at = {"index": len(self._calls) - 1}
         return [{"tool_calls": [at | {"function": {"arguments": text}}]}]
 
-    def _freeform(self) -> list[dict]:
+    def _freeform(self) -> list[dict[str, Any]]:
         """The raw text of a freeform call that is over."""
         raw, self._raw = self._raw, None
         return self._arguments(tools.freeform("".join(raw))) if raw else []
 
 
-def _head(ask_body: dict, context: Context, kind: str) -> dict:
+def _head(ask_body: dict[str, Any], context: Context, kind: str) -> dict[str, Any]:
     return {
         "id": context.id("chatcmpl"),
         "object": kind,
@@ -253,5 +254,5 @@ def _head(ask_body: dict, context: Context, kind: str) -> dict:
     }
 
 
-def _box(ask_body: dict) -> tools.Toolbox:
+def _box(ask_body: dict[str, Any]) -> tools.Toolbox:
     return tools.read({name: ask_body[name] for name in ("tools", "input") if name in ask_body})

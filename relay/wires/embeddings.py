@@ -8,6 +8,7 @@ for floats, `complete` encodes.
 import base64
 import binascii
 import struct
+from typing import Any
 
 from billing import Usage
 from relay import estimate
@@ -69,12 +70,12 @@ def read(body: Body, context: Context = NO_CONTEXT) -> Ask:
     return Ask(model=chat.model(body), body=body, choices=0, input_tokens=_size(body.get("input")))
 
 
-def changes(ask_body: dict) -> dict:
+def changes(ask_body: dict[str, Any]) -> dict[str, Any]:
     """What upstreams are asked otherwise than the caller asked: for floats."""
     return {"encoding_format": "float"} if ask_body.get("encoding_format") == "base64" else {}
 
 
-def complete(doc: dict, ask_body: dict) -> dict | None:
+def complete(doc: dict[str, Any], ask_body: dict[str, Any]) -> dict[str, Any] | None:
     """The answer with what a caller may count on.
 
     The encoding asked for, an index and an object each, the model. Raises UpstreamError where there
@@ -100,7 +101,7 @@ def complete(doc: dict, ask_body: dict) -> dict | None:
     }
 
 
-def usage(doc: dict) -> Usage | None:
+def usage(doc: dict[str, Any]) -> Usage | None:
     """Embeddings read and write nothing; some providers give the total only."""
     used = doc.get("usage")
     if not isinstance(used, dict):
@@ -109,7 +110,7 @@ def usage(doc: dict) -> Usage | None:
     return Usage(read_tokens if read_tokens >= 0 else natural(used.get("total_tokens")), 0, 0)
 
 
-def signs_of(doc: dict) -> EventInfo:
+def signs_of(doc: dict[str, Any]) -> EventInfo:
     """What an answer tells the spine."""
     return EventInfo(content=bool(doc.get("data")), usage=usage(doc), error=chat.error_in(doc))
 
@@ -148,7 +149,7 @@ def _is_token(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
-def _encoded(vector: dict, as_base64: bool) -> object:
+def _encoded(vector: dict[str, Any], as_base64: bool) -> object:
     """The vector as asked for; what is neither floats nor base64 stays what it is."""
     given = vector.get("embedding")
     try:
@@ -162,7 +163,7 @@ def _encoded(vector: dict, as_base64: bool) -> object:
     return given
 
 
-def _usage(doc: dict) -> dict:
+def _usage(doc: dict[str, Any]) -> dict[str, Any]:
     used = usage(doc)
     read_tokens = max(used.input_tokens, 0) if used else 0
     return {"prompt_tokens": read_tokens, "total_tokens": read_tokens}

@@ -6,7 +6,7 @@ them. A wire knows bytes, errors and usage, and neither upstreams nor members no
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from pricing import Usage
 from relay.body import Ask, Body
@@ -23,10 +23,10 @@ class EventInfo:
     content: bool = False  # something that a person or a program can use
     calls: bool = False  # among it a tool call that can be run
     usage: Usage | None = None
-    error: dict | None = None  # an error in place of content
+    error: dict[str, Any] | None = None  # an error in place of content
     finish: str | None = None  # why the answer ended, in chat's words
     done: bool = False  # the end mark
-    chunk: dict | None = None  # of chat, parsed: for the reader
+    chunk: dict[str, Any] | None = None  # of chat, parsed: for the reader
     usage_only: bool = False  # carries usage and no choice
 
 
@@ -47,12 +47,12 @@ class Context:
 NO_CONTEXT = Context()
 
 
-def changes(ask_body: dict) -> dict:
+def changes(ask_body: dict[str, Any]) -> dict[str, Any]:
     """For wires whose upstreams are asked what the caller asked."""
     return {}
 
 
-def complete(doc: dict, ask_body: dict) -> dict | None:
+def complete(doc: dict[str, Any], ask_body: dict[str, Any]) -> dict[str, Any] | None:
     """For wires whose whole answers pass as they are."""
     return None
 
@@ -87,19 +87,19 @@ class Wire(Protocol):
     def read(self, body: Body, context: Context = NO_CONTEXT) -> Ask:
         """A request, checked as far as the relay depends on it. Raises BadRequest."""
 
-    def changes(self, ask_body: dict) -> dict:
+    def changes(self, ask_body: dict[str, Any]) -> dict[str, Any]:
         """What upstreams of this wire are asked otherwise than the caller asked."""
 
-    def complete(self, doc: dict, ask_body: dict) -> dict | None:
+    def complete(self, doc: dict[str, Any], ask_body: dict[str, Any]) -> dict[str, Any] | None:
         """The whole answer of such an upstream, mended; None: its bytes pass."""
 
-    def usage(self, doc: dict) -> Usage | None:
+    def usage(self, doc: dict[str, Any]) -> Usage | None:
         """What an event or a whole answer says was used."""
 
     def signs(self, data: bytes) -> EventInfo:
         """What the data of an event tells."""
 
-    def signs_of(self, doc: dict) -> EventInfo:
+    def signs_of(self, doc: dict[str, Any]) -> EventInfo:
         """The same of a parsed event or whole answer."""
 
     def plain(self, chunk: bytes) -> bool:
@@ -108,10 +108,10 @@ class Wire(Protocol):
     def clean(self, event: bytes) -> bytes:
         """An event as clients of this wire can bear it. May be empty."""
 
-    def as_events(self, doc: dict) -> list[bytes]:
+    def as_events(self, doc: dict[str, Any]) -> list[bytes]:
         """A whole answer of such an upstream as a stream, for a caller who asked for one."""
 
-    def error(self, err: RelayError, request_id: str) -> dict:
+    def error(self, err: RelayError, request_id: str) -> dict[str, Any]:
         """An error in this wire's shape."""
 
     def error_event(self, err: RelayError, request_id: str) -> bytes:
@@ -121,14 +121,16 @@ class Wire(Protocol):
 class TurnedWire(Wire, Protocol):
     """A wire that upstreams can serve that speak only chat: it is turned into chat and back."""
 
-    def to_chat(self, body: dict, key: bytes | str = "") -> dict:
+    def to_chat(self, body: dict[str, Any], key: bytes | str = "") -> dict[str, Any]:
         """The request as one of chat. Raises BadRequest where chat cannot do it."""
 
-    def from_chat(self, doc: dict, ask_body: dict, context: Context) -> dict:
+    def from_chat(
+        self, doc: dict[str, Any], ask_body: dict[str, Any], context: Context
+    ) -> dict[str, Any]:
         """A whole answer of chat as one of this wire. Raises UpstreamError if it is none."""
 
     def stream_from_chat(
-        self, pieces: Iterable[Piece | None], ask_body: dict, context: Context
+        self, pieces: Iterable[Piece | None], ask_body: dict[str, Any], context: Context
     ) -> Iterator[bytes]:
         """What `reader` read of a chat stream as events of this wire, the last one included.
 

@@ -1,6 +1,7 @@
 """Parts of content that chat has no word for, and those that agents hide in a text."""
 
 import json
+from typing import Any
 
 LOST_RESULT = "(the result of a tool call that is no longer in this conversation)"
 
@@ -36,6 +37,6 @@ def in_words(part: object) -> str:
     return f"({named})\n{said}" if said else f"({named}, which this model cannot read)"
 
 
-def dicts(value: object) -> list[dict]:
+def dicts(value: object) -> list[dict[str, Any]]:
     """The objects of a list; of anything else none."""
     return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []

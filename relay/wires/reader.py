@@ -10,6 +10,7 @@ documentation.
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 from relay.errors import RelayError, UpstreamError, UpstreamOverloaded
 
@@ -62,7 +63,7 @@ class End:
     kind: str  # GOOD, CUT or FILTERED
     finish: str  # the provider's word
     stop: str | None = None  # the stop sequence that was met, from servers that tell
-    usage: dict | None = None  # as the provider told it, for the whole answer
+    usage: dict[str, Any] | None = None  # as the provider told it, for the whole answer
 
 
 def kind_of(finish: str | None) -> str | None:
@@ -101,7 +102,7 @@ def nothing_said(finish: str | None, counted: bool = False) -> bool:
     return kind not in (CUT, FILTERED) and not (counted and finish and kind == GOOD)
 
 
-def error_in(doc: dict) -> dict | None:
+def error_in(doc: dict[str, Any]) -> dict[str, Any] | None:
     """The error that a 200 may hold: `{"error": {...}}`, or Spark's and Qianfan's
     `{"code": 10013, "message": ...}`."""
     error = doc.get("error")
@@ -115,7 +116,7 @@ def error_in(doc: dict) -> dict | None:
     return None
 
 
-def read(chunks: Iterable[dict | RelayError | None]) -> Iterator[Piece | None]:
+def read(chunks: Iterable[dict[str, Any] | RelayError | None]) -> Iterator[Piece | None]:
     """The pieces of a chat stream, None where the line stands and there is nothing to tell yet.
 
     A chunk is parsed JSON, None is silence; a RelayError among them, or a flaw of the answer, is
@@ -129,7 +130,7 @@ def read(chunks: Iterable[dict | RelayError | None]) -> Iterator[Piece | None]:
     yield from reader.close()
 
 
-def whole(doc: dict) -> list[Piece]:
+def whole(doc: dict[str, Any]) -> list[Piece]:
     """The pieces of a whole chat answer. Raises UpstreamError for a flaw of it.
 
     One without a finish_reason, as Spark's, is whole all the same.
@@ -143,10 +144,10 @@ class Reader:
 
     def __init__(self) -> None:
         self._choices: dict[int, _Spoken] = {}
-        self._usage: dict | None = None
+        self._usage: dict[str, Any] | None = None
         self.odd = False  # `mended` had something to mend: what has not been read may need it too
 
-    def heard(self, chunk: dict | None) -> list[Piece] | tuple[None, ...]:
+    def heard(self, chunk: dict[str, Any] | None) -> list[Piece] | tuple[None, ...]:
         """What a chunk of a stream tells; None for silence, and while what it tells has to wait."""
         pieces = self.feed(chunk) if chunk is not None else []
         return pieces or ((None,) if chunk is None or self._waiting else ())
@@ -157,7 +158,7 @@ class Reader:
             item.waits for choice in self._choices.values() for item in choice.items[choice.over :]
         )
 
-    def feed(self, chunk: dict) -> list[Piece]:
+    def feed(self, chunk: dict[str, Any]) -> list[Piece]:
         """What a chunk tells that can be told. Raises UpstreamError for an error in disguise."""
         if error_in(chunk):
             raise UpstreamError()
@@ -168,7 +169,7 @@ class Reader:
             pieces += self._of(choice, place).feed(choice)
         return pieces
 
-    def mended(self, chunk: dict, words: str = "delta") -> dict | None:
+    def mended(self, chunk: dict[str, Any], words: str = "delta") -> dict[str, Any] | None:
         """The chunk as clients of chat know it; None if it is so already.
 
         It is read on the way, as by `feed`. `words`: where its words belong, delta or message.
@@ -201,7 +202,7 @@ class Reader:
             for piece in choice.close(choice.finish or finish, self._usage)
         ]
 
-    def _of(self, choice: dict, place: int) -> "_Spoken":
+    def _of(self, choice: dict[str, Any], place: int) -> "_Spoken":
         index = choice.get("index")
         number = index if isinstance(index, int) else place
         return self._choices.setdefault(number, _Spoken(number))
@@ -285,7 +286,7 @@ class _Spoken:
         """Whether there is anything but calls."""
         return self.said or len(self.calls) < len(self.items)
 
-    def feed(self, choice: dict) -> list[Piece]:
+    def feed(self, choice: dict[str, Any]) -> list[Piece]:
         finish, stop = choice.get("finish_reason"), choice.get("stop_reason")
         self.finish = self.finish or (finish if isinstance(finish, str) else "")
         self.stop = stop if isinstance(stop, str) else self.stop
@@ -294,7 +295,7 @@ class _Spoken:
             self._take(kind, slot, id, name, text)
         return list(self._ready())
 
-    def _news(self, choice: dict) -> dict:
+    def _news(self, choice: dict[str, Any]) -> dict[str, Any]:
         """What a choice says that was not said yet: its delta, or a whole message in its place."""
         delta, message = choice.get("delta"), choice.get("message")
         if delta or not isinstance(message, dict):
@@ -303,7 +304,7 @@ class _Spoken:
             return {}  # the whole once more, behind its deltas
         return message | numbered(message)
 
-    def mended(self, choice: dict, place: str) -> dict:
+    def mended(self, choice: dict[str, Any], place: str) -> dict[str, Any]:
         """The choice as clients know it, its words in `place`, which is delta or message."""
         words = self._news(choice) if place == "delta" else choice.get("message")
         self.feed(choice)
@@ -317,7 +318,7 @@ class _Spoken:
             made["finish_reason"] = PLAIN_END
         return made
 
-    def _proper(self, words: dict, streamed: bool) -> dict:
+    def _proper(self, words: dict[str, Any], streamed: bool) -> dict[str, Any]:
         proper = dict(words)
         if proper.get("role") == "":
             del proper["role"]
@@ -328,7 +329,7 @@ class _Spoken:
             proper["tool_calls"] = [_proper_call(call, numbers) for call in calls_of(words)]
         return proper
 
-    def close(self, finish: str, usage: dict | None) -> Iterator[Piece]:
+    def close(self, finish: str, usage: dict[str, Any] | None) -> Iterator[Piece]:
         """What waits, and the end. A call without a name cannot be run, and does not count."""
         nameless = any(not call.name for call in self.calls)
         problem = flaw(finish, runs=self.runs, nameless=nameless, said=self.spoke)
@@ -387,7 +388,7 @@ class _Spoken:
             self.over += 1
 
 
-def said(words: dict) -> Iterator[tuple[str, int | None, str, str, str]]:
+def said(words: dict[str, Any]) -> Iterator[tuple[str, int | None, str, str, str]]:
     """What a delta or message holds: (kind, slot, id, name, text), in the order for the caller."""
     thought = text_of(words.get("reasoning_content")) or text_of(words.get("reasoning"))
     for kind, text in (
@@ -403,7 +404,7 @@ def said(words: dict) -> Iterator[tuple[str, int | None, str, str, str]]:
             yield "call", slot if isinstance(slot, int) else None, id, name, text
 
 
-def calls_of(words: dict) -> list[dict]:
+def calls_of(words: dict[str, Any]) -> list[dict[str, Any]]:
     """The calls of a delta or message: also where one stands for the list, or as before tools."""
     calls = words.get("tool_calls")
     if not calls and isinstance(words.get("function_call"), dict):
@@ -411,13 +412,13 @@ def calls_of(words: dict) -> list[dict]:
     return _objects([calls] if isinstance(calls, dict) else calls)
 
 
-def numbered(message: dict) -> dict:
+def numbered(message: dict[str, Any]) -> dict[str, Any]:
     """The calls of a whole message as those of a delta, which have numbers; nothing without any."""
     calls = calls_of(message)
     return {"tool_calls": [{"index": at} | call for at, call in enumerate(calls)]} if calls else {}
 
 
-def _told(call: dict) -> tuple[str, str, str]:
+def _told(call: dict[str, Any]) -> tuple[str, str, str]:
     """A call's id, name and arguments, which some send as an object."""
     function = _object(call, "function") or {}
     arguments = function.get("arguments")
@@ -426,7 +427,7 @@ def _told(call: dict) -> tuple[str, str, str]:
     return text_of(call.get("id")), text_of(function.get("name")), text_of(arguments)
 
 
-def _proper_call(call: dict, numbers: Iterator[int] | None) -> dict:
+def _proper_call(call: dict[str, Any], numbers: Iterator[int] | None) -> dict[str, Any]:
     """A call with its arguments as text, and in a stream a number of its own."""
     made, function = dict(call), _object(call, "function")
     if function and isinstance(function.get("arguments"), dict | list):
@@ -443,12 +444,12 @@ def text_of(value: object) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _object(holder: dict, name: str) -> dict | None:
+def _object(holder: dict[str, Any], name: str) -> dict[str, Any] | None:
     value = holder.get(name)
     return value if isinstance(value, dict) else None
 
 
-def _objects(value: object) -> list[dict]:
+def _objects(value: object) -> list[dict[str, Any]]:
     return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
 
 

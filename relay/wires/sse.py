@@ -83,7 +83,7 @@ class Events:
         self._seen = max(0, len(buffer) - _END_BYTES)
         return events
 
-    def _end(self, start: int) -> re.Match | None:
+    def _end(self, start: int) -> re.Match[bytes] | None:
         return _blank_line(self._buffer, start) or _event_end(self._buffer, start + self._seen)
 
     def _check(self, size: int) -> None:

@@ -7,6 +7,8 @@ chat: `prompt_tokens_details.cached_tokens` (OpenAI), `cached_tokens` (Moonshot)
 `cache_creation` and `cache_type: "ephemeral"` to the details. Messages: Anthropic's own words.
 """
 
+from typing import Any
+
 from billing import Usage
 
 PARTS = ("cached_tokens", "cache_write_tokens", "cache_write_1h_tokens")  # of the input
@@ -22,7 +24,7 @@ def natural(value: object) -> int:
 
 
 def of(
-    used: dict,
+    used: dict[str, Any],
     details: object,
     input_tokens: object,
     output_tokens: object,
@@ -48,7 +50,7 @@ def of(
     )
 
 
-def writes(places: list[dict]) -> tuple[int, int]:
+def writes(places: list[dict[str, Any]]) -> tuple[int, int]:
     """What was written to a cache: for 5 minutes, and for an hour.
 
     Two fields say it: the sum, and an object that divides it. The larger holds, for what one of
@@ -64,7 +66,7 @@ def writes(places: list[dict]) -> tuple[int, int]:
     return max(short, total - long), long
 
 
-def searches(used: dict) -> int:
+def searches(used: dict[str, Any]) -> int:
     """Searches and fetches that the provider made itself: Anthropic's `server_tool_use`."""
     made = used.get("server_tool_use")
     if not isinstance(made, dict):
@@ -74,7 +76,7 @@ def searches(used: dict) -> int:
     )
 
 
-def details(usage: Usage) -> dict:
+def details(usage: Usage) -> dict[str, Any]:
     """What was written to a cache, in Anthropic's words; nothing if nothing was."""
     if not usage.cache_write_1h_tokens:
         return {}
@@ -86,6 +88,6 @@ def details(usage: Usage) -> dict:
     }
 
 
-def _largest(places: list[dict], names: tuple[str, ...]) -> int:
+def _largest(places: list[dict[str, Any]], names: tuple[str, ...]) -> int:
     """The largest count under any of these names: a zero in one place does not hide another."""
     return max(natural(place.get(name)) for place in places for name in names)

@@ -83,7 +83,7 @@ KNOWS_ONLY = {
     "db.files": set(),
     "db.migrations": set(),
     "db.lock": {"db.writer"},
-    "db.keyset": set(),
+    "db.keyset": {"db.connection"},
     "db.writer": set(),
     "relay.body": {"relay.errors"},
     "relay.unquoted": set(),

@@ -6,6 +6,7 @@ Messages themselves. None of them knows of upstreams, members or money.
 """
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from relay import estimate
 from relay.body import Ask, Body
@@ -59,7 +60,7 @@ def read(body: Body, context: Context = NO_CONTEXT) -> Ask:
         raise BadRequest("'max_tokens' is required.", param="max_tokens")
     try:
         readable = to_chat(body)
-        request: dict | None = readable
+        request: dict[str, Any] | None = readable
     except NotInChat:  # an upstream that speaks Messages may be able to
         request, readable = None, to_chat(body, lenient=True)
     return Ask(
@@ -72,7 +73,7 @@ def read(body: Body, context: Context = NO_CONTEXT) -> Ask:
     )
 
 
-def count_tokens(body: dict) -> int:
+def count_tokens(body: dict[str, Any]) -> int:
     """The estimated input tokens of a request, which needs no max_tokens here.
 
     Raises BadRequest.
@@ -80,7 +81,7 @@ def count_tokens(body: dict) -> int:
     return estimate.chat(to_chat(body, lenient=True))
 
 
-def models(listed: Iterable, asked: Mapping[str, str] = {}) -> dict:
+def models(listed: Iterable[Any], asked: Mapping[str, str] = {}) -> dict[str, Any]:
     """Models in Anthropic's shape. Each has an `id`; `title`, `context` and `output_max` are told
     if it has them.
 
@@ -96,7 +97,7 @@ def models(listed: Iterable, asked: Mapping[str, str] = {}) -> dict:
     }
 
 
-def model(each) -> dict:
+def model(each: Any) -> dict[str, Any]:
     """One of them."""
     return {
         "type": "model",
@@ -109,7 +110,9 @@ def model(each) -> dict:
     }
 
 
-def _page(data: list[dict], asked: Mapping[str, str]) -> tuple[list[dict], bool]:
+def _page(
+    data: list[dict[str, Any]], asked: Mapping[str, str]
+) -> tuple[list[dict[str, Any]], bool]:
     """The part of a list that is asked for, and whether there is more of it."""
     ids = [each["id"] for each in data]
     for name in ("after_id", "before_id"):

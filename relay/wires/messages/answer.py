@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import count
+from typing import Any
 
 import msgspec
 
@@ -47,13 +48,13 @@ TOO_LONG = "prompt is too long"  # Claude Code shortens its history when it read
 _encode = msgspec.json.Encoder().encode
 
 
-def from_chat(doc: dict, ask_body: dict, context: Context) -> dict:
+def from_chat(doc: dict[str, Any], ask_body: dict[str, Any], context: Context) -> dict[str, Any]:
     """The Message of a chat answer to `ask_body`, a request that `to_chat` has taken.
 
     It is folded from the events of a stream, so both forms agree. Raises UpstreamError if the
     answer is none.
     """
-    message: dict = {}
+    message: dict[str, Any] = {}
     for event in _events(reader.whole(doc), ask_body, context):
         kind = event["type"]
         if kind == "message_start":
@@ -72,7 +73,7 @@ def from_chat(doc: dict, ask_body: dict, context: Context) -> dict:
 
 
 def stream_from_chat(
-    pieces: Iterable[Piece | None], ask_body: dict, context: Context
+    pieces: Iterable[Piece | None], ask_body: dict[str, Any], context: Context
 ) -> Iterator[bytes]:
     """The events of a streamed chat answer to `ask_body`, each framed.
 
@@ -86,7 +87,7 @@ def stream_from_chat(
         yield error_event(err, context.request_id)
 
 
-def error(err: RelayError, request_id: str) -> dict:
+def error(err: RelayError, request_id: str) -> dict[str, Any]:
     """The error in Anthropic's shape.
 
     A provider's ways to say that the input is too long become Anthropic's.
@@ -95,7 +96,7 @@ def error(err: RelayError, request_id: str) -> dict:
     too_long = isinstance(err, UpstreamRefused) and err.code == "context_length_exceeded"
     if too_long and TOO_LONG not in message.lower():
         message = f"{TOO_LONG}: {message}"
-    told: dict = {"type": err.anthropic_type, "message": message}
+    told: dict[str, Any] = {"type": err.anthropic_type, "message": message}
     if err.code == NO_THREADS:
         told["details"] = {"error_code": err.code}
     return {"type": "error", "error": told, "request_id": request_id}
@@ -106,12 +107,12 @@ def error_event(err: RelayError, request_id: str) -> bytes:
     return frame(error(err, request_id))
 
 
-def frame(event: dict) -> bytes:
+def frame(event: dict[str, Any]) -> bytes:
     """An event as its bytes: its name is its type."""
     return sse.frame(_encode(event), event["type"])
 
 
-def usage_of(used: object, guess: Usage) -> dict:
+def usage_of(used: object, guess: Usage) -> dict[str, Any]:
     """A chat answer's usage in Anthropic's buckets, which do not overlap: their sum is chat's
     prompt_tokens.
 
@@ -137,7 +138,7 @@ def usage_of(used: object, guess: Usage) -> dict:
     return counts | ({"output_tokens_details": {"thinking_tokens": thought}} if thought > 0 else {})
 
 
-def arguments(text: str) -> dict:
+def arguments(text: str) -> dict[str, Any]:
     """A tool call's input.
 
     What is no JSON object stays readable as `_raw`: the tool can then say what it misses.
@@ -157,7 +158,9 @@ def arguments(text: str) -> dict:
 # Events
 
 
-def _events(pieces: Iterable[Piece | None], ask_body: dict, context: Context) -> Iterator[dict]:
+def _events(
+    pieces: Iterable[Piece | None], ask_body: dict[str, Any], context: Context
+) -> Iterator[dict[str, Any]]:
     """Pieces as events. A block is open as long as the kind does not change; a call is a block of
     its own."""
     blocks = _Blocks(ask_body, context)
@@ -183,7 +186,7 @@ def _events(pieces: Iterable[Piece | None], ask_body: dict, context: Context) ->
 class _Blocks:
     """The blocks of a message in the making."""
 
-    def __init__(self, ask_body: dict, context: Context):
+    def __init__(self, ask_body: dict[str, Any], context: Context):
         self.thinks = thinks(ask_body)
         self.said: list[str] = []  # all texts, for an estimate of the usage
         self._ask_body, self._context = ask_body, context
@@ -191,12 +194,12 @@ class _Blocks:
         self._names, self._known = own_names(ask_body), set(call_ids(ask_body))
         self._made = count()
 
-    def start(self) -> dict:
+    def start(self) -> dict[str, Any]:
         """The event with the message, before anything is said."""
         used = usage_of(
             {"prompt_tokens": self._context.input_tokens, "completion_tokens": 1}, Usage(0, 0, 0)
         )
-        message: dict = {
+        message: dict[str, Any] = {
             "id": self._context.id("msg"),
             "type": "message",
             "role": "assistant",
@@ -208,7 +211,7 @@ class _Blocks:
         }
         return {"type": "message_start", "message": message}
 
-    def add(self, piece: Piece) -> Iterator[dict]:
+    def add(self, piece: Piece) -> Iterator[dict[str, Any]]:
         """The events of a piece."""
         kind = KINDS[piece.kind]
         if kind == "tool_use" or kind not in (self._opened, "json"):
@@ -220,7 +223,7 @@ class _Blocks:
             self.said.append(piece.text)
             yield _delta(self._index, kind, piece.text)
 
-    def finish(self, end: End | None) -> Iterator[dict]:
+    def finish(self, end: End | None) -> Iterator[dict[str, Any]]:
         """The events that end the message. One without any block gets an empty text."""
         if self._index < 0:
             yield from self._open("text", _block("text"))
@@ -233,19 +236,19 @@ class _Blocks:
         }
         yield {"type": "message_stop"}
 
-    def _open(self, kind: str, block: dict) -> Iterator[dict]:
+    def _open(self, kind: str, block: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield from self._close()
         self._index, self._opened = self._index + 1, kind
         yield {"type": "content_block_start", "index": self._index, "content_block": block}
 
-    def _close(self) -> Iterator[dict]:
+    def _close(self) -> Iterator[dict[str, Any]]:
         if self._opened == "thinking":
             signed = {"type": "signature_delta", "signature": SIGNATURE}
             yield {"type": "content_block_delta", "index": self._index, "delta": signed}
         if self._opened:
             yield {"type": "content_block_stop", "index": self._index}
 
-    def _tool_use(self, call: Piece) -> dict:
+    def _tool_use(self, call: Piece) -> dict[str, Any]:
         """A call's block, under the caller's own name for the tool.
 
         Ids that are missing or known from the conversation are made: some servers count each
@@ -259,7 +262,7 @@ class _Blocks:
         return {"type": "tool_use", "id": id, "name": name, "input": {}}
 
 
-def _delta(index: int, kind: str, value: str) -> dict:
+def _delta(index: int, kind: str, value: str) -> dict[str, Any]:
     name = "partial_json" if kind == "json" else kind
     form = "input_json" if kind == "json" else kind
     return {
@@ -269,12 +272,12 @@ def _delta(index: int, kind: str, value: str) -> dict:
     }
 
 
-def _block(kind: str) -> dict:
+def _block(kind: str) -> dict[str, Any]:
     """An empty block of text or thinking."""
     return {"type": kind, kind: ""} | ({"signature": ""} if kind == "thinking" else {})
 
 
-def _stop(end: End | None, called: bool, ask_body: dict) -> dict:
+def _stop(end: End | None, called: bool, ask_body: dict[str, Any]) -> dict[str, Any]:
     """Why the answer ended. A tool call decides, even where the provider says `stop`."""
     reason, sequence = STOP_REASONS.get(end.finish if end else "", "end_turn"), None
     if end and end.kind == CUT and reason == "end_turn":

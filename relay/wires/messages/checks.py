@@ -14,21 +14,23 @@ _KINDS = {
 }
 
 
-def optional(holder: dict, name: str, kind: type | tuple, path: str = "") -> Any:
+def optional(
+    holder: dict[str, Any], name: str, kind: type | tuple[Any, ...], path: str = ""
+) -> Any:
     """A member that may be missing or null. Raises BadRequest for any other kind."""
     value = holder.get(name)
     return None if value is None else want(value, kind, f"{path}.{name}" if path else name)
 
 
-def string(holder: dict, name: str, path: str, least: int = 0) -> str:
+def string(holder: dict[str, Any], name: str, path: str, least: int = 0) -> str:
     """A member that must be a text of at least so many letters. Raises BadRequest."""
-    value = want(holder.get(name), str, f"{path}.{name}")
+    value: str = want(holder.get(name), str, f"{path}.{name}")
     if len(value) < least:
         raise BadRequest(f"'{path}.{name}' must not be empty.", param=f"{path}.{name}")
     return value
 
 
-def want(value: object, kind: type | tuple, path: str) -> Any:
+def want(value: object, kind: type | tuple[Any, ...], path: str) -> Any:
     """The value, which must be of this kind. Raises BadRequest, whose `param` is the path."""
     if not isinstance(value, kind) or isinstance(value, bool) and kind is not bool:
         raise BadRequest(f"'{path}' must be {_KINDS[kind]}.", param=path)

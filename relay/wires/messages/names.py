@@ -8,6 +8,7 @@ not allow, and ids that Anthropic does not.
 import base64
 import hashlib
 import re
+from typing import Any
 
 NAME_MAX = 64  # characters of a chat function's name
 ODD_ID = "toolu_as_"  # before ids that Anthropic's alphabet cannot spell
@@ -24,7 +25,7 @@ def chat_name(name: str) -> str:
     return f"{_odd_character.sub('_', name)[: NAME_MAX - 9]}_{digest}"
 
 
-def own_names(body: dict) -> dict[str, str]:
+def own_names(body: dict[str, Any]) -> dict[str, str]:
     """The caller's own names of the tools that `chat_name` renamed."""
     names = [tool["name"] for tool in body.get("tools") or () if isinstance(tool.get("name"), str)]
     return {chat_name(name): name for name in names if chat_name(name) != name}

@@ -5,6 +5,7 @@ end.
 """
 
 from dataclasses import replace
+from typing import Any
 
 import msgspec
 
@@ -24,7 +25,7 @@ plain = passing(r"message_stop|\"tool_use\"")
 _decode = msgspec.json.Decoder().decode
 
 
-def usage(doc: dict) -> Usage | None:
+def usage(doc: dict[str, Any]) -> Usage | None:
     """What a message, or a stream's event, says was used; None if it says nothing.
 
     Anthropic's input excludes what was read from or written to a cache, ours includes it. A stream
@@ -49,7 +50,7 @@ def usage(doc: dict) -> Usage | None:
     return replace(told, input_tokens=total or -1)
 
 
-def _unsaid(told: Usage, used: dict) -> Usage:
+def _unsaid(told: Usage, used: dict[str, Any]) -> Usage:
     """The usage with -1 for hits and writes of which the end of a stream says nothing."""
     silent = {}
     if not any(used.get(name) is not None for name in wire_usage.CACHED):
@@ -68,7 +69,7 @@ def signs(data: bytes) -> EventInfo:
     return signs_of(doc) if isinstance(doc, dict) else EventInfo()
 
 
-def signs_of(doc: dict) -> EventInfo:
+def signs_of(doc: dict[str, Any]) -> EventInfo:
     """The same of a parsed event, or of a whole message."""
     kind = doc.get("type")
     if kind == "error" or "type" not in doc and doc.get("error"):
@@ -92,7 +93,7 @@ def signs_of(doc: dict) -> EventInfo:
     return told
 
 
-def as_events(doc: dict) -> list[bytes]:
+def as_events(doc: dict[str, Any]) -> list[bytes]:
     """A whole message as the events of a stream, for a caller who asked for one."""
     given = doc.get("content")
     content = (
@@ -104,7 +105,7 @@ def as_events(doc: dict) -> list[bytes]:
         else {"input_tokens": 0, "output_tokens": 0}
     )
     start = doc | {"content": [], "stop_reason": None, "stop_sequence": None, "usage": used}
-    events: list[dict] = [{"type": "message_start", "message": start}]
+    events: list[dict[str, Any]] = [{"type": "message_start", "message": start}]
     for index, block in enumerate(content):
         events += _block_events(index, block)
     stop = {name: doc.get(name) for name in ("stop_reason", "stop_sequence")}
@@ -112,7 +113,7 @@ def as_events(doc: dict) -> list[bytes]:
     return [frame(event) for event in events]
 
 
-def _block_events(index: int, block: dict) -> list[dict]:
+def _block_events(index: int, block: dict[str, Any]) -> list[dict[str, Any]]:
     """A whole block as a start that holds nothing, the deltas that fill it, and a stop."""
     kind = block.get("type")
     empty, deltas = block, []

@@ -16,6 +16,7 @@ import json
 import re
 from collections.abc import Iterator
 from itertools import chain, groupby
+from typing import Any
 
 from relay.errors import BadRequest, NotInChat
 from relay.wires.chat import count, flag
@@ -24,7 +25,7 @@ from relay.wires.messages.names import chat_id, chat_name
 from relay.wires.messages.tools import to_functions, tool_choice
 from relay.wires.parts import LOST_RESULT, dicts, in_json, in_words
 
-Block = tuple[str, dict]  # a content block, behind its path in the request
+Block = tuple[str, dict[str, Any]]  # a content block, behind its path in the request
 EFFORTS = ("minimal", "low", "medium", "high", "xhigh", "max")
 NO_THREADS = (
     "thread_unsupported_request"  # where Anthropic's SDK reads it, it sends all again by itself
@@ -39,7 +40,9 @@ _billing_line = re.compile(r"\s*x-anthropic-billing-header:[^\n]*\n?").match
 STRICT_DEPTH_MAX = 20  # levels of a schema that are looked at
 
 
-def to_chat(body: dict, key: bytes | str = "", *, lenient: bool = False) -> dict:
+def to_chat(
+    body: dict[str, Any], key: bytes | str = "", *, lenient: bool = False
+) -> dict[str, Any]:
     """The chat request that asks for the same. Raises BadRequest, whose `param` is a path such as
     `messages.0.content`, and nothing else. `max_tokens` may be missing here: counting needs none.
     `lenient`: the newest words are not refused for their content either.
@@ -73,13 +76,13 @@ def to_chat(body: dict, key: bytes | str = "", *, lenient: bool = False) -> dict
     return {name: value for name, value in request.items() if value is not None and value != []}
 
 
-def thinks(body: dict) -> bool:
+def thinks(body: dict[str, Any]) -> bool:
     """True if the caller asked to see thinking. Others take `content[0]` for the answer's text."""
     thinking = body.get("thinking")
     return isinstance(thinking, dict) and thinking.get("type") not in (None, "disabled")
 
 
-def call_ids(body: dict) -> set[str]:
+def call_ids(body: dict[str, Any]) -> set[str]:
     """The ids of the tool calls in the conversation so far, of a request that `to_chat` has taken."""
     contents = (
         message.get("content") for message in body["messages"] if message["role"] == "assistant"
@@ -92,7 +95,7 @@ def call_ids(body: dict) -> set[str]:
 # The conversation
 
 
-def _messages(body: dict, lenient: bool) -> list[dict]:
+def _messages(body: dict[str, Any], lenient: bool) -> list[dict[str, Any]]:
     messages = want(body.get("messages"), list, "messages")
     roles = [_role(message, f"messages.{index}") for index, message in enumerate(messages)]
     leading = next((index for index, role in enumerate(roles) if role != "system"), len(roles))
@@ -105,7 +108,7 @@ def _messages(body: dict, lenient: bool) -> list[dict]:
             )
         ),
     ]
-    turns: list[dict] = []
+    turns: list[dict[str, Any]] = []
     calls: list[str] = []
     for assistant, run in groupby(
         range(leading, len(messages)), key=lambda index: roles[index] == "assistant"
@@ -151,12 +154,12 @@ def _system(content: object, path: str, new: bool = False) -> list[str]:
     return [text for text in texts if text.strip()]
 
 
-def _text(block: dict, name: str) -> str:
+def _text(block: dict[str, Any], name: str) -> str:
     value = block.get(name)
     return value if isinstance(value, str) else ""
 
 
-def _blocks(message: dict, role: str, path: str, new: bool) -> Iterator[Block]:
+def _blocks(message: dict[str, Any], role: str, path: str, new: bool) -> Iterator[Block]:
     """A message's content blocks. A system message in mid-conversation becomes a reminder in the
     user's turn: strict upstreams take a system message at the beginning only.
     """
@@ -197,7 +200,7 @@ def _listed(content: object, path: str, new: bool = False) -> Iterator[Block]:
             yield where, {"type": "text", "text": in_words(block)}
 
 
-def _assistant(turn: list[list[Block]]) -> dict | None:
+def _assistant(turn: list[list[Block]]) -> dict[str, Any] | None:
     """An assistant's messages as one.
 
     Texts of one message belong together as they are: providers cut them anywhere.
@@ -215,7 +218,7 @@ def _assistant(turn: list[list[Block]]) -> dict | None:
                 said["text"] += ("\n" if said["text"] else "") + f"{in_words(block)}\n"
         texts.append(said["text"])
         thoughts.append(said["thinking"])
-    message: dict = {"role": "assistant", "content": "\n".join(filter(None, texts))}
+    message: dict[str, Any] = {"role": "assistant", "content": "\n".join(filter(None, texts))}
     if any(thoughts):
         message["reasoning_content"] = "\n".join(filter(None, thoughts))
     if calls:
@@ -223,7 +226,7 @@ def _assistant(turn: list[list[Block]]) -> dict | None:
     return message if message["content"] or len(message) > 2 else None
 
 
-def _call(block: dict) -> dict:
+def _call(block: dict[str, Any]) -> dict[str, Any]:
     given = block.get("input")
     arguments = json.dumps(given if isinstance(given, dict) else {}, ensure_ascii=False)
     return {
@@ -233,13 +236,13 @@ def _call(block: dict) -> dict:
     }
 
 
-def _user(blocks: list[Block], calls: list[str], new: bool) -> list[dict]:
+def _user(blocks: list[Block], calls: list[str], new: bool) -> list[dict[str, Any]]:
     """A user's turn.
 
     A tool message for each of `calls`, then all else that was said in one message. `new`: the
     user's newest words, which may be refused for what they hold.
     """
-    given: dict[str, list] = {}
+    given: dict[str, list[Any]] = {}
     parts = []
     for path, block in blocks:
         if block["type"] == "tool_result":
@@ -261,7 +264,9 @@ def _user(blocks: list[Block], calls: list[str], new: bool) -> list[dict]:
     return messages + ([{"role": "user", "content": _joined(parts)}] if parts else [])
 
 
-def _results(given: dict[str, list], calls: list[str]) -> tuple[list[dict], list[dict]]:
+def _results(
+    given: dict[str, list[Any]], calls: list[str]
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """One tool message for each call, in the order of the calls, and the images that tools gave:
     tool messages hold text only. A result that is missing is said to be missing; those of no call
     stay in `given`.
@@ -274,13 +279,13 @@ def _results(given: dict[str, list], calls: list[str]) -> tuple[list[dict], list
     return messages, images
 
 
-def _lost(text: str, images: list[dict]) -> list[dict]:
+def _lost(text: str, images: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The result of a call that was compacted away, or came late: strict providers refuse it as a
     tool's, and its content is often the point."""
     return [{"type": "text", "text": f"{LOST_RESULT}\n{text}"}, *images]
 
 
-def _result(block: dict, path: str) -> tuple[str, list[dict]]:
+def _result(block: dict[str, Any], path: str) -> tuple[str, list[dict[str, Any]]]:
     """A tool result's text and its images."""
     content = in_json(block.get("content"), ("text", "image", "image_url"))
     parts = [
@@ -292,7 +297,7 @@ def _result(block: dict, path: str) -> tuple[str, list[dict]]:
     return f"Error: {text}" if block.get("is_error") is True else text, images
 
 
-def _told(block: dict, path: str) -> list[dict]:
+def _told(block: dict[str, Any], path: str) -> list[dict[str, Any]]:
     """A block of the history as chat parts, or in words."""
     try:
         return _parts(block, path)
@@ -300,7 +305,7 @@ def _told(block: dict, path: str) -> list[dict]:
         return _text_part(in_words(block))
 
 
-def _parts(block: dict, path: str) -> list[dict]:
+def _parts(block: dict[str, Any], path: str) -> list[dict[str, Any]]:
     """A content block as chat parts. Raises BadRequest for what chat has no word for."""
     kind = block["type"]
     if kind == "text":
@@ -329,7 +334,7 @@ def _parts(block: dict, path: str) -> list[dict]:
     return _text_part(in_words(block))
 
 
-def _document(block: dict, path: str) -> list[dict]:
+def _document(block: dict[str, Any], path: str) -> list[dict[str, Any]]:
     source = want(block.get("source"), dict, f"{path}.source")
     head = [block[name] for name in ("title", "context") if isinstance(block.get(name), str)]
     if source.get("type") == "text":
@@ -347,7 +352,7 @@ def _document(block: dict, path: str) -> list[dict]:
     )
 
 
-def _image(block: dict, path: str) -> dict:
+def _image(block: dict[str, Any], path: str) -> dict[str, Any]:
     path = f"{path}.source"
     source = want(block.get("source"), dict, path)
     kind = source.get("type")
@@ -360,11 +365,11 @@ def _image(block: dict, path: str) -> dict:
     return {"type": "image_url", "image_url": {"url": url}}
 
 
-def _text_part(text: str) -> list[dict]:
+def _text_part(text: str) -> list[dict[str, Any]]:
     return [{"type": "text", "text": text}] if text else []
 
 
-def _joined(parts: list[dict]) -> str | list[dict]:
+def _joined(parts: list[dict[str, Any]]) -> str | list[dict[str, Any]]:
     """Text alone as a string, since models without eyes take no lists."""
     if all(part["type"] == "text" for part in parts):
         return "\n".join(part["text"] for part in parts)
@@ -374,7 +379,7 @@ def _joined(parts: list[dict]) -> str | list[dict]:
 # Parameters
 
 
-def _thinking(body: dict) -> dict:
+def _thinking(body: dict[str, Any]) -> dict[str, Any]:
     """`thinking` and `reasoning_effort`. The effort asked for wins over the budget."""
     config = optional(body, "output_config", dict) or {}
     effort = optional(config, "effort", str, "output_config")
@@ -390,7 +395,7 @@ def _thinking(body: dict) -> dict:
     return {"thinking": {"type": "enabled"}, "reasoning_effort": effort}
 
 
-def _response_format(body: dict) -> dict | None:
+def _response_format(body: dict[str, Any]) -> dict[str, Any] | None:
     """`output_config.format`, or `output_format`, its name while it was a beta."""
     config = optional(body, "output_config", dict) or {}
     path = "output_config.format" if config.get("format") is not None else "output_format"
@@ -425,12 +430,12 @@ def _allows_strict(schema: object, depth: int = 0) -> bool:
     return all(_allows_strict(each, depth + 1) for each in schema.values())
 
 
-def _stop(body: dict) -> list[str]:
+def _stop(body: dict[str, Any]) -> list[str]:
     sequences = optional(body, "stop_sequences", list) or []
     return [want(each, str, f"stop_sequences.{index}") for index, each in enumerate(sequences)]
 
 
-def _user_id(body: dict) -> str | None:
+def _user_id(body: dict[str, Any]) -> str | None:
     """The caller's user id, hashed.
 
     What Claude Code packs into it, device and session, is no provider's concern.

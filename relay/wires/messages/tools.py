@@ -5,6 +5,8 @@ computer): chat models are given them as functions. What only Anthropic's server
 out, and refused where it is demanded. Source: Anthropic's documentation of each tool.
 """
 
+from typing import Any
+
 from relay.errors import BadRequest, NotInChat
 from relay.wires.messages.checks import optional, string, want
 from relay.wires.messages.names import chat_name
@@ -55,7 +57,7 @@ CLIENT_RUN = {
 }
 
 
-def to_functions(body: dict) -> list[dict]:
+def to_functions(body: dict[str, Any]) -> list[dict[str, Any]]:
     """The tools that the caller runs. Those that Anthropic runs itself are left out."""
     tools = []
     for index, tool in enumerate(optional(body, "tools", list) or ()):
@@ -84,7 +86,9 @@ def to_functions(body: dict) -> list[dict]:
     return tools
 
 
-def tool_choice(body: dict, tools: list[dict], lenient: bool = False) -> dict:
+def tool_choice(
+    body: dict[str, Any], tools: list[dict[str, Any]], lenient: bool = False
+) -> dict[str, Any]:
     """The choice among them.
 
     Raises NotInChat where a tool is demanded that nobody here can run, unless `lenient`: the model
@@ -114,7 +118,7 @@ def tool_choice(body: dict, tools: list[dict], lenient: bool = False) -> dict:
     return {"tool_choice": chosen} | ({"parallel_tool_calls": False} if alone else {})
 
 
-def _schema(schema: dict) -> dict:
+def _schema(schema: dict[str, Any]) -> dict[str, Any]:
     """A schema that strict servers take: an object with properties, and no `$schema`."""
     kept = {name: value for name, value in schema.items() if name != "$schema"}
     if not isinstance(kept.get("properties"), dict):

@@ -8,6 +8,7 @@ Answers are not stored: what would need that gets a clear 400.
 """
 
 import time
+from typing import Any
 
 import msgspec
 
@@ -61,7 +62,7 @@ def read(body: Body, context: Context = NO_CONTEXT) -> Ask:
     """A Responses request. Raises BadRequest, which names the place."""
     try:
         readable = to_chat(body, context.key)
-        as_chat: dict | None = readable
+        as_chat: dict[str, Any] | None = readable
     except NotInChat:  # an upstream that speaks Responses may be able to
         as_chat, readable = None, to_chat(body, context.key, lenient=True)
     return Ask(
@@ -74,7 +75,7 @@ def read(body: Body, context: Context = NO_CONTEXT) -> Ask:
     )
 
 
-def count_tokens(body: dict, key: bytes | str = b"") -> dict:
+def count_tokens(body: dict[str, Any], key: bytes | str = b"") -> dict[str, Any]:
     """The estimated input tokens of a request, as OpenAI's /responses/input_tokens tells them.
 
     Raises BadRequest.
@@ -95,7 +96,7 @@ def error_event(err: RelayError, request_id: str) -> bytes:
     )
 
 
-def looks_like_responses(body: dict) -> bool:
+def looks_like_responses(body: dict[str, Any]) -> bool:
     """True for a Responses request that was posted to /chat/completions, as Cursor's agent mode
     does."""
     return "input" in body and not body.get("messages")

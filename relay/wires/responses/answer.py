@@ -37,7 +37,7 @@ ECHOES = (
 )
 
 
-def from_chat(doc: dict, ask_body: dict, context: Context) -> dict:
+def from_chat(doc: dict[str, Any], ask_body: dict[str, Any], context: Context) -> dict[str, Any]:
     """The Response object of a chat answer to `ask_body`, a request that `to_chat` has taken.
 
     Raises UpstreamError if the answer is none.
@@ -57,8 +57,8 @@ def from_chat(doc: dict, ask_body: dict, context: Context) -> dict:
     return response(ask_body, box, context, status, output, used, reason=reason)
 
 
-def _output(items: list[Item], wanted: Making, status: str) -> list[dict]:
-    output: list[dict] = []
+def _output(items: list[Item], wanted: Making, status: str) -> list[dict[str, Any]]:
+    output: list[dict[str, Any]] = []
     for item in kept(items, status, wanted):
         item.open(len(output), wanted)
         output.append(item.form(end_of(item, items, status)))
@@ -74,7 +74,7 @@ def end_of(item: Item, items: list[Item], status: str) -> str:
     return status if cut and status == "incomplete" else "completed"
 
 
-def making(ask_body: dict, box: tools.Toolbox, context: Context) -> Making:
+def making(ask_body: dict[str, Any], box: tools.Toolbox, context: Context) -> Making:
     include = ask_body.get("include")
     wants_seal = isinstance(include, list) and "reasoning.encrypted_content" in include
     compacts = compaction.asked(ask_body)
@@ -112,15 +112,15 @@ def kept(items: list[Item], status: str, wanted: Making) -> list[Item]:
 
 
 def response(
-    ask_body: dict,
+    ask_body: dict[str, Any],
     box: tools.Toolbox,
     context: Context,
     status: str,
-    output: Iterable[dict] = (),
-    usage: dict | None = None,
+    output: Iterable[dict[str, Any]] = (),
+    usage: dict[str, Any] | None = None,
     failure: RelayError | None = None,
     reason: str | None = None,
-) -> dict:
+) -> dict[str, Any]:
     """The object, as openai's SDK wants it.
 
     What the caller asked for is echoed, as far as it was understood.
@@ -161,7 +161,7 @@ def _is(value: object, types: Any) -> bool:
     return isinstance(value, types) and (types is bool or not isinstance(value, bool))
 
 
-def _reasoning(ask_body: dict) -> dict:
+def _reasoning(ask_body: dict[str, Any]) -> dict[str, Any]:
     asked = ask_body.get("reasoning") or {}
     efforts = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
     return {
@@ -172,12 +172,12 @@ def _reasoning(ask_body: dict) -> dict:
     }
 
 
-def _text(ask_body: dict) -> dict:
+def _text(ask_body: dict[str, Any]) -> dict[str, Any]:
     asked = ask_body.get("text") or {}
     return {"format": asked.get("format") or {"type": "text"}}
 
 
-def _tool_choice(ask_body: dict, box: tools.Toolbox) -> object:
+def _tool_choice(ask_body: dict[str, Any], box: tools.Toolbox) -> object:
     """What `tools.choice` made of it, in the caller's own shape."""
     asked = ask_body.get("tool_choice")
     if not box.functions or asked is None:
@@ -193,7 +193,7 @@ def _tool_choice(ask_body: dict, box: tools.Toolbox) -> object:
     )
 
 
-def usage(told: dict | None) -> dict | None:
+def usage(told: dict[str, Any] | None) -> dict[str, Any] | None:
     """Chat's usage in the words of Responses; input includes what was cached.
 
     None if the answer tells none.
@@ -211,7 +211,7 @@ def usage(told: dict | None) -> dict | None:
     )
 
 
-def estimated(items: list[Item], input_tokens: int) -> dict:
+def estimated(items: list[Item], input_tokens: int) -> dict[str, Any]:
     """Usage where the upstream told none: some clients cannot read an answer without it."""
     thought, said = (
         sum(estimate.text(item.text) for item in items if (item.kind == "reasoning") is of_thought)
@@ -220,7 +220,7 @@ def estimated(items: list[Item], input_tokens: int) -> dict:
     return _counts(input_tokens, thought + said, 0, 0, thought)
 
 
-def _counts(read: int, wrote: int, cached: int, cache_write: int, thought: int) -> dict:
+def _counts(read: int, wrote: int, cached: int, cache_write: int, thought: int) -> dict[str, Any]:
     return {
         "input_tokens": read,
         "output_tokens": wrote,
@@ -230,7 +230,7 @@ def _counts(read: int, wrote: int, cached: int, cache_write: int, thought: int) 
     }
 
 
-def _detail(raw: dict, group: str, name: str) -> int:
+def _detail(raw: dict[str, Any], group: str, name: str) -> int:
     details = raw.get(group)
     return max(natural(details.get(name)), 0) if isinstance(details, dict) else 0
 

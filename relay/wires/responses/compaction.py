@@ -6,6 +6,8 @@ gets one item `compaction` for an answer; its `encrypted_content` is the summary
 reasoning. Codex's own provider does this, and gives up on its session where no such item comes.
 """
 
+from typing import Any
+
 from relay.wires.responses import sealed
 
 TRIGGER, KINDS = "compaction_trigger", ("compaction", "compaction_summary", "context_compaction")
@@ -20,7 +22,7 @@ BEFORE = "What stood here is summed up:\n\n"
 LOST = "What stood here was summed up, but the summary is lost: it cannot be read here."
 
 
-def asked(body: dict) -> bool:
+def asked(body: dict[str, Any]) -> bool:
     """Whether a request wants its conversation summed up."""
     items = body.get("input")
     return isinstance(items, list) and any(
@@ -28,7 +30,7 @@ def asked(body: dict) -> bool:
     )
 
 
-def told(item: dict, key: bytes | str) -> str | None:
+def told(item: dict[str, Any], key: bytes | str) -> str | None:
     """What the model is told in the place of an item, None if the item is none of compaction's."""
     if item.get("type") == TRIGGER:
         return REQUEST

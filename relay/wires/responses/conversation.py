@@ -15,6 +15,7 @@ import binascii
 import json
 from collections import defaultdict, deque
 from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from relay.errors import BadRequest, NotInChat
@@ -52,27 +53,27 @@ class AssistantTurn:
 
     thoughts: list[str] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
-    calls: list[dict] = field(default_factory=list)
+    calls: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def empty(self) -> bool:
         return not (self.thoughts or self.texts or self.calls)
 
-    def messages(self, outputs: dict[str, deque]) -> list[dict]:
+    def messages(self, outputs: dict[str, deque[Any]]) -> list[dict[str, Any]]:
         """The turn's message and the outputs of its calls.
 
         Thoughts that led to nothing are left out.
         """
         if not self.texts and not self.calls:
             return []
-        said: dict = {"role": "assistant", "content": "\n\n".join(self.texts)}
+        said: dict[str, Any] = {"role": "assistant", "content": "\n\n".join(self.texts)}
         if self.thoughts:
             said["reasoning_content"] = "\n\n".join(self.thoughts)
         if not self.calls:
             return [said]
         said["tool_calls"] = self.calls
-        told: list[dict] = [said]
-        shown: list[dict] = []
+        told: list[dict[str, Any]] = [said]
+        shown: list[dict[str, Any]] = []
         for call in self.calls:
             waiting = outputs.get(call["id"])
             text, images = waiting.popleft() if waiting else ("(no result)", [])
@@ -82,7 +83,7 @@ class AssistantTurn:
         return told + ([{"role": "user", "content": shown}] if shown else [])
 
 
-def messages(body: dict, key: bytes | str, lenient: bool = False) -> list[dict]:
+def messages(body: dict[str, Any], key: bytes | str, lenient: bool = False) -> list[dict[str, Any]]:
     """Chat's messages. `key` is what sealed reasoning is believed by.
 
     Raises BadRequest, which names the place. `lenient`: the newest words are not refused for their
@@ -91,7 +92,7 @@ def messages(body: dict, key: bytes | str, lenient: bool = False) -> list[dict]:
     items = _items(body, key, lenient)
     outputs = _outputs(items)
     called = _ids(items)
-    talk: list[dict] = []
+    talk: list[dict[str, Any]] = []
     system, turn = [_instructions(body)], AssistantTurn()
     for at, kind, item, new in items:
         if kind == "reasoning":
@@ -115,7 +116,7 @@ def messages(body: dict, key: bytes | str, lenient: bool = False) -> list[dict]:
     return told
 
 
-def _done(turn: AssistantTurn, item: dict, kind: str, at: str) -> None:
+def _done(turn: AssistantTurn, item: dict[str, Any], kind: str, at: str) -> None:
     """Add what the assistant said or called; a call that cannot be understood is said in words."""
     if kind in CALLS:
         try:
@@ -129,7 +130,9 @@ def _done(turn: AssistantTurn, item: dict, kind: str, at: str) -> None:
     turn.calls += _chat_calls(item, at)
 
 
-def _said(item: dict, kind: str, at: str, new: bool, called: set[str]) -> str | list[dict]:
+def _said(
+    item: dict[str, Any], kind: str, at: str, new: bool, called: set[str]
+) -> str | list[dict[str, Any]]:
     """What stands in the user's place for an item: nothing for the output of a call that is there."""
     if kind == "user says":
         content = item.get("content")
@@ -149,7 +152,7 @@ def _kept(turn: AssistantTurn) -> AssistantTurn:
     )
 
 
-def _instructions(body: dict) -> str:
+def _instructions(body: dict[str, Any]) -> str:
     told = body.get("instructions")
     if told is not None and not isinstance(told, str):
         raise BadRequest("'instructions' must be a string.", param="instructions")
@@ -157,8 +160,8 @@ def _instructions(body: dict) -> str:
 
 
 def _items(
-    body: dict, key: bytes | str = b"", lenient: bool = True
-) -> list[tuple[str, str, dict, bool]]:
+    body: dict[str, Any], key: bytes | str = b"", lenient: bool = True
+) -> list[tuple[str, str, dict[str, Any], bool]]:
     """(place, kind, item, whether it is new) of each item; a message's kind is who says it."""
     given = body.get("input")
     if isinstance(given, str):
@@ -216,7 +219,7 @@ def _refuse(item: object, kind: str, at: str, new: bool) -> None:
 # What the assistant did
 
 
-def _thought(item: dict, key: bytes | str) -> str:
+def _thought(item: dict[str, Any], key: bytes | str) -> str:
     """The text of a reasoning item: what was sealed here; else the plain text, else the summary.
 
     Falling back gives nothing away: a caller may put any words into an assistant's mouth anyhow.
@@ -231,7 +234,7 @@ def _thought(item: dict, key: bytes | str) -> str:
     return ""
 
 
-def _call(item: dict, kind: str, at: str) -> dict:
+def _call(item: dict[str, Any], kind: str, at: str) -> dict[str, Any]:
     given, name, space = (
         item.get(CALLS[kind]),
         NAMES.get(kind) or item.get("name"),
@@ -256,7 +259,7 @@ def _call(item: dict, kind: str, at: str) -> dict:
     return chat_call(call_id, tools.flat(name, space), arguments)
 
 
-def chat_call(call_id: str, name: str, arguments: str) -> dict:
+def chat_call(call_id: str, name: str, arguments: str) -> dict[str, Any]:
     """Arguments that are no JSON object would wedge the session.
 
     Strict providers refuse them in every later call.
@@ -268,7 +271,7 @@ def chat_call(call_id: str, name: str, arguments: str) -> dict:
     return {"id": call_id, "type": "function", "function": {"name": name, "arguments": arguments}}
 
 
-def _chat_calls(item: dict, at: str) -> list[dict]:
+def _chat_calls(item: dict[str, Any], at: str) -> list[dict[str, Any]]:
     """The calls of an assistant message in chat's own shape, which some clients mix in."""
     told = []
     for index, call in enumerate(dicts(item.get("tool_calls"))):
@@ -281,13 +284,13 @@ def _chat_calls(item: dict, at: str) -> list[dict]:
     return told
 
 
-def _call_id(item: dict) -> str:
+def _call_id(item: dict[str, Any]) -> str:
     """What a call and its output have in common; "" where it is missing."""
     ids = (item.get(name) for name in ("call_id", "tool_call_id", "id"))
     return next((id for id in ids if isinstance(id, str) and id), "")
 
 
-def _ids(items: list[tuple[str, str, dict, bool]]) -> set[str]:
+def _ids(items: list[tuple[str, str, dict[str, Any], bool]]) -> set[str]:
     turn = AssistantTurn()
     for at, kind, item, _ in items:
         if kind in CALLS or kind == "assistant says":
@@ -295,7 +298,7 @@ def _ids(items: list[tuple[str, str, dict, bool]]) -> set[str]:
     return {call["id"] for call in turn.calls}
 
 
-def call_ids(body: dict) -> set[str]:
+def call_ids(body: dict[str, Any]) -> set[str]:
     """The ids of all calls in the conversation so far, of a request that `to_chat` has taken."""
     return _ids(_items(body))
 
@@ -303,19 +306,19 @@ def call_ids(body: dict) -> set[str]:
 # What came back
 
 
-def _outputs(items: list[tuple[str, str, dict, bool]]) -> dict[str, deque]:
+def _outputs(items: list[tuple[str, str, dict[str, Any], bool]]) -> dict[str, deque[Any]]:
     """(text, images) of each output, by call id.
 
     Ids may come again in a later turn, so they stand in line.
     """
-    outputs: dict[str, deque] = defaultdict(deque)
+    outputs: dict[str, deque[Any]] = defaultdict(deque)
     for at, kind, item, _ in items:
         if kind in OUTPUTS:
             outputs[_call_id(item)].append(_output(item, kind, at))
     return outputs
 
 
-def _output(item: dict, kind: str, at: str) -> tuple[str, list[dict]]:
+def _output(item: dict[str, Any], kind: str, at: str) -> tuple[str, list[dict[str, Any]]]:
     """What a tool gave: its text, and the images, which a tool's message cannot hold."""
     name = "output" if item.get("role") is None else "content"
     given = in_json(item.get(name), (*TEXTS, "input_image", "image_url"))
@@ -331,7 +334,7 @@ def _output(item: dict, kind: str, at: str) -> tuple[str, list[dict]]:
 # Contents
 
 
-def _text(item: dict, at: str, new: bool = False) -> str:
+def _text(item: dict[str, Any], at: str, new: bool = False) -> str:
     """The text of a message in which only text can stand."""
     content = item.get("content")
     if content is None and not new:
@@ -343,7 +346,7 @@ def _text(item: dict, at: str, new: bool = False) -> str:
     return "\n".join(part["text"] if part["type"] == "text" else in_words(part) for part in parts)
 
 
-def _collapsed(parts: list[dict]) -> str | list[dict]:
+def _collapsed(parts: list[dict[str, Any]]) -> str | list[dict[str, Any]]:
     """A string where there is only text: many providers take nothing else."""
     return (
         parts
@@ -352,7 +355,7 @@ def _collapsed(parts: list[dict]) -> str | list[dict]:
     )
 
 
-def _parts(content: object, at: str, new: bool) -> list[dict]:
+def _parts(content: object, at: str, new: bool) -> list[dict[str, Any]]:
     """Content as chat's parts. What chat has no word for is refused if it is new, else said."""
     if isinstance(content, str):
         return [{"type": "text", "text": content}]
@@ -363,7 +366,7 @@ def _parts(content: object, at: str, new: bool) -> list[dict]:
     return [_told(part, f"{at}[{index}]", new) for index, part in enumerate(content)]
 
 
-def _told(part: object, at: str, new: bool) -> dict:
+def _told(part: object, at: str, new: bool) -> dict[str, Any]:
     try:
         return _part(part, at)
     except BadRequest:
@@ -372,7 +375,7 @@ def _told(part: object, at: str, new: bool) -> dict:
         return {"type": "text", "text": in_words(part)}
 
 
-def _part(part: object, at: str) -> dict:
+def _part(part: object, at: str) -> dict[str, Any]:
     """A part of a content as one of chat's."""
     if not isinstance(part, dict):
         raise BadRequest("A part of a content must be an object.", param=at)
@@ -393,13 +396,13 @@ def _part(part: object, at: str) -> dict:
     )
 
 
-def _string(part: dict, name: str, at: str) -> str:
-    if not isinstance(part.get(name), str):
+def _string(part: dict[str, Any], name: str, at: str) -> str:
+    if not isinstance(text := part.get(name), str):
         raise BadRequest(f"'{at}.{name}' must be a string.", param=f"{at}.{name}")
-    return part[name]
+    return text
 
 
-def _image(part: dict, at: str) -> dict:
+def _image(part: dict[str, Any], at: str) -> dict[str, Any]:
     given = part.get("image_url")
     inner = given if isinstance(given, dict) else {"url": given, "detail": part.get("detail")}
     if not isinstance(inner.get("url"), str) or not inner["url"]:
@@ -410,7 +413,7 @@ def _image(part: dict, at: str) -> dict:
     return {"type": "image_url", "image_url": {"url": inner["url"], **detail}}
 
 
-def _file(part: dict, at: str) -> dict:
+def _file(part: dict[str, Any], at: str) -> dict[str, Any]:
     """A file of text becomes text. No chat upstream reads any other."""
     data = part.get("file_data")
     head, comma, rest = data.partition(",") if isinstance(data, str) else ("", "", "")

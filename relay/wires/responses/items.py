@@ -6,6 +6,7 @@ Whether the answer comes at once or in a stream, an item is made here and has th
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 from relay.wires.reader import Piece
 from relay.wires.responses import sealed, tools
@@ -40,7 +41,7 @@ EVENTS = {  # whose deltas are what, whose part is what, and where in the item
     "compaction": (None, None, {}),
 }
 
-Event = tuple[str, dict]
+Event = tuple[str, dict[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +120,7 @@ class Item:
 
     # Shapes
 
-    def form(self, status: str) -> dict:
+    def form(self, status: str) -> dict[str, Any]:
         """The item; `status` is in_progress (still empty), completed or incomplete."""
         text = "" if status == "in_progress" else self.text
         if self.kind == "call":
@@ -146,14 +147,14 @@ class Item:
             "content": content,
         }
 
-    def part(self, text: str) -> dict:
+    def part(self, text: str) -> dict[str, Any]:
         if self.kind == "reasoning":
             return {"type": "summary_text", "text": text}
         if self.kind == "refusal":
             return {"type": "refusal", "refusal": text}
         return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
 
-    def _call(self, text: str, status: str) -> dict:
+    def _call(self, text: str, status: str) -> dict[str, Any]:
         assert self.tool is not None  # of a call
         kind = self.tool.kind
         told = {"id": self.id, "type": CALLS[kind], "status": status, "call_id": self.own_call_id}
@@ -198,18 +199,18 @@ class Item:
             yield from self._input_done("arguments", form, name=name)
         yield "response.output_item.done", {"output_index": self.index, "item": form}
 
-    def _input_done(self, member: str, form: dict, **more) -> Iterator[Event]:
+    def _input_done(self, member: str, form: dict[str, Any], **more: Any) -> Iterator[Event]:
         """What no delta has told yet is told by one: deltas add up to the whole."""
         if form[member] and (self.raw or not self.text):
             yield self._told("delta", delta=form[member])
         yield self._told("done", **{member: form[member]}, **more)
 
-    def _told(self, what: str, **fields) -> Event:
+    def _told(self, what: str, **fields: Any) -> Event:
         if self.kind == "text":
             fields["logprobs"] = []
         return f"response.{EVENTS[self.shape][0]}.{what}", self._at(**fields)
 
-    def _at(self, **fields) -> dict:
+    def _at(self, **fields: Any) -> dict[str, Any]:
         return {"item_id": self.id, "output_index": self.index, **EVENTS[self.shape][2], **fields}
 
 
@@ -233,7 +234,7 @@ def home(piece: Piece, items: list[Item], compacts: bool) -> Item | None:
     return item
 
 
-def _action(arguments: str) -> dict:
+def _action(arguments: str) -> dict[str, Any]:
     """What a local shell is asked to do; a command in one text goes to a shell."""
     told = tools.value(arguments)
     told = told if isinstance(told, dict) else {}
@@ -249,13 +250,13 @@ def _action(arguments: str) -> dict:
     return kept
 
 
-def _commands(arguments: str) -> dict:
+def _commands(arguments: str) -> dict[str, Any]:
     """What a shell is asked to do; a single command stands for the list."""
     told = tools.value(arguments)
     told = told if isinstance(told, dict) else {}
     commands = told.get("commands", told.get("command"))
     commands = [commands] if isinstance(commands, str) else commands
-    kept: dict = {
+    kept: dict[str, Any] = {
         "commands": [str(each) for each in commands] if isinstance(commands, list) else []
     }
     for name in ("timeout_ms", "max_output_length"):
@@ -263,7 +264,7 @@ def _commands(arguments: str) -> dict:
     return kept
 
 
-def _operation(arguments: str) -> dict:
+def _operation(arguments: str) -> dict[str, Any]:
     """What is to be done to a file."""
     told = tools.value(arguments)
     told = told if isinstance(told, dict) else {}

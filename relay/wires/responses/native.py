@@ -4,6 +4,8 @@ Owns what the spine must see in bytes that otherwise pass untouched: content, us
 end.
 """
 
+from typing import Any
+
 import msgspec
 
 from billing import Usage
@@ -20,7 +22,7 @@ _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
 
 
-def usage(doc: dict) -> Usage | None:
+def usage(doc: dict[str, Any]) -> Usage | None:
     """What a Response, or the event that carries one, says was used.
 
     Input includes what was cached.
@@ -62,7 +64,7 @@ def signs(data: bytes) -> EventInfo:
     )
 
 
-def signs_of(doc: dict) -> EventInfo:
+def signs_of(doc: dict[str, Any]) -> EventInfo:
     """The same of a whole Response."""
     status, error = doc.get("status"), doc.get("error")
     told = EventInfo(content=bool(doc.get("output")), usage=usage(doc))
@@ -73,7 +75,7 @@ def signs_of(doc: dict) -> EventInfo:
     return told
 
 
-def as_events(doc: dict) -> list[bytes]:
+def as_events(doc: dict[str, Any]) -> list[bytes]:
     """A whole Response as the events of a stream, for a caller who asked for one."""
     given = doc.get("output")
     output = given if isinstance(given, list) else []
@@ -94,13 +96,13 @@ def as_events(doc: dict) -> list[bytes]:
     ]
 
 
-def _item_events(index: int, item: dict) -> list[tuple[str, dict]]:
+def _item_events(index: int, item: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     """An item as a start that holds nothing, the deltas that fill it, and an end."""
     at = {"item_id": item.get("id"), "output_index": index}
     given = item.get("content")
     content = given if item.get("type") == "message" and isinstance(given, list) else []
     arguments = item.get("arguments") if item.get("type") == "function_call" else None
-    empty: dict = {"content": []} if content else {"arguments": ""} if arguments else {}
+    empty: dict[str, Any] = {"content": []} if content else {"arguments": ""} if arguments else {}
     events = [("response.output_item.added", {"output_index": index, "item": item | empty})]
     for number, part in enumerate(content):
         if (

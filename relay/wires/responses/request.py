@@ -5,6 +5,8 @@ know is passed over in silence, since clients add fields all the time; what woul
 earlier answers is refused aloud.
 """
 
+from typing import Any
+
 from relay.errors import BadRequest
 from relay.wires import chat
 from relay.wires.responses import compaction, conversation, tools
@@ -25,7 +27,9 @@ STATEFUL = {
 }
 
 
-def to_chat(body: dict, key: bytes | str = b"", *, lenient: bool = False) -> dict:
+def to_chat(
+    body: dict[str, Any], key: bytes | str = b"", *, lenient: bool = False
+) -> dict[str, Any]:
     """The chat request. `key` opens the reasoning that callers carry for us (see `sealed`).
 
     Raises BadRequest, which names the place, and nothing else. `lenient`: the newest words are not
@@ -35,7 +39,7 @@ def to_chat(body: dict, key: bytes | str = b"", *, lenient: bool = False) -> dic
     box = tools.read(body)
     functions, choice = tools.choice(body, box, lenient)
     compacts = compaction.asked(body)
-    request: dict = {
+    request: dict[str, Any] = {
         "model": chat.model(body),
         "messages": conversation.messages(body, key, lenient),
     }
@@ -58,7 +62,7 @@ def to_chat(body: dict, key: bytes | str = b"", *, lenient: bool = False) -> dic
     return {name: value for name, value in request.items() if value is not None}
 
 
-def _refuse_what_needs_memory(body: dict) -> None:
+def _refuse_what_needs_memory(body: dict[str, Any]) -> None:
     for name, sentence in STATEFUL.items():
         if body.get(name) is not None:
             raise BadRequest(sentence, param=name, code="unsupported_parameter")
@@ -70,7 +74,7 @@ def _refuse_what_needs_memory(body: dict) -> None:
         )
 
 
-def _thinking(body: dict) -> dict:
+def _thinking(body: dict[str, Any]) -> dict[str, Any]:
     """`reasoning.effort`: none switches thinking off, the others are chat's words.
 
     Unknown ones are dropped.
@@ -86,7 +90,7 @@ def _thinking(body: dict) -> dict:
     return {"reasoning_effort": effort} if effort in EFFORTS else {}
 
 
-def _format(body: dict) -> dict | None:
+def _format(body: dict[str, Any]) -> dict[str, Any] | None:
     """`text.format` as chat's response_format."""
     form = _object(body, "text").get("format")
     if form is None:
@@ -114,25 +118,25 @@ def _format(body: dict) -> dict | None:
     return {"type": kind, "json_schema": kept}
 
 
-def _object(body: dict, name: str) -> dict:
+def _object(body: dict[str, Any], name: str) -> dict[str, Any]:
     value = body.get(name)
     if value is not None and not isinstance(value, dict):
         raise BadRequest(f"'{name}' must be an object.", param=name)
     return value or {}
 
 
-def _bool(body: dict, name: str) -> bool | None:
+def _bool(body: dict[str, Any], name: str) -> bool | None:
     return None if body.get(name) is None else chat.flag(body, name)
 
 
-def _number(body: dict, name: str) -> float | None:
+def _number(body: dict[str, Any], name: str) -> float | None:
     value = body.get(name)
     if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
         raise BadRequest(f"'{name}' must be a number.", param=name)
     return value
 
 
-def _string(body: dict, name: str) -> str | None:
+def _string(body: dict[str, Any], name: str) -> str | None:
     value = body.get(name)
     if value is not None and not isinstance(value, str):
         raise BadRequest(f"'{name}' must be a string.", param=name)

@@ -6,6 +6,7 @@ them) keep only one in mind.
 
 from collections.abc import Iterable, Iterator
 from itertools import count
+from typing import Any
 
 import msgspec
 
@@ -20,7 +21,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 def stream_from_chat(
-    pieces: Iterable[Piece | None], ask_body: dict, context: Context
+    pieces: Iterable[Piece | None], ask_body: dict[str, Any], context: Context
 ) -> Iterator[bytes]:
     """The events of a Responses stream, from response.created to the one that ends it.
 
@@ -38,7 +39,7 @@ def stream_from_chat(
 
 
 def _events(
-    pieces: Iterable[Piece | None], ask_body: dict, context: Context
+    pieces: Iterable[Piece | None], ask_body: dict[str, Any], context: Context
 ) -> Iterator[Event | None]:
     box = tools.read(ask_body)
     output, end = _Output(answer.making(ask_body, box, context)), None
@@ -70,7 +71,7 @@ class _Output:
 
     def __init__(self, making: Making):
         self.items: list[Item] = []
-        self.closed: list[dict] = []
+        self.closed: list[dict[str, Any]] = []
         self._making = making
 
     def take(self, piece: Piece) -> Iterator[Event]:

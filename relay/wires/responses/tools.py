@@ -9,7 +9,9 @@ dropped, since no chat upstream can run them.
 
 import hashlib
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import msgspec
 
@@ -98,8 +100,10 @@ class Toolbox:
     """The tools of one request, by the name that the upstream sees."""
 
     tools: dict[str, Tool] = field(default_factory=dict)
-    functions: dict[str, dict] = field(default_factory=dict)  # the same as chat's tools
-    echo: list[dict] = field(default_factory=list)  # what is in force, in the caller's own shape
+    functions: dict[str, dict[str, Any]] = field(default_factory=dict)  # the same as chat's tools
+    echo: list[dict[str, Any]] = field(
+        default_factory=list
+    )  # what is in force, in the caller's own shape
 
     def tool(self, name: str) -> Tool:
         """The caller's tool behind a name that the model used.
@@ -122,7 +126,7 @@ def flat(name: str, namespace: str | None = None) -> str:
     return f"{clean[: NAME_MAX - 9]}_{mark}"
 
 
-def read(body: dict) -> Toolbox:
+def read(body: dict[str, Any]) -> Toolbox:
     """The tools of a request, those that Codex adds as `additional_tools` items included.
 
     Raises BadRequest if one has no name, or if two would be called alike upstream.
@@ -138,7 +142,7 @@ def read(body: dict) -> Toolbox:
     return box
 
 
-def _lists(body: dict):
+def _lists(body: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     if body.get("tools") is not None:
         yield "tools", body["tools"]
     items = body.get("input")
@@ -147,7 +151,9 @@ def _lists(body: dict):
             yield f"input[{index}].tools", item.get("tools")
 
 
-def _add(box: Toolbox, tool: object, at: str, space: dict | None = None) -> dict | None:
+def _add(
+    box: Toolbox, tool: object, at: str, space: dict[str, Any] | None = None
+) -> dict[str, Any] | None:
     """Put a tool into the box; returns it as it is echoed, None if it is a hosted one."""
     if not isinstance(tool, dict):
         raise BadRequest("A tool must be an object.", param=at)
@@ -175,13 +181,13 @@ def _add(box: Toolbox, tool: object, at: str, space: dict | None = None) -> dict
     return echo
 
 
-def _add_namespace(box: Toolbox, tool: dict, at: str) -> dict:
+def _add_namespace(box: Toolbox, tool: dict[str, Any], at: str) -> dict[str, Any]:
     """What a namespace says of itself is told once upstream, by its first child."""
     space = {"name": _name(tool, at), "description": _told(tool, at) or ""}
     children = tool.get("tools")
     if not isinstance(children, list):
         raise BadRequest(f"'{at}.tools' must be a list of tools.", param=f"{at}.tools")
-    told: dict = {"type": "namespace", **space, "tools": []}
+    told: dict[str, Any] = {"type": "namespace", **space, "tools": []}
     for index, child in enumerate(children):
         echo = _add(box, child, f"{at}.tools[{index}]", space)
         if echo:
@@ -189,7 +195,7 @@ def _add_namespace(box: Toolbox, tool: dict, at: str) -> dict:
     return told
 
 
-def _put(box: Toolbox, tool: Tool, function: dict, at: str) -> None:
+def _put(box: Toolbox, tool: Tool, function: dict[str, Any], at: str) -> None:
     name = flat(tool.name, tool.namespace)
     if box.tools.get(name, tool) != tool:
         raise BadRequest(f"Two tools are both called '{name}'.", param=f"{at}.name")
@@ -203,21 +209,21 @@ def _put(box: Toolbox, tool: Tool, function: dict, at: str) -> None:
     }
 
 
-def _name(tool: dict, at: str) -> str:
+def _name(tool: dict[str, Any], at: str) -> str:
     name = tool.get("name")
     if not isinstance(name, str) or not name:
         raise BadRequest("A tool needs a name.", param=f"{at}.name")
     return name
 
 
-def _told(tool: dict, at: str) -> str | None:
+def _told(tool: dict[str, Any], at: str) -> str | None:
     told = tool.get("description")
     if told is not None and not isinstance(told, str):
         raise BadRequest("The description of a tool must be a string.", param=f"{at}.description")
     return told
 
 
-def _function(tool: dict, at: str) -> tuple[dict, dict]:
+def _function(tool: dict[str, Any], at: str) -> tuple[dict[str, Any], dict[str, Any]]:
     schema = tool.get("parameters")
     if schema is not None and not isinstance(schema, dict):
         raise BadRequest(
@@ -238,7 +244,7 @@ def _function(tool: dict, at: str) -> tuple[dict, dict]:
     }, echo
 
 
-def _schema(schema: dict) -> dict:
+def _schema(schema: dict[str, Any]) -> dict[str, Any]:
     """A function's parameters as strict providers want them.
 
     An object with properties, and no `$schema`.
@@ -249,7 +255,7 @@ def _schema(schema: dict) -> dict:
     return {"type": "object", "properties": {}} | kept
 
 
-def _custom(tool: dict) -> tuple[dict, dict]:
+def _custom(tool: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """A freeform tool as a function. Its grammar becomes words: no chat upstream enforces one."""
     echo = {name: tool[name] for name in ("type", "name", "description") if tool.get(name)}
     told = (tool["description"] or "").replace(
@@ -264,7 +270,9 @@ def _custom(tool: dict) -> tuple[dict, dict]:
     return {"description": told.strip(), "parameters": _FREEFORM}, echo
 
 
-def choice(body: dict, box: Toolbox, lenient: bool = False) -> tuple[list[dict], object]:
+def choice(
+    body: dict[str, Any], box: Toolbox, lenient: bool = False
+) -> tuple[list[dict[str, Any]], object]:
     """(chat's tools, chat's tool_choice or None): what the model may call and whether it must.
 
     Without any tool there is no choice either: strict servers refuse `tool_choice` beside an empty
@@ -299,7 +307,7 @@ def choice(body: dict, box: Toolbox, lenient: bool = False) -> tuple[list[dict],
     return functions, {"type": "function", "function": {"name": name}}
 
 
-def _allowed(asked: dict, box: Toolbox) -> tuple[list[dict], object]:
+def _allowed(asked: dict[str, Any], box: Toolbox) -> tuple[list[dict[str, Any]], object]:
     mode, allowed = asked.get("mode", "auto"), asked.get("tools")
     if mode not in ("auto", "required"):
         raise BadRequest("The mode must be auto or required.", param="tool_choice.mode")
@@ -323,7 +331,7 @@ def _allowed(asked: dict, box: Toolbox) -> tuple[list[dict], object]:
     return functions, mode if functions else None
 
 
-def _chosen(tool: dict, at: str) -> str:
+def _chosen(tool: dict[str, Any], at: str) -> str:
     space = tool.get("namespace")
     if space is not None and not isinstance(space, str):
         raise BadRequest("The namespace of a tool must be a string.", param=f"{at}.namespace")
