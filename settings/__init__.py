@@ -225,7 +225,7 @@ class Failover(Section):
     wait_s: Annotated[
         Annotated[float, Meta(ge=0, le=60)],
         "A pause of all targets that ends so soon is waited out; 0: none is.",
-    ] = 3
+    ] = 10
 
 
 class BackupSettings(Section):
