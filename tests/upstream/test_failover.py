@@ -780,7 +780,7 @@ def test_a_key_that_rests_is_probed_by_one_call_and_used_again(start, fake, monk
     monkeypatch.setattr("relay.upstream.health.REFUSED_S", 0.0)
     gate = Gate()
     fake.next(error("deepseek balance"), [gate, *plain(COUNTS)]).always(good)
-    alice = start()
+    alice = start(failover={"wait_s": 0.1})
     assert alice.chat().status == 502
     probing = threading.Thread(target=alice.chat)
     probing.start()
@@ -865,6 +865,7 @@ def test_an_upstream_has_no_more_calls_at_once_than_it_takes_and_the_rest_goes_e
     fake.always(stream(*words(), gate, chunk(finish="stop"), usage_chunk(COUNTS)))
     other_fake.always(good)
     alice = start(
+        failover={"wait_s": 0.1},
         upstreams=[
             upstream_config(fake.url, "a", calls_at_once=2),
             upstream_config(other_fake.url, "b"),
