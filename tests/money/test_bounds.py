@@ -2,6 +2,7 @@
 mistake of a letter away from being wrong without a story that would notice.
 """
 
+import time
 from decimal import Decimal
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 import billing
 import codes
 import plans
+import verify
 from billing import (
     Call,
     Ending,
@@ -489,3 +491,46 @@ def test_a_code_that_is_worth_nothing_is_refused_with_the_reason(book):
 def test_of_what_is_typed_as_a_code_a_hundred_characters_are_read():
     assert codes.digest(" " * 76 + "A" * 24 + "B") == codes.digest("A" * 24)
     assert codes.digest(" " * 77 + "A" * 24) is None
+
+
+# ---- the proof
+
+
+@pytest.mark.parametrize(
+    ("kept_from", "day"),
+    [
+        (None, ""),
+        (0, "1970-01-01"),
+        (10 * 3_600_000 - 1, "1970-01-01"),
+        (10 * 3_600_000, "1970-01-02"),  # somewhere it is the next day already
+        (NOW, "2026-11-19"),
+    ],
+)
+def test_days_are_proved_from_the_one_on_which_nothing_was_forgotten(
+    book, monkeypatch, kept_from, day
+):
+    """A site may be 14 hours ahead of UTC, and the machine anywhere."""
+    monkeypatch.setenv("TZ", "America/Los_Angeles")
+    time.tzset()
+    if kept_from is not None:
+        value = call_rows.first_id(kept_from)
+        book.db.write(
+            lambda conn: conn.execute("INSERT INTO meta VALUES ('requests_kept_from', ?)", (value,))
+        )
+    assert verify._first_whole_day(book.db.read()) == day
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.mark.parametrize(
+    ("pocket", "value", "text"),
+    [
+        ("grant", 5, "5 LLM tokens"),
+        ("wallet", 5, "0.000000005 yuan"),
+        ("wallet", None, "None"),
+        ("", 5, "5"),
+        ("", "x", "x"),
+    ],
+)
+def test_the_proof_names_amounts_in_their_unit(pocket, value, text):
+    assert verify._amount(pocket, value) == text
