@@ -23,6 +23,7 @@ RelayError                       500  ours; no details leave the house
 ├── RateLimited                  429  with retry-after
 ├── Unavailable                  503  we cannot take the call now: draining, full, no upstream
 │   ├── Restarting               503  going down; the next process takes the call
+│   ├── OutOfTime                504  an answer takes longer than one may
 │   └── StorageFull              503  a call that cannot be recorded is not relayed
 └── UpstreamError                502  no target answered properly
     ├── UpstreamAccount          502  the provider refuses our key or our account
@@ -246,6 +247,15 @@ class Restarting(Unavailable):
 
     code = "restarting"
     sentence = "The relay is restarting. Try again soon."
+
+
+class OutOfTime(Unavailable):
+    """An answer has taken as long as one may: nobody's stream lives for ever."""
+
+    status = 504
+    code = "answer_time_limit"
+    anthropic_type = "timeout_error"
+    sentence = "The answer took longer than this relay lets one take, and was ended."
 
 
 class StorageFull(Unavailable):

@@ -235,6 +235,7 @@ def _dispatch(
         policy.attempts_max,
         policy.total_s,
         policy.wait_s,
+        relay.settings.server.answer_s_max,
     )
 
 

@@ -176,6 +176,10 @@ class ServerSettings(Section):
         each_must(_is_network, "an IP address or network"),
         "Addresses or networks that may read /metrics.",
     ] = ("127.0.0.1", "::1")
+    answer_s_max: Annotated[
+        Seconds,
+        "The longest that one answer may take; then it ends with an error, and what came is charged.",
+    ] = 3600
     drain_s: Annotated[
         float, Meta(ge=0, le=3600), "How long open calls may run on after a stop is asked for."
     ] = 30

@@ -8,6 +8,7 @@ said over them.
 import contextlib
 import functools
 import ipaddress
+import math
 import select
 import socket
 import ssl
@@ -39,11 +40,13 @@ class PrivateAddress(OSError):
 class Connection:
     """One attempt's connection, so that another thread can cut it."""
 
-    def __init__(self, allow_private: bool, allow_loopback: bool = False):
+    def __init__(self, allow_private: bool, allow_loopback: bool = False, life_s: float = math.inf):
         self.allow_private, self.allow_loopback = allow_private, allow_loopback
         self.fresh = False  # the connection was made for this attempt
         self.left = False  # the caller is gone
         self.ended = False  # the relay goes down
+        self.ends_at = time.monotonic() + life_s
+        self.overdue = False  # it was cut at that time
         self.drain_s = 0  # how long the answer may still be read then
         self.cut_at: float | None = None
         self.socket: socket.socket | None = None
@@ -154,7 +157,10 @@ class Watcher:
             self._busy.clear()
             now = time.monotonic()
             for line, gone in list(self._lines.items()):
-                if not line.left and gone():
+                if now >= line.ends_at and not line.left:
+                    line.overdue = True
+                    line.cut()
+                elif not line.left and gone():
                     line.left, line.cut_at = True, now + line.drain_s
                 if line.left and now >= line.cut_at:
                     line.cut()  # again and again, until it is closed: it may only now be connecting

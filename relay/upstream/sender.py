@@ -9,6 +9,7 @@ allow-list.
 
 import itertools
 import logging
+import math
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -178,6 +179,7 @@ class Dispatch:
     attempts_max: int = 4
     total_s: float = 180.0
     wait_s: float = 0.0  # a pause of all targets that ends so soon is waited out
+    life_s: float = math.inf  # the longest that an answer may take
     failures: list[errors.UpstreamError] = field(default_factory=list)  # of the attempts
 
     def over_chat(self, target: Target, refusal: errors.UpstreamRefused) -> Target | None:
@@ -380,7 +382,9 @@ class Dispatcher:
 
     def _attempt(self, dispatch: Dispatch, target, key: str) -> Reply:
         wire, payload = dispatch.spoken(target)
-        line = Connection(target.upstream.allow_private, target.upstream.on_this_machine)
+        line = Connection(
+            target.upstream.allow_private, target.upstream.on_this_machine, dispatch.life_s
+        )
         self._watcher.watch(line, dispatch.gone)
         stream, reply = dispatch.ask.stream, None
         end_at = time.monotonic() + target.upstream.first_byte_s
@@ -447,6 +451,8 @@ def _failure(err: Exception, line: Connection) -> Exception:
         return CallerLeft()
     if line.ended:
         return errors.Restarting(retry_after=2)
+    if line.overdue:
+        return errors.OutOfTime()
     return errors.UpstreamTimeout() if isinstance(err, TimeoutError) else errors.UpstreamError()
 
 

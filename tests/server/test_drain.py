@@ -8,6 +8,7 @@ import threading
 
 import pytest
 
+from tests.client import assert_openai_error
 from tests.fake_upstream import DONE, Gate, silence, stream
 from tests.providers import TEXT, chunk, plain, usage, usage_chunk, words
 from tests.stage import LIMIT_S, wait_until
@@ -83,6 +84,33 @@ def test_a_stream_past_the_grace_ends_with_an_error_and_costs_what_was_read(
     assert row["usage_source"] == "estimated" and row["cost"] > 0
     assert alice.held().wallet == 0 and relay.ledger_is_right()
     assert alice.chat().status == 200
+
+
+@pytest.mark.parametrize("wire", ["chat", "messages", "responses"])
+def test_no_stream_lives_for_ever(start_relay, person, fake, wire):
+    """A provider that says a word now and then is never silent too long, and holds a place."""
+    relay = start_relay(server={"answer_s_max": 0.3})
+    alice = person("alice", relay).given(wallet="10")
+    fake.next(stream(*words(), done=False, then=silence)).always(plain(COUNTS))
+    streamed = begun(alice, wire)
+    read = streamed.read()
+    assert b"took longer than this relay lets one take" in read
+    row = relay.closed_row(streamed.request_id)
+    assert (row["outcome"], row["error"]) == ("upstream_cut", "answer_time_limit")
+    assert row["usage_source"] == "estimated" and row["cost"] > 0
+    assert alice.chat().status == 200, "it says nothing of the upstream"
+    (seen,) = relay.app.extensions["relay"].upstream_report()
+    assert seen["state"] == "ok" and relay.ledger_is_right()
+
+
+def test_an_answer_that_has_not_begun_by_then_costs_nothing(start_relay, person, fake):
+    relay = start_relay(server={"answer_s_max": 0.3})
+    alice = person("alice", relay).given(wallet="10")
+    fake.always([silence])
+    ended = alice.chat()
+    assert_openai_error(ended, 504, "answer_time_limit")
+    row = relay.closed_row(ended.request_id)
+    assert row["cost"] == 0 and alice.held().wallet == 0
 
 
 def begun(alice, wire):
