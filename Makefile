@@ -37,7 +37,7 @@ lint: $(VENV)/ready-to-test ## look for mistakes and untidiness in the code
 	$(IN) -m mypy
 
 translations: $(VENV)/ready ## compile the translations and name what is untranslated
-	$(IN) -m console.ui.i18n
+	$(IN) -m console.ui
 
 bundle: $(VENV)/ready       ## relay-bundle.tar.gz: all that a machine without a network needs for `make run` (same Python and system)
 	rm -rf build relay-bundle.tar.gz

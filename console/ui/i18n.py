@@ -8,7 +8,6 @@ everything and names what is untranslated.
 
 import gettext as stdlib_gettext
 import io
-import sys
 import threading
 from functools import cache
 from pathlib import Path
@@ -165,7 +164,3 @@ def main() -> int:
     for language, one, place in lacking:
         print(f"{language}: {place}: {one!r}")
     return 1 if lacking else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
