@@ -69,7 +69,6 @@ __all__ = [
     "refuse",
     "release_orphans",
     "split",
-    "statement",
     "verify",
     "yuan",
 ]
@@ -271,11 +270,24 @@ def _hold(
     return held
 
 
+def spent(
+    conn: Connection,
+    scope: str,
+    since: str,
+    user_id: int | None = None,
+    token_id: int | None = None,
+) -> int:
+    """What counts against a cap of this scope since a day: nano-yuan from quota and wallet, and what
+    running calls have set aside."""
+    values = {"since": since, "user_id": user_id, "token_id": token_id}
+    (amount,) = conn.execute(SPENT.format(*CAPPED[scope]), values).fetchone()
+    return int(amount)
+
+
 def _check_cap(conn: Connection, call: Call, cap: Cap, held: int) -> None:
     """Raise CapExceeded if a call that holds so much finds no room."""
-    values = {"since": cap.since, "user_id": call.user_id, "token_id": call.token_id}
-    (spent,) = conn.execute(SPENT.format(*CAPPED[cap.scope]), values).fetchone()
-    if spent + held > cap.amount if cap.strict else spent >= cap.amount:
+    before = spent(conn, cap.scope, cap.since, call.user_id, call.token_id)
+    if before + held > cap.amount if cap.strict else before >= cap.amount:
         raise CapExceeded(cap)
 
 
@@ -588,41 +600,6 @@ def _release_orphans(conn: Connection, now: int) -> int:
     for (call_id,) in orphans:
         _close(conn, call_id, Ending("interrupted", error="interrupted"), None, now)
     return len(orphans)
-
-
-def statement(
-    db: Database,
-    user_id: int,
-    *,
-    pocket: str | None = None,
-    kind: str | None = None,
-    since: int | None = None,
-    before: int | None = None,
-    limit: int = 100,
-) -> list[dict[str, Any]]:
-    """A member's entries, newest first, each with the balance after it.
-
-    `before` is the last id of the page before.
-    """
-    rows = db.read().execute(
-        """
-        SELECT entries.id, entries.created_at, pocket, kind, amount, balance_after, request_id, subscription_id, note,
-               users.name AS by
-          FROM entries LEFT JOIN users ON users.id = by_user_id
-         WHERE user_id = :user_id AND entries.id < coalesce(:before, 9223372036854775807)
-           AND (:pocket IS NULL OR pocket = :pocket) AND (:kind IS NULL OR kind = :kind)
-           AND (:since IS NULL OR entries.created_at >= :since)
-         ORDER BY entries.id DESC LIMIT :limit""",
-        {
-            "user_id": user_id,
-            "before": before,
-            "pocket": pocket,
-            "kind": kind,
-            "since": since,
-            "limit": limit,
-        },
-    )
-    return [dict(row) for row in rows.fetchall()]
 
 
 def now_ms() -> int:

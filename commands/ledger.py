@@ -1,11 +1,12 @@
 """`flask ledger`: proof that the money is right, and where it went."""
 
+import itertools
+
 import click
 
-import billing
 import verify
 from commands import given, shown
-from members import accounts
+from members import accounts, entries
 
 ledger = given.Topic("ledger", help="The ledger: verify it, show a member's entries.")
 
@@ -33,26 +34,24 @@ def show(member: accounts.Member, pocket: str | None, since: int | None, as_json
     """List what came into and went out of USER's pockets, newest first."""
     shown.listing(
         as_json,
-        _entries(member.id, pocket=pocket, since=since),
+        _entries(member.id, pocket, since),
         f"{member.name} has no such entries.",
     )
 
 
-def _entries(user_id: int, **wanted):
-    before = None
-    while page := billing.statement(given.relay().db, user_id, before=before, limit=1000, **wanted):
-        for row in page:
-            written = {
-                name: shown.amount(row["pocket"], row[name]) for name in ("amount", "balance_after")
-            }
-            yield {
-                "id": row["id"],
-                "created_at": shown.when(row["created_at"]),
-                "pocket": row["pocket"],
-                "kind": row["kind"],
-                **written,
-                "request_id": row["request_id"],
-                "note": row["note"],
-                "by": row["by"],
-            }
-        before = page[-1]["id"]
+def _entries(user_id: int, pocket: str | None, since: int | None):
+    found = entries.listed(user_id, pocket, since=since).all(given.relay().db.read(), 1000)
+    for row in itertools.chain.from_iterable(found):
+        written = {
+            name: shown.amount(row["pocket"], row[name]) for name in ("amount", "balance_after")
+        }
+        yield {
+            "id": row["id"],
+            "created_at": shown.when(row["created_at"]),
+            "pocket": row["pocket"],
+            "kind": row["kind"],
+            **written,
+            "request_id": row["request_id"],
+            "note": row["note"],
+            "by": row["by"],
+        }

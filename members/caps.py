@@ -29,6 +29,37 @@ def of(db: Database, user_id: int) -> Caps:
     return Caps(row[0], row[1], tuple(json.loads(row[2])) if row[2] else None)
 
 
+@dataclass(frozen=True, slots=True)
+class Use:
+    """How much of a cap is used: `span` is day or month, `left` below nothing where it was lowered."""
+
+    span: str
+    cap: int
+    spent: int
+
+    @property
+    def left(self) -> int:
+        return self.cap - self.spent
+
+
+def used(
+    db: Database,
+    day: str,
+    user_id: int,
+    caps: tuple[int | None, int | None],
+    token_id: int | None = None,
+) -> list[Use]:
+    """The use of those of a member's caps, or of a token's, that are set. `day` is the site's,
+    YYYY-MM-DD; `caps` are those of the day and of the month, None: not set."""
+    scope = "member" if token_id is None else "token"
+    since = {"day": day, "month": f"{day[:7]}-01"}
+    return [
+        Use(span, cap, billing.spent(db.read(), scope, since[span], user_id, token_id))
+        for span, cap in zip(("day", "month"), caps, strict=True)
+        if cap is not None
+    ]
+
+
 def put(db: Database, user_id: int, caps: Caps, by: int | None = None) -> None:
     """Set a member's caps; `by` is the administrator, None the command line.
 

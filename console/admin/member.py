@@ -5,7 +5,6 @@ access.py's.
 """
 
 import secrets
-from dataclasses import replace
 
 from flask import abort, render_template, request, url_for
 from wtforms import BooleanField, HiddenField, IntegerField, SelectField, StringField
@@ -22,8 +21,7 @@ from console.ui import csv, date_range
 from console.ui.forms import Form, options
 from console.ui.i18n import gettext as _
 from console.ui.i18n import lazy_gettext as _l
-from db import keyset
-from members import accounts, caps
+from members import accounts, caps, entries
 from members.call_rows import COLUMNS
 from relay import gate
 
@@ -35,7 +33,6 @@ KINDS = {
     "reward": _l("Reward"),
     "adjust": _l("Correction"),
 }
-MAKER = "(SELECT name FROM users WHERE users.id = by_user_id) AS by"
 NEWEST_CALLS = f"SELECT {COLUMNS} FROM requests WHERE user_id = ? ORDER BY id DESC LIMIT {SHOWN}"
 
 
@@ -156,9 +153,10 @@ def show(who: accounts.Member, **forms) -> str:
         calls=conn.execute(NEWEST_CALLS, (who.id,)).fetchall(),
         chart=overview.spending(days, span),
         spent=sum(row["cost"] for row in days),
+        capped=overview.capped(who.id),
         count=sum(row["calls"] for row in days),
         inviter=who.invited_by and accounts.find(state().db, who.invited_by),
-        entries=statement_of(who.id).page(conn, size=SHOWN),
+        entries=entries.listed(who.id).page(conn, size=SHOWN),
         **statement_words(),
     )
 
@@ -218,11 +216,6 @@ def ask(
 # ---- the statement
 
 
-def statement_of(user_id: int, *wanted: str | None) -> keyset.List:
-    """A member's entries, with who made those that somebody made by hand."""
-    return replace(wallet.entries(user_id, *wanted), columns=f"{wallet.COLUMNS}, {MAKER}")
-
-
 def statement_words() -> dict:
     """How entries are called."""
     return {
@@ -237,7 +230,7 @@ def statement_words() -> dict:
 def statement(user_id: int):
     """Every movement of a member's pockets."""
     who, (pocket, kind) = of(user_id), wallet.asked()
-    found = statement_of(who.id, pocket, kind).page(
+    found = entries.listed(who.id, pocket, kind).page(
         state().db.read(), request.args.get("before", type=int), request.args.get("after", type=int)
     )
     return render_template(
@@ -257,7 +250,7 @@ def statement(user_id: int):
 @pages.get("/members/<int:user_id>/statement.csv")
 def statement_csv(user_id: int):
     """A member's statement as a file."""
-    batches = wallet.entries(of(user_id).id, *wallet.asked()).all(state().db.read(), csv.BATCH)
+    batches = entries.listed(of(user_id).id, *wallet.asked()).all(state().db.read(), csv.BATCH)
     time = csv.clock()
     return csv.download(
         f"statement-{user_id}",

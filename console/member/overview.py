@@ -14,7 +14,7 @@ from console.member import balances, credit, usage
 from console.session import members_only
 from console.ui import charts, date_range, format
 from console.ui.i18n import gettext as _
-from members import tokens
+from members import caps, tokens
 from members.call_rows import COLUMNS
 
 pages = Blueprint("overview", __name__, url_prefix="/console")
@@ -47,6 +47,7 @@ def page():
         is_new=not calls and not rows,
         is_stuck=credit.is_stuck(calls[0] if calls else None),
         answered=credit.answered(member().id),
+        capped=capped(member().id),
         ending=tokens.ending(state().db, member().id, ENDING_MS),
         chart=spending(rows, span),
         spent=sum(row["cost"] for row in rows),
@@ -55,6 +56,12 @@ def page():
         tools=snippets.TOOLS,
         plans_sold=any(plan.price for plan in state().settings.plans.values()),
     )
+
+
+def capped(user_id: int) -> list[caps.Use]:
+    """What of the caps that administrators set a member has used."""
+    limits = caps.of(state().db, user_id)
+    return caps.used(state().db, str(date_range.today()), user_id, (limits.day, limits.month))
 
 
 def spending(rows, span: date_range.Span) -> charts.Chart:

@@ -32,7 +32,7 @@ from console.ui import date_range, format
 from console.ui.forms import Form, options
 from console.ui.i18n import gettext as _
 from console.ui.i18n import lazy_gettext as _l
-from members import turned_away
+from members import caps, turned_away
 from members.tokens import KEPT_S, NAME_LENGTH_MAX
 from relay import gate
 
@@ -220,10 +220,17 @@ def own(token_id: int) -> dict:
 @members_only
 def page():
     """All tokens with their limits, last use, calls and cost."""
-    every = gate.tokens(state().db, member().id)
+    every, db, today = gate.tokens(state().db, member().id), state().db, str(date_range.today())
+    shown = [each for each in every if each["revoked_at"] is None]
     return render_template(
         "member/tokens.html",
-        tokens=[each for each in every if each["revoked_at"] is None],
+        tokens=shown,
+        used={
+            each["id"]: caps.used(
+                db, today, member().id, (each["cap_day"], each["cap_month"]), each["id"]
+            )
+            for each in shown
+        },
         revoked=[each for each in every if each["revoked_at"] is not None][:REVOKED_SHOWN],
         tokens_max=state().settings.accounts.tokens_max,
         now=billing.now_ms(),

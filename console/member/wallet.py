@@ -21,7 +21,7 @@ from console.ui import csv, format
 from console.ui.forms import Form
 from console.ui.i18n import gettext as _
 from console.ui.i18n import lazy_gettext as _l
-from db import keyset
+from members import entries
 
 pages = Blueprint("wallet", __name__, url_prefix="/console/wallet")
 
@@ -40,7 +40,6 @@ KINDS = {
     "adjust": _l("Correction"),
 }
 NOTES = {"sign-up": _l("for signing up"), "invite": _l("for an invite")}
-COLUMNS = "id, created_at, pocket, kind, amount, balance_after, request_id, note, by_user_id"
 
 
 class CodeForm(Form):
@@ -64,7 +63,7 @@ def page():
 
 
 def _show(form: CodeForm) -> str:
-    newest = entries(member().id).page(state().db.read(), size=ENTRIES_SHOWN)
+    newest = entries.listed(member().id).page(state().db.read(), size=ENTRIES_SHOWN)
     return render_template(
         "member/wallet.html",
         form=form,
@@ -195,21 +194,6 @@ def buy(name: str):
 # ---- the statement
 
 
-def entries(user_id: int, pocket: str | None = None, kind: str | None = None) -> keyset.List:
-    """A member's entries, of one pocket or kind or all."""
-    matching = " AND ".join(
-        f"{name} = :{name}" for name, value in (("pocket", pocket), ("kind", kind)) if value
-    )
-    return keyset.List(
-        "entries",
-        COLUMNS,
-        "id",
-        "user_id = :user_id",
-        matching,
-        {"user_id": user_id, "pocket": pocket, "kind": kind},
-    )
-
-
 def asked() -> tuple[str | None, str | None]:
     """The pocket and the kind that the GET parameters ask for."""
     pocket, kind = request.args.get("pocket"), request.args.get("kind")
@@ -221,7 +205,7 @@ def asked() -> tuple[str | None, str | None]:
 def statement():
     """Every movement of every pocket, each with the balance after it."""
     pocket, kind = asked()
-    found = entries(member().id, pocket, kind).page(
+    found = entries.listed(member().id, pocket, kind).page(
         state().db.read(), request.args.get("before", type=int), request.args.get("after", type=int)
     )
     choices = {
@@ -248,7 +232,7 @@ def statement_csv():
     (pocket, kind), time = asked(), csv.clock()
     batches = (
         [exported(row, time) for row in batch]
-        for batch in entries(member().id, pocket, kind).all(state().db.read(), csv.BATCH)
+        for batch in entries.listed(member().id, pocket, kind).all(state().db.read(), csv.BATCH)
     )
     return csv.download("statement", EXPORTED, batches)
 

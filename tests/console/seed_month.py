@@ -18,7 +18,7 @@ import codes
 import plans
 from billing import Call, Ending, Usage
 from console.docs import pages, snippets
-from members import accounts, audit, call_rows, tokens
+from members import accounts, audit, call_rows, caps, tokens
 
 PASSWORD = "some words in a row"
 DAYS, HOUR_MS, DAY_MS = 30, 3_600_000, 86_400_000
@@ -336,6 +336,7 @@ class _Life:
             self.catalog.models["qwen3-max"].price("pro", self.now),
         )
         self.month.calls["open"] = runs.id
+        caps.put(self.db, alice, caps.Caps(day=billing.nano("5"), month=billing.nano("30")), by)
         old, _ = tokens.mint(self.db, alice, "old laptop")
         tokens.revoke(self.db, old, alice)
         trial, _ = tokens.mint(

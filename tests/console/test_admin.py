@@ -21,7 +21,7 @@ from billing import nano
 from console.member.usage import PER_DAY
 from console.ui import i18n
 from db import meta
-from members import accounts, audit, call_rows, caps, credit_requests, tokens
+from members import accounts, audit, call_rows, caps, credit_requests, entries, tokens
 from relay import gate, pricelist
 from tests.console.member_stage import MODELS, PASSWORD, error_of, house, text
 from tests.fake_upstream import FakeUpstream, answer
@@ -354,7 +354,7 @@ def test_a_credit_moves_exactly_its_amount_and_is_in_the_trail(
 ):
     assert credit(desk, alice, **fields).status_code == 303
     assert pockets(home, alice) == billing.Pockets(grant, 0, nano(wallet))
-    newest = billing.statement(home.db, alice.id)[0]
+    newest = next(entries.listed(alice.id).all(home.db.read(), 1))[0]
     assert (newest["note"], newest["by"]) == ("April", "carol")
     noted = trail(home, f"ledger.{fields.get('kind', 'top_up')}")[0]
     assert (noted["by"], noted["target"], noted["detail"]["note"]) == ("carol", "alice", "April")

@@ -442,7 +442,7 @@ def test_the_list_shows_limits_last_use_calls_and_cost(home, alice, browser):
     home.token(alice, "idle", cap_day=NANO)
     page = browser.read("/console/tokens")
     assert "busy" in page and "plain-1 20 requests a minute" in page and "3 hours ago" in page
-    assert "¥0.0025" in page and "all models ¥1.00 a day" in page and "never" in page
+    assert "¥0.0025" in page and "all models ¥0.00 of ¥1.00 today" in page and "never" in page
 
 
 # The wallet

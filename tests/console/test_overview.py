@@ -11,7 +11,7 @@ import billing
 from billing import nano
 from console.admin import overview
 from console.ui import date_range
-from members import credit_requests
+from members import caps, credit_requests
 from tests.console.member_stage import error_of, house
 
 DAY_MS = 86_400_000
@@ -162,6 +162,17 @@ def test_a_member_whose_newest_call_was_refused_for_money_sees_it_above_everythi
     home.called(bob, token)
     assert 'id="stuck"' not in browser.page("/console")
     assert "stuck" not in desk.read("/admin/")
+
+
+def test_what_is_used_of_a_cap_is_shown_to_whom_it_binds_and_to_administrators(home, bob, desk):
+    browser = home.browser(bob)
+    assert "What you may spend" not in browser.read("/console")
+    caps.put(home.db, bob.id, caps.Caps(day=nano("0.002"), month=nano("5")))
+    billing.credit(home.db, bob.id, "wallet", nano("1"))
+    home.called(bob, home.token(bob, cap_month=nano("0.01")))
+    for page in (browser.read("/console"), desk.read(f"/admin/members/{bob.id}")):
+        assert "¥0.0025 of ¥0.002 today" in page and "¥0.0025 of ¥5.00 this month" in page
+    assert "¥0.0025 of ¥0.01 this month" in browser.read("/console/tokens")
 
 
 def test_a_refusal_for_another_reason_is_not_being_stuck(home, bob, desk):

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 import billing
 from billing import Call, Ending, Pockets, Price, Usage
 from db import Database
-from members import call_rows
+from members import call_rows, entries
 
 ALICE, BOB, CAROL = 1, 2, 3
 NOW = 1_795_000_000_000  # ms; a Wednesday in November 2026
@@ -87,6 +87,10 @@ class Book:
 
     def held(self, user_id: int) -> Pockets:
         return billing.balances(self.db, user_id)["held"]
+
+    def entries(self, user_id: int, limit: int = 100, before: int | None = None, **wanted) -> list:
+        """The member's statement, newest first."""
+        return entries.listed(user_id, **wanted).walk(self.db.read(), before, limit).rows
 
     def is_right(self) -> bool:
         assert billing.verify(self.db) == []

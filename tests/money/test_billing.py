@@ -157,9 +157,7 @@ def test_one_call_may_be_paid_from_all_three_pockets(book):
     plans.give_plan(book.db, ALICE, "pro", quota=1_000_000, days=30, now=NOW)
     charged = book.close(book.hold(ALICE, SMALL), SMALL)
     assert charged == Pockets(700, 1_000_000, 6_000_000 - 700 * 2_000 - 1_000_000)
-    kinds = [
-        (entry["pocket"], entry["kind"]) for entry in billing.statement(book.db, ALICE, limit=3)
-    ]
+    kinds = [(entry["pocket"], entry["kind"]) for entry in book.entries(ALICE, limit=3)]
     assert kinds == [("wallet", "charge"), ("quota", "charge"), ("grant", "charge")]
     assert book.is_right()
 
@@ -385,17 +383,14 @@ def test_the_statement_runs_backwards_with_the_balance_after_each_entry(book):
         billing.credit(
             book.db, ALICE, "wallet", amount, "adjust", note=f"by {amount}", by=CAROL, now=NOW
         )
-    entries = billing.statement(book.db, ALICE, limit=2)
+    entries = book.entries(ALICE, limit=2)
     assert [(e["amount"], e["balance_after"], e["by"]) for e in entries] == [
         (4, 7, "carol"),
         (-2, 3, "carol"),
     ]
-    older = billing.statement(book.db, ALICE, before=entries[-1]["id"])
+    older = book.entries(ALICE, before=entries[-1]["id"])
     assert [e["amount"] for e in older] == [5]
-    assert (
-        billing.statement(book.db, BOB) == []
-        and billing.statement(book.db, ALICE, pocket="grant") == []
-    )
+    assert book.entries(BOB) == [] and book.entries(ALICE, pocket="grant") == []
 
 
 def test_money_moved_by_hand_is_in_the_audit_trail(book):

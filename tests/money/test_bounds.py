@@ -44,7 +44,7 @@ def rows(book, table: str) -> list[dict]:
 
 
 def newest(book) -> dict:
-    return billing.statement(book.db, ALICE, limit=1)[0]
+    return book.entries(ALICE, limit=1)[0]
 
 
 def told(book) -> dict:
@@ -234,7 +234,7 @@ def test_an_inviter_is_rewarded_once_the_invited_one_has_paid(book, reward):
     call = book.hold(ALICE, Usage(10, 0, 0), PENNY)
     assert book.close(call, Usage(10, 0, 0), PENNY) == Pockets(0, 5, 5)
     assert book.balance(BOB).grant == reward
-    entries = billing.statement(book.db, BOB)
+    entries = book.entries(BOB)
     assert [(each["kind"], each["note"], each["request_id"]) for each in entries] == (
         [("reward", "invite", call)] if reward else []
     )
@@ -304,7 +304,7 @@ def test_of_nobody_it_is_said_that_there_is_no_such_member(book):
 def test_a_page_of_the_statement_has_a_hundred_entries(book):
     for _ in range(101):
         billing.credit(book.db, ALICE, "wallet", 1, now=NOW)
-    assert len(billing.statement(book.db, ALICE)) == 100
+    assert len(book.entries(ALICE)) == 100
 
 
 # ---- keys
@@ -361,7 +361,7 @@ def test_a_plan_that_is_not_covered_says_what_it_costs(book):
 def test_entries_of_a_plan_name_it_and_whoever_gave_it(book):
     billing.credit(book.db, ALICE, "wallet", 5, now=NOW)
     plans.purchase(book.db, ALICE, "pro", price=5, quota=7, days=1, now=NOW)
-    quota, price = billing.statement(book.db, ALICE, limit=2)
+    quota, price = book.entries(ALICE, limit=2)
     assert (price["kind"], price["note"], price["amount"]) == ("purchase", "pro", -5)
     assert (quota["kind"], quota["note"], quota["by"]) == ("quota", "pro", None)
     plans.give_plan(book.db, ALICE, "max", quota=7, days=1, by=CAROL, now=NOW)

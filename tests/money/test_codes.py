@@ -183,5 +183,5 @@ def test_the_list_and_the_row_agree_on_the_state_of_a_code(book):
         NOW,
         "Spring",
     )
-    (entry,) = billing.statement(book.db, ALICE)
+    (entry,) = book.entries(ALICE)
     assert entry["note"] == f"code {used['hint']}" and entry["kind"] == "redeem"

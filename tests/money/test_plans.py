@@ -108,7 +108,7 @@ def test_a_plan_is_active_until_its_end_and_its_rest_expires(book):
     )
     assert plans.expire_due(book.db, NOW + 30 * DAY) == 1
     assert plans.expire_due(book.db, NOW + 30 * DAY) == 0
-    (entry,) = billing.statement(book.db, ALICE, kind="expire")
+    (entry,) = book.entries(ALICE, kind="expire")
     assert (entry["amount"], entry["balance_after"], entry["note"]) == (-nano("40"), 0, "pro")
     assert book.is_right()
 
