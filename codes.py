@@ -16,7 +16,7 @@ from typing import Any
 from billing import AMOUNT_MAX, LedgerError, available, now_ms, once, post
 from db import Connection, Database, keyset
 from members import audit
-from plans import begin, check_terms
+from plans import DAY_MS, begin, check_terms
 
 MADE_MAX = 10_000  # made at once
 LETTERS = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"  # Crockford's: none looks like another
@@ -119,7 +119,13 @@ def redeem(
             raise CodeRefused("this code is not valid, or has been used")
         if found["kind"] == "plan":
             return {"kind": "plan", "plan": found["plan"], "quota": found["quota"]} | begin(
-                conn, user_id, found["plan"], found["quota"], found["days"], now, kind="redeem"
+                conn,
+                user_id,
+                found["plan"],
+                found["quota"],
+                now + found["days"] * DAY_MS,
+                now,
+                kind="redeem",
             )
         note = f"code {found['hint']}"
         return {"kind": found["kind"], "amount": found["amount"]} | post(

@@ -172,7 +172,8 @@ CREATE TABLE subscriptions (
     starts_at     INTEGER NOT NULL,
     ends_at       INTEGER NOT NULL CHECK (ends_at > starts_at),
     renew         INTEGER NOT NULL DEFAULT 0 CHECK (renew IN (0, 1)),
-    renewed_from  INTEGER UNIQUE REFERENCES subscriptions
+    renewed_from  INTEGER UNIQUE REFERENCES subscriptions,
+    months_of     TEXT                               -- the time zone whose calendar months it follows; NULL: by days
 ) STRICT;
 
 CREATE INDEX subscriptions_by_user ON subscriptions (user_id, ends_at);

@@ -7,7 +7,9 @@ None means the clock's.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import date, datetime, time, timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from billing import AMOUNT_MAX, NotCovered, Pockets, available, now_ms, once, post
 from db import Connection, Database
@@ -28,20 +30,27 @@ class Subscription:
     starts_at: int
     ends_at: int
     renew: bool
+    months_of: str | None  # the time zone whose calendar months it follows; None: by days
 
 
 SUBSCRIPTIONS = """
-SELECT id, plan, quota, left, paid, starts_at, ends_at, renew FROM subscriptions
+SELECT id, plan, quota, left, paid, starts_at, ends_at, renew, months_of FROM subscriptions
  WHERE user_id = :user_id AND (:active_at IS NULL OR ends_at > :active_at AND starts_at <= :active_at)
  ORDER BY ends_at, id"""
 
 BEGIN_PERIOD = """
-INSERT INTO subscriptions (user_id, plan, quota, paid, starts_at, ends_at, renew, renewed_from)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?)"""
+INSERT INTO subscriptions (user_id, plan, quota, paid, starts_at, ends_at, renew, renewed_from, months_of)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"""
 
+ALLOWANCE = """
+SELECT id, quota, starts_at, ends_at, months_of FROM subscriptions
+ WHERE user_id = ? AND plan = ? AND renew = 1"""
+
+# An allowance of somebody who is disabled waits for better days.
 DUE = """
-SELECT id, user_id, plan, quota, left, starts_at, ends_at, renew FROM subscriptions
- WHERE ends_at <= ? AND (left > 0 OR renew = 1) ORDER BY ends_at, id"""
+SELECT id, user_id, plan, quota, left, starts_at, ends_at, months_of,
+       renew AND NOT EXISTS (SELECT 1 FROM users WHERE id = user_id AND disabled_at IS NOT NULL) AS renews
+  FROM subscriptions WHERE ends_at <= ? AND (left > 0 OR renew = 1) AND (left > 0 OR renews) ORDER BY ends_at, id"""
 
 # What open calls that this subscription may pay for have set aside of the quota.
 STILL_HELD = """
@@ -97,7 +106,7 @@ def purchase(
             raise NotCovered(has, Pockets(0, 0, price))
         if price:
             post(conn, user_id, "wallet", "purchase", -price, note=plan, now=now)
-        return begin(conn, user_id, plan, quota, days, now, paid=price)
+        return begin(conn, user_id, plan, quota, now + days * DAY_MS, now, paid=price)
 
     return db.write(
         once, user_id, key, ["purchase", plan, price, quota, days], act, now or now_ms()
@@ -112,27 +121,39 @@ def give_plan(
     quota: int,
     days: int,
     renew: bool = False,
+    months_of: str | None = None,
     by: int | None = None,
     now: int | None = None,
     key: str | None = None,
 ) -> dict[str, Any]:
     """Give a period of a plan without payment; `renew` makes it an allowance that follows itself,
-    on these terms.
+    on these terms. With `months_of`, a time zone, its periods are that calendar's months instead
+    of `days`, the first of them the rest of this month.
 
-    Returns {"subscription", "ends_at"}. Raises Unknown, KeyReused, ValueError.
+    A member has one allowance of a plan: given again on the same terms it is the one they have, and
+    on others the running period ends and one on the new terms begins. Returns {"subscription",
+    "ends_at"}. Raises Unknown, KeyReused, ValueError.
     """
     check_terms(0, quota, days)
 
     def act(conn: Connection, now: int) -> dict[str, Any]:
         available(conn, user_id, now)  # Unknown, if there is no such member
-        audit.record(
-            conn, by, "plan.give", user_id, {"plan": plan, "days": days, "renew": renew}, now=now
+        ends_at = _next_month(now, months_of) if months_of else now + days * DAY_MS
+        for had in conn.execute(ALLOWANCE, (user_id, plan)).fetchall() if renew else ():
+            span = None if months_of else ends_at - now
+            if (quota, span, months_of) == (had["quota"], _span(had), had["months_of"]):
+                return {"subscription": had["id"], "ends_at": had["ends_at"]}
+            _end(conn, "id", had["id"], by, now)
+        detail = {"plan": plan, "days": days, "renew": renew, "months_of": months_of}
+        if not months_of:
+            del detail["months_of"]
+        audit.record(conn, by, "plan.give", user_id, detail, now=now)
+        return begin(
+            conn, user_id, plan, quota, ends_at, now, renew=renew, by=by, months_of=months_of
         )
-        return begin(conn, user_id, plan, quota, days, now, renew=renew, by=by)
 
-    return db.write(
-        once, user_id, key, ["give_plan", plan, quota, days, renew], act, now or now_ms()
-    )
+    request = ["give_plan", plan, quota, days, renew, *([months_of] if months_of else [])]
+    return db.write(once, user_id, key, request, act, now or now_ms())
 
 
 def end_plan(
@@ -202,27 +223,53 @@ def expire_due(db: Database, now: int | None = None) -> int:
 def _expire_due(conn: Connection, now: int) -> int:
     done = 0
     for due in conn.execute(DUE, (now,)).fetchall():
-        if due["renew"]:
+        if due["renews"]:
             _renew(conn, due, now)
-        done += bool(due["renew"]) + _expire(conn, due, now)
+        done += bool(due["renews"]) + _expire(conn, due, now)
     return done
 
 
 def _renew(conn: Connection, due: Any, now: int) -> None:
-    span = due["ends_at"] - due["starts_at"]
-    starts_at = due["ends_at"] + (now - due["ends_at"]) // span * span
+    zone, span = due["months_of"], due["ends_at"] - due["starts_at"]
+    if zone:
+        starts_at, ends_at = max(due["ends_at"], _month(now, zone)), _next_month(now, zone)
+    else:
+        starts_at = due["ends_at"] + (now - due["ends_at"]) // span * span
+        ends_at = starts_at + span
     conn.execute("UPDATE subscriptions SET renew = 0 WHERE id = ?", (due["id"],))
     begin(
         conn,
         due["user_id"],
         due["plan"],
         due["quota"],
-        span / DAY_MS,
+        ends_at,
         now,
         starts_at=starts_at,
         renew=True,
         renewed_from=due["id"],
+        months_of=zone,
     )
+
+
+def _span(period: Any) -> int | None:
+    """How long each period of an allowance by days is (ms)."""
+    return None if period["months_of"] else period["ends_at"] - period["starts_at"]
+
+
+def _month(now: int, zone: str) -> int:
+    """The first moment (ms) of the month of a calendar."""
+    today = datetime.fromtimestamp(now / 1000, ZoneInfo(zone)).date()
+    return _midnight(today.replace(day=1), zone)
+
+
+def _next_month(now: int, zone: str) -> int:
+    """The first moment (ms) of the month after it."""
+    today = datetime.fromtimestamp(now / 1000, ZoneInfo(zone)).date()
+    return _midnight((today.replace(day=28) + timedelta(4)).replace(day=1), zone)
+
+
+def _midnight(day: date, zone: str) -> int:
+    return round(datetime.combine(day, time(), ZoneInfo(zone)).timestamp() * 1000)
 
 
 def _expire(conn: Connection, due: Any, now: int) -> bool:
@@ -252,24 +299,25 @@ def begin(
     user_id: int,
     plan: str,
     quota: int,
-    days: float,
+    ends_at: int,
     now: int,
     *,
     starts_at: int | None = None,
     paid: int = 0,
     renew: bool = False,
     renewed_from: int | None = None,
+    months_of: str | None = None,
     by: int | None = None,
     kind: str = "quota",
 ) -> dict[str, Any]:
     """Begin a period within a transaction: its row, and its quota as an entry of this kind.
 
-    It starts at `starts_at` (ms), else now. Returns {"subscription", "ends_at"}.
+    It lasts from `starts_at` (ms), else now, until `ends_at`. Returns {"subscription", "ends_at"}.
     """
     starts_at = now if starts_at is None else starts_at
-    ends_at = starts_at + round(days * DAY_MS)
     new = conn.execute(
-        BEGIN_PERIOD, (user_id, plan, quota, paid, starts_at, ends_at, renew, renewed_from)
+        BEGIN_PERIOD,
+        (user_id, plan, quota, paid, starts_at, ends_at, renew, renewed_from, months_of),
     ).lastrowid
     if quota:
         post(conn, user_id, "quota", kind, quota, note=plan, by=by, subscription_id=new, now=now)

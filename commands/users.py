@@ -155,6 +155,7 @@ def role(member: accounts.Member, role: str, as_json: bool) -> None:
     "--days", type=click.IntRange(1, 36500), help="How long; else as long as the plan says."
 )
 @click.option("--renew", is_flag=True, help="Let each period be followed by another: an allowance.")
+@click.option("--monthly", is_flag=True, help="An allowance by the site's calendar months.")
 @given.key_option
 @shown.json_option
 def plan(
@@ -162,10 +163,17 @@ def plan(
     plan: str,
     days: int | None,
     renew: bool,
+    monthly: bool,
     key: str | None,
     as_json: bool,
 ) -> None:
-    """Give NAME the plan PLAN without payment. `free` ends all plans that NAME has."""
+    """Give NAME the plan PLAN without payment. `free` ends all plans that NAME has.
+
+    An allowance given again on the same terms is the one that NAME has; on others it takes the
+    place of that.
+    """
+    if monthly and days:
+        raise click.ClickException("give --days or --monthly")
     relay = given.relay()
     if plan == "free":
         plans.end_all(relay.db, member.id)
@@ -182,12 +190,13 @@ def plan(
         plan,
         quota=billing.nano(terms.quota),
         days=days or terms.days,
-        renew=renew,
+        renew=renew or monthly,
+        months_of=relay.settings.site.timezone if monthly else None,
         key=key,
     )
     until = shown.when(done["ends_at"])
     shown.one(
         as_json,
-        {"name": member.name, "plan": plan, "ends_at": until, "renew": renew},
-        f"{member.name} has the plan {plan} until {until}{', renewed' if renew else ''}.",
+        {"name": member.name, "plan": plan, "ends_at": until, "renew": renew or monthly},
+        f"{member.name} has the plan {plan} until {until}{', renewed' if renew or monthly else ''}.",
     )

@@ -105,6 +105,11 @@ def people(conn: "Connection") -> None:
         conn.execute(statement)
 
 
+def months(conn: "Connection") -> None:
+    """Version 4: allowances by calendar month."""
+    conn.execute("ALTER TABLE subscriptions ADD COLUMN months_of TEXT")
+
+
 def _as_written(conn: "Connection", *triggers: str) -> None:
     """Make these triggers anew, as models.sql has them.
 
@@ -119,4 +124,4 @@ def _as_written(conn: "Connection", *triggers: str) -> None:
 
 
 # The n-th takes a connection from version n to n + 1.
-MIGRATIONS: tuple[Callable[..., Any], ...] = (kinds, people)
+MIGRATIONS: tuple[Callable[..., Any], ...] = (kinds, people, months)

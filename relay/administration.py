@@ -60,6 +60,7 @@ class PlanGiven(_Asked):
     days: int | None = None
     quota: str | None = None
     renew: bool = False
+    monthly: bool = False
 
 
 class NewToken(_Asked):
@@ -257,7 +258,8 @@ def give_plan(relay: Relay, by: int, user_id: int) -> dict:
             asked.plan,
             quota=billing.nano(terms.quota if asked.quota is None else asked.quota),
             days=asked.days or terms.days,
-            renew=asked.renew,
+            renew=asked.renew or asked.monthly,
+            months_of=relay.settings.site.timezone if asked.monthly else None,
             by=by,
             key=_key(),
         )

@@ -88,7 +88,14 @@ class PlanForm(Form):
     )
     renew = BooleanField(
         _l("Renews by itself"),
-        description=_l("An allowance: each period begins with the full quota."),
+        description=_l(
+            "An allowance: each period begins with the full quota. Given again on other terms, it takes"
+            " the place of the one before at once."
+        ),
+    )
+    monthly = BooleanField(
+        _l("By calendar month"),
+        description=_l("The first period is the rest of this month. It renews by itself."),
     )
 
 

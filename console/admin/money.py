@@ -70,7 +70,8 @@ def give_plan(user_id: int):
             form.plan.data,
             quota=quota,
             days=form.days.data or plan.days,
-            renew=form.renew.data,
+            renew=form.renew.data or form.monthly.data,
+            months_of=state().settings.site.timezone if form.monthly.data else None,
             by=member().id,
             key=f"plan-{form.key.data[:64]}",
         )

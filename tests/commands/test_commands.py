@@ -11,6 +11,7 @@ import sqlite3
 import threading
 from datetime import UTC, datetime
 from types import SimpleNamespace
+from zoneinfo import ZoneInfo
 
 import click
 import pytest
@@ -254,6 +255,14 @@ def test_it_gives_a_plan_and_ends_it(operator):
     }
     operator("user", "plan", "alice", "free")
     assert operator.json("balance", "alice")["quota"] == "0"
+    for _ in range(2):  # by the site's months, and once
+        given = operator.json("user", "plan", "alice", "pro", "--monthly")
+    ends = datetime.fromisoformat(given["ends_at"]).astimezone(ZoneInfo("Asia/Shanghai"))
+    assert given["renew"] and (ends.day, ends.hour, ends.minute) == (1, 0, 0)
+    assert operator.json("balance", "alice")["quota"] == "40.00"
+    refused = operator.refused("user", "plan", "alice", "pro", "--monthly", "--days", "3")
+    assert "--days or --monthly" in refused
+    operator("user", "plan", "alice", "free")
     assert operator.json("user", "list")[0]["plan"] == "free"
 
 

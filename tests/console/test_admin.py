@@ -429,6 +429,17 @@ def test_an_allowance_renews_until_it_is_told_not_to_and_can_be_ended(home, bob,
     assert trail(home, "plan.end")[0]["by"] == trail(home, "plan.stop_renewal")[0]["by"] == "carol"
 
 
+def test_an_allowance_by_the_month_is_one_however_often_it_is_given(home, bob, desk):
+    for _ in range(2):
+        give(desk, bob, hidden(desk.page(f"/admin/members/{bob.id}"), "plan-key"), monthly="y")
+    (given,) = plans.active(home.db, bob.id)
+    assert given.renew and given.months_of == "Asia/Shanghai"
+    assert "renews each calendar month" in desk.read(f"/admin/members/{bob.id}")
+    give(desk, bob, hidden(desk.page(f"/admin/members/{bob.id}"), "plan-key"), quota="3", renew="y")
+    plans.expire_due(home.db)
+    assert pockets(home, bob).quota == nano("3")
+
+
 @pytest.mark.parametrize(
     "fields",
     [

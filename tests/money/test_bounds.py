@@ -409,8 +409,8 @@ def test_what_is_done_to_plans_is_in_the_trail_with_its_time(book):
 
 
 def test_all_plans_of_a_member_end_at_once_and_nobody_elses(book):
-    for member in (ALICE, ALICE, BOB):
-        plans.give_plan(book.db, member, "pro", quota=5, days=4, renew=True, now=NOW)
+    for member, plan in ((ALICE, "pro"), (ALICE, "max"), (BOB, "pro")):
+        plans.give_plan(book.db, member, plan, quota=5, days=4, renew=True, now=NOW)
     assert plans.end_all(book.db, ALICE, by=CAROL, now=NOW + 1) == 2
     assert told(book)["by"] == "carol" and told(book)["at"] == NOW + 1
     assert not plans.active(book.db, ALICE, NOW + 1) and plans.active(book.db, BOB, NOW + 1)
@@ -423,8 +423,8 @@ def test_all_plans_of_a_member_end_at_once_and_nobody_elses(book):
 
 
 def test_the_clock_is_asked_where_no_time_is_given(book):
-    for _ in range(2):
-        given = plans.give_plan(book.db, ALICE, "pro", quota=5, days=4, renew=True)
+    for plan in ("pro", "max"):
+        given = plans.give_plan(book.db, ALICE, plan, quota=5, days=4, renew=True)
     assert abs(told(book)["at"] - billing.now_ms()) < 60_000
     assert plans.stop_renewal(book.db, given["subscription"])
     assert abs(told(book)["at"] - billing.now_ms()) < 60_000

@@ -1,11 +1,15 @@
 """Plans: buying, giving, renewing and ending them."""
 
+from datetime import datetime
+from zoneinfo import ZoneInfo
+
 import pytest
 
 import billing
 import plans
 from billing import NotCovered, Pockets, Usage, nano
-from tests.money.ledger_book import ALICE, CAROL, DAY, NOW, open_book
+from members import accounts
+from tests.money.ledger_book import ALICE, BOB, CAROL, DAY, NOW, open_book
 from tests.money.test_billing import at_once
 
 PRO = {"price": nano("29.90"), "quota": nano("40"), "days": 30}
@@ -190,3 +194,91 @@ def test_an_allowance_can_be_stopped(book):
     assert plans.active(book.db, ALICE, NOW + 5)
     plans.expire_due(book.db, NOW + 30 * DAY)
     assert not plans.active(book.db, ALICE, NOW + 30 * DAY) and book.balance(ALICE).quota == 0
+
+
+# ---- by calendar month; given again; of a disabled member
+
+SHANGHAI = "Asia/Shanghai"
+
+
+def at(text: str, zone: str = SHANGHAI) -> int:
+    return round(datetime.fromisoformat(text).replace(tzinfo=ZoneInfo(zone)).timestamp() * 1000)
+
+
+def month_by_month(book, zone: str) -> list[tuple[str, str]]:
+    """The periods of all subscriptions, as the site's calendar has them."""
+    periods = [(each.starts_at, each.ends_at) for each in plans.subscriptions(book.db, ALICE)]
+    return [
+        tuple(
+            f"{datetime.fromtimestamp(when / 1000, ZoneInfo(zone)):%Y-%m-%d %H:%M}" for when in each
+        )
+        for each in periods
+    ]
+
+
+@pytest.mark.parametrize("zone", [SHANGHAI, "UTC", "America/New_York", "Pacific/Kiritimati"])
+def test_an_allowance_follows_the_months_of_the_sites_calendar_for_a_year(book, zone):
+    terms = {"quota": nano("40"), "days": 30, "renew": True, "months_of": zone}
+    plans.give_plan(book.db, ALICE, "pro", **terms, now=at("2027-01-31 10:30", zone))
+    ends = [f"2027-{month:02}-01 00:00" for month in range(2, 13)] + ["2028-01-01 00:00"]
+    for end in ends[:-1]:
+        assert plans.expire_due(book.db, at(end, zone) - 1) == 0
+        assert plans.expire_due(book.db, at(end, zone)) == 2
+        assert book.balance(ALICE).quota == nano("40"), "what was left is gone"
+    starts = ["2027-01-31 10:30", *ends[:-1]]
+    assert month_by_month(book, zone) == list(zip(starts, ends, strict=True))
+    assert book.is_right()
+
+
+def test_months_missed_while_the_process_was_down_are_granted_once(book):
+    terms = {"quota": 5, "days": 30, "renew": True, "months_of": SHANGHAI}
+    plans.give_plan(book.db, ALICE, "pro", **terms, now=at("2026-11-18"))
+    plans.expire_due(book.db, at("2027-03-15"))
+    assert month_by_month(book, SHANGHAI) == [
+        ("2026-11-18 00:00", "2026-12-01 00:00"),
+        ("2027-03-01 00:00", "2027-04-01 00:00"),
+    ]
+    assert book.balance(ALICE).quota == 5
+    assert plans.expire_due(book.db, at("2027-03-15") - 40 * DAY) == 0, "a clock that goes back"
+
+
+@pytest.mark.parametrize("terms", [{"days": 30}, {"days": 30, "months_of": SHANGHAI}])
+def test_an_allowance_given_again_on_the_same_terms_is_the_one_there_is(book, terms):
+    first = plans.give_plan(book.db, ALICE, "pro", quota=5, renew=True, now=NOW, **terms)
+    again = plans.give_plan(book.db, ALICE, "pro", quota=5, renew=True, now=NOW + DAY, **terms)
+    assert again == first and len(plans.active(book.db, ALICE, NOW + DAY)) == 1
+    assert book.balance(ALICE).quota == 5 and book.is_right()
+
+
+@pytest.mark.parametrize("other", [{"quota": 9}, {"days": 7}, {"months_of": SHANGHAI}])
+def test_on_other_terms_it_takes_the_place_of_the_one_before_at_once(book, other):
+    terms = {"quota": 5, "days": 30, "renew": True}
+    before = plans.give_plan(book.db, ALICE, "pro", **terms, now=NOW)
+    plans.give_plan(book.db, BOB, "pro", **terms, now=NOW)
+    after = plans.give_plan(book.db, ALICE, "pro", **terms | other, by=CAROL, now=NOW + DAY)
+    (active,) = plans.active(book.db, ALICE, NOW + DAY)
+    assert active.id == after["subscription"] != before["subscription"]
+    assert book.balance(ALICE).quota == other.get("quota", 5)
+    assert book.balance(BOB).quota == 5, "others keep theirs"
+    assert plans.expire_due(book.db, NOW + 31 * DAY)
+    kinds = [entry["kind"] for entry in book.entries(ALICE, kind="quota")]
+    assert len(kinds) >= 2 and book.is_right()
+
+
+def test_a_gift_that_does_not_renew_is_one_more_each_time(book):
+    for _ in range(2):
+        plans.give_plan(book.db, ALICE, "pro", **GIVEN, now=NOW)
+    assert len(plans.active(book.db, ALICE, NOW)) == 2
+
+
+def test_the_allowance_of_a_disabled_member_waits_and_goes_on_when_they_are_back(book):
+    plans.give_plan(book.db, ALICE, "pro", quota=5, days=30, renew=True, now=NOW)
+    accounts.disable(book.db, ALICE)
+    assert plans.expire_due(book.db, NOW + 30 * DAY) == 1  # the rest of the period
+    assert plans.expire_due(book.db, NOW + 65 * DAY) == 0
+    assert book.balance(ALICE).quota == 0
+    accounts.enable(book.db, ALICE)
+    assert plans.expire_due(book.db, NOW + 65 * DAY) == 1
+    (active,) = plans.active(book.db, ALICE, NOW + 65 * DAY)
+    assert (active.starts_at, active.left) == (NOW + 60 * DAY, 5)
+    assert book.is_right()

@@ -5,6 +5,7 @@ import json
 import pytest
 
 import billing
+import plans
 from billing import nano
 from members import accounts, audit, credit_requests, tokens
 from tests.client import CHAT, ask, assert_openai_error
@@ -110,6 +111,10 @@ def test_a_plan_is_given_and_ended(start_relay, person, fake):
     assert (found["plan"], found["balance"]["quota"]) == ("pro", "20.00")
     assert do(desk, "POST", path, {"plan": "free"})["plan"] == "free"
     do(desk, "POST", path, {"plan": "gold"}, 400)
+    for _ in range(2):
+        found = do(desk, "POST", path, {"plan": "pro", "monthly": True})
+    (held,) = plans.active(relay.db, alice.id)
+    assert held.renew and held.months_of == "Asia/Shanghai" and found["balance"]["quota"] == "20.00"
 
 
 def test_calls_and_usage_are_read_page_by_page(relay, alice, bob, desk, fake):
