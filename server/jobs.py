@@ -42,6 +42,7 @@ def begin(app, server) -> None:
         log.warning(
             "%s calls were interrupted when the relay last ended; their holds went back", orphans
         )
+    relay.notices.outbox.begin(relay.db)
     note_settings(relay)
     pricelist.remember(relay, billing.now_ms())
     plans.expire_due(relay.db)  # who has an allowance has it from the first call on

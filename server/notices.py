@@ -1,12 +1,10 @@
 """Notices: what administrators should hear of, told in the log and to a webhook.
 
-Owns what is worth a notice about pockets, that it is told once, and its sending. Upstream health
-tells its own. What a hook gets is hooks.py's; one that cannot be reached is tried again a few
-times, and what is lost stands in the log.
+Owns what is worth a notice about pockets and caps, that it is told once, and its sending. Upstream
+health tells its own. What a hook gets is hooks.py's; what it has not taken yet is outbox.py's.
 """
 
 import logging
-import queue
 import threading
 import time
 from collections.abc import Iterator
@@ -15,14 +13,12 @@ import billing
 from db import Database, meta
 from server import hooks
 from server.hooks import LEVELS
+from server.outbox import Outbox
 from settings import Hook
 
 log = logging.getLogger("notices")
 
-WAITING_MAX = 2000
 SHARES = (50, 80, 100)  # per cent of a cap that are told of
-TRIES = 3
-BETWEEN_TRIES_S = 5.0
 
 LOW = """
 SELECT users.id, name, grant_balance, wallet_balance FROM balances JOIN users ON users.id = user_id
@@ -42,16 +38,13 @@ SELECT coalesce(sum(charged_quota + charged_wallet), 0) FROM daily WHERE day >= 
 
 
 class Notices:
-    """Sends notices one after the other, in a thread of its own.
-
-    `post(url, body)` is the outbound door's.
-    """
+    """Says what is worth it, to the log and to the hooks. `post(url, body, headers)` is the outbound
+    door's."""
 
     def __init__(self, settings, post):
         self.settings = settings
         self._post = post
-        self._waiting: queue.Queue = queue.Queue(WAITING_MAX)
-        self._thread: threading.Thread | None = None
+        self.outbox = Outbox(self.hooks, self._sent)
         self._lock = threading.Lock()
         self._troubles: dict[str, str] = {}  # those that last
 
@@ -67,15 +60,7 @@ class Notices:
             "message": message,
             "at": time.time_ns() // 1_000_000,
         }
-        for hook in heard:
-            try:
-                self._waiting.put_nowait((hook, notice))
-            except queue.Full:
-                log.error("too many notices wait for the webhook; this one is lost")
-        with self._lock:
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="notices", daemon=True)
-                self._thread.start()
+        self.outbox.put(heard, notice)
 
     def hooks(self) -> list[Hook]:
         """All hooks of the settings."""
@@ -155,15 +140,6 @@ class Notices:
                 )
             if has_grant < grant:
                 yield (user_id, "grant"), f"The grant of {name} holds {has_grant} LLM tokens."
-
-    def _run(self) -> None:
-        while True:
-            hook, notice = self._waiting.get()
-            for attempt in range(TRIES):
-                if attempt:
-                    time.sleep(BETWEEN_TRIES_S)
-                if self._sent(hook, notice):
-                    break
 
     def _sent(self, hook: Hook, notice: dict) -> bool:
         form = hooks.form_of(hook.url, hook.form)

@@ -8,7 +8,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from server import hooks, notices
+from server import hooks, outbox
 from server.notices import Notices
 from settings import Hook, NoticeSettings, Settings, Site
 from tests.fake_upstream import FakeUpstream, answer
@@ -125,7 +125,7 @@ def test_each_hook_hears_what_its_level_says(tool):
 
 
 def test_a_hook_that_refuses_is_asked_again(tool, monkeypatch):
-    monkeypatch.setattr(notices, "BETWEEN_TRIES_S", 0.01)
+    monkeypatch.setattr(outbox, "PAUSE_S", 0.01)
     tool.next(answer({"errcode": 45009})).always(answer({"errcode": 0}))
     notices_to(Hook(url=tool.url, form="dingtalk")).tell("disk", "Full.")
     tool.wait_for(2)

@@ -2,17 +2,22 @@
 
 import json
 import logging
+import signal
 import threading
+import time
+from contextlib import closing
 from types import SimpleNamespace
 
 import pytest
 
-from server import notices
+from db import Database, meta
+from server import outbox
 from server.notices import Notices
+from settings import Hook
 from tests.fake_upstream import FakeUpstream, answer
 from tests.money.ledger_book import ALICE, BOB, open_book
 from tests.providers import ERRORS, error, plain
-from tests.stage import upstream_config
+from tests.stage import upstream_config, wait_until
 
 
 @pytest.fixture
@@ -187,7 +192,7 @@ def test_administrators_hear_of_a_model_that_a_provider_does_not_serve(alice, fa
 def test_a_webhook_that_fails_is_tried_again_and_calls_do_not_wait_for_it(
     alice, fake, relay, hook, monkeypatch
 ):
-    monkeypatch.setattr(notices, "BETWEEN_TRIES_S", 0.01)
+    monkeypatch.setattr(outbox, "PAUSE_S", 0.01)
     hook.next(answer(b"", 500), answer(b"", 302, location=hook.url + "/elsewhere"))
     fake.always(plain())
     relay.app.extensions["relay"].notices.tell("upstream", "one")
@@ -198,21 +203,72 @@ def test_a_webhook_that_fails_is_tried_again_and_calls_do_not_wait_for_it(
     assert {request.path for request in hook.requests} == {"/v1/hook"}, "no redirect is followed"
 
 
-def test_a_webhook_that_is_lost_loses_one_notice_and_not_the_next(relay, hook, monkeypatch, told):
-    monkeypatch.setattr(notices, "BETWEEN_TRIES_S", 0.01)
-    hook.next(*3 * [answer(b"", 500)])
-    relay.app.extensions["relay"].notices.tell("upstream", "lost")
-    relay.app.extensions["relay"].notices.tell("upstream", "next")
-    assert hook.wait_for(4).json["message"] == "next"
-    said = told()
-    assert "upstream: lost" in said and sum("did not take" in each for each in said) == 3
+def test_an_outage_of_a_hook_loses_nothing_and_keeps_the_order(relay, hook, monkeypatch, told):
+    monkeypatch.setattr(outbox, "PAUSE_S", 0.01)
+    monkeypatch.setattr(outbox, "PAUSE_MAX_S", 0.02)
+    hook.next(*6 * [answer(b"", 500)])
+    for message in ("first", "second"):
+        relay.app.extensions["relay"].notices.tell("upstream", message)
+    took = [hook.wait_for(number).json["message"] for number in (7, 8)]
+    assert took == ["first", "second"] and len(hook.requests) == 8
+    assert sum("did not take" in each for each in told()) == 6
+
+
+def test_a_hook_that_is_down_holds_up_no_other(start_relay, fake, hook):
+    with FakeUpstream() as dead:
+        dead.always(answer(b"", 500))
+        hooks = [{"url": each.url + "/hook", "level": "info"} for each in (dead, hook)]
+        relay = start_relay(notices={"hooks": hooks}, upstreams=[upstream_config(fake.url)])
+        for message in ("first", "second"):
+            relay.app.extensions["relay"].notices.tell("upstream", message)
+        assert [hook.wait_for(number).json["message"] for number in (1, 2)] == ["first", "second"]
+        assert len(dead.requests) == 1, "it rests"
+
+
+def test_what_a_hook_has_not_taken_outlives_the_relay(start_relay, person, hook, fake):
+    relay = start_relay(process=True, notices={"webhook": hook.url + "/hook"})
+    hook.always(answer(b"", 500))
+    fake.always(error("deepseek balance"))
+    assert person("alice", relay).given(wallet="10").chat().status == 502
+    hook.wait_for()
+    assert wait_until(lambda: "refuses" in str(meta.get(relay.db, outbox.KEPT)))
+    assert hook.url not in str(meta.get(relay.db, outbox.KEPT))
+    relay.end(signal.SIGKILL)
+    hook.always(answer(b"", 204))
+    seen = len(hook.requests)
+    relay.start_again()
+    assert "refuses" in hook.wait_for(seen + 1).json["message"]
+    assert wait_until(lambda: meta.get(relay.db, outbox.KEPT) == [])
+
+
+def test_what_is_a_week_old_or_of_a_hook_that_is_gone_is_no_news(tmp_path):
+    with closing(Database(tmp_path / "relay.db")) as db:
+        here, gone = Hook(url="https://here.example/"), Hook(url="https://gone.example/")
+        now = time.time_ns() // 1_000_000
+        kept = [
+            (outbox._mark(gone), {"message": "gone", "at": now}),
+            (outbox._mark(here), {"message": "old", "at": now - outbox.KEPT_MS - 1000}),
+            (outbox._mark(here), {"message": "new", "at": now - outbox.KEPT_MS + 60_000}),
+        ]
+        meta.put(db, outbox.KEPT, kept)
+        took, done = [], threading.Event()
+
+        def send(hook, notice) -> bool:
+            took.append(notice["message"])
+            done.set()
+            return True
+
+        outbox.Outbox(lambda: [here], send).begin(db)
+        assert done.wait(60) and wait_until(lambda: meta.get(db, outbox.KEPT) == [])
+        assert took == ["new"]
 
 
 def test_many_notices_do_not_pile_up_without_end(told, monkeypatch):
-    monkeypatch.setattr(notices, "WAITING_MAX", 3)
+    monkeypatch.setattr(outbox, "WAITING_MAX", 3)
     over = threading.Event()
-    busy = Notices(rules(webhook="http://127.0.0.1:9/"), post=lambda url, body: over.wait(60))
+    busy = Notices(rules(webhook="http://127.0.0.1:9/"), post=lambda *_: over.wait(60))
     for number in range(10):
         busy.tell("upstream", str(number))
+    assert [notice["message"] for _, notice in busy.outbox._waiting] == ["7", "8", "9"]
     over.set()
-    assert sum("too many notices" in each for each in told()) >= 6
+    assert sum("too many notices" in each for each in told()) == 7
