@@ -8,7 +8,7 @@ import logging
 import os
 import threading
 import time
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import billing
@@ -18,6 +18,7 @@ import verify
 from db import meta
 from members import accounts, call_rows, turned_away
 from relay import pricelist
+from server import digest
 from server.backups import Backups
 from settings import changes
 
@@ -26,6 +27,7 @@ log = logging.getLogger("jobs")
 WRONG_KEPT = 50
 RETRY_S, EXPIRE_S, LOOK_S, COUNT_S, FORGET_S, PROVE_S = 1, 1, 2, 30, 3600, 24 * 3600
 BACKUP_S = CAPS_S = 60
+DAYS_S = 600
 AT_START = {
     "server": ("host", "port", "threads", "body_bytes_max", "trusted_proxy", "log", "drain_s"),
     "database": ("path",),
@@ -52,6 +54,7 @@ def begin(app, server) -> None:
     server.every(FORGET_S, lambda: _forget_calls(relay))
     server.every(LOOK_S, lambda: relay.notices.look_at_pockets(relay.db))
     server.every(CAPS_S, lambda: relay.notices.look_at_caps(relay.db, _today(relay.settings)))
+    server.every(DAYS_S, lambda: look_at_days(relay, _today(relay.settings)))
     server.every(LOOK_S, lambda: relay.turned_away.write(relay.db))
     server.every(FORGET_S, lambda: _forget_turned_away(relay))
     server.every(LOOK_S, Bulletin(relay))
@@ -82,6 +85,24 @@ class Bulletin:
 def _today(settings) -> str:
     """The site's day."""
     return f"{datetime.now(ZoneInfo(settings.site.timezone)):%Y-%m-%d}"
+
+
+def look_at_days(relay, day: str) -> None:
+    """Tell once what last week was like, when its week is over, and of a day that is unlike the
+    others. A new house has no week to tell of."""
+    monday = str(date.fromisoformat(day) - timedelta(date.fromisoformat(day).weekday()))
+    told = meta.get(relay.db, "week_told")
+    if told is None or told < monday:
+        meta.put(relay.db, "week_told", monday)
+        sentence = digest.week(relay.db, monday) if told else None
+        if sentence:
+            relay.notices.tell("week", sentence, "info")
+    known = [each for each in meta.get(relay.db, "unusual_told", []) if each[0] == day]
+    for name, sentence in digest.unusual(relay.db, day).items():
+        if [day, name] not in known:
+            known.append([day, name])
+            meta.put(relay.db, "unusual_told", known)
+            relay.notices.tell("unusual_day", sentence)
 
 
 def _forget_calls(relay) -> None:
