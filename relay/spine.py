@@ -23,6 +23,7 @@ from relay.upstream.sender import Dispatch, Dispatcher
 from relay.wires import chat, cursor
 from relay.wires.interface import Context, Wire
 from relay.wires.registry import TURNED, WIRES
+from server.clock import Clock
 from server.notices import Notices
 
 TEXTS = {name: texts_of(wire.TEXT_FIELDS) for name, wire in WIRES.items()}
@@ -56,6 +57,7 @@ class Relay:
         self.sender = Dispatcher(settings.server.threads)
         self.settlement = Settlement(db, settings)
         self.notices = Notices(settings, self.sender.notify)
+        self.clock = Clock()
         self.sender.health.notice = lambda message: self.notices.tell("upstream", message)
         self.calls_max = settings.server.threads - min(THREADS_KEPT, settings.server.threads // 4)
         self.slots = threading.BoundedSemaphore(self.calls_max)

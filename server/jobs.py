@@ -8,6 +8,7 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Callable
 from datetime import date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
@@ -47,20 +48,34 @@ def begin(app, server) -> None:
     relay.notices.outbox.begin(relay.db)
     note_settings(relay)
     pricelist.remember(relay, billing.now_ms())
-    plans.expire_due(relay.db)  # who has an allowance has it from the first call on
+    relay.clock.begin(relay.db)
+    expire = steadily(relay, lambda: plans.expire_due(relay.db))
+    expire()  # who has an allowance has it from the first call on
     _say_hello(relay, server.addresses)
     server.every(RETRY_S, relay.settlement.retry)
-    server.every(EXPIRE_S, lambda: plans.expire_due(relay.db))
-    server.every(FORGET_S, lambda: _forget_calls(relay))
+    server.every(EXPIRE_S, lambda: relay.notices.trouble("clock", relay.clock.problem, "warning"))
+    server.every(EXPIRE_S, expire)
+    server.every(FORGET_S, steadily(relay, lambda: _forget_calls(relay)))
     server.every(LOOK_S, lambda: relay.notices.look_at_pockets(relay.db))
     server.every(CAPS_S, lambda: relay.notices.look_at_caps(relay.db, _today(relay.settings)))
-    server.every(DAYS_S, lambda: look_at_days(relay, _today(relay.settings)))
+    server.every(DAYS_S, steadily(relay, lambda: look_at_days(relay, _today(relay.settings))))
     server.every(LOOK_S, lambda: relay.turned_away.write(relay.db))
-    server.every(FORGET_S, lambda: _forget_turned_away(relay))
+    server.every(FORGET_S, steadily(relay, lambda: _forget_turned_away(relay)))
     server.every(LOOK_S, Bulletin(relay))
     server.every(PROVE_S, lambda: prove_and_tell(relay))
     server.every(LOOK_S, lambda: relay.notices.trouble("disk", _disk(relay.db.problem)))
-    server.every(BACKUP_S, Backups(relay, relay.notices.trouble))
+    server.every(BACKUP_S, steadily(relay, Backups(relay, relay.notices.trouble)))
+
+
+def steadily(relay, chore: Callable[[], object]) -> Callable[[], None]:
+    """The chore, but not while the clock is in doubt: it cannot be undone."""
+
+    def act() -> None:
+        relay.clock.look(relay.db)  # it may have jumped this very moment
+        if relay.clock.steady:
+            chore()
+
+    return act
 
 
 class Bulletin:

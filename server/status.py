@@ -52,6 +52,7 @@ def readyz() -> tuple[dict, int]:
         "demo": relay.catalog.demo,
         "checks": checks,
         "backup": backup,
+        "clock": relay.clock.problem or "ok",
         "limits": "ok" if relay.limiter.problem is None else "counted in memory meanwhile",
         "upstreams": upstreams,
     }, (200 if ready else 503)
