@@ -6,9 +6,11 @@ said over them.
 """
 
 import contextlib
+import errno
 import functools
 import ipaddress
 import math
+import os
 import select
 import socket
 import ssl
@@ -18,6 +20,8 @@ import time
 from collections.abc import Callable
 
 import certifi
+
+from relay.upstream import race
 
 WATCH_S = 0.25
 IN_DISGUISE = [
@@ -82,6 +86,10 @@ class Connection:
             self._cut = True
             if self._shutdown:
                 self._shutdown()
+
+    @property
+    def was_cut(self) -> bool:
+        return self._cut
 
     def wait_at_most(self, seconds: float) -> None:
         """How long a read may take from now on."""
@@ -171,37 +179,43 @@ class Watcher:
 def connect(
     line: Connection, host: str, port: int, secure: bool, connect_s: float
 ) -> socket.socket:
-    """A connection to the first of the host's addresses that can be reached, each within
-    `connect_s`.
+    """A connection to the first of the host's addresses that answers, all of it within `connect_s`:
+    the name, its addresses, TLS.
 
     Raises OSError: TimeoutError if it took too long, PrivateAddress if it may not lead there.
     """
-    line.fresh = True
-    problem: OSError = OSError("the name has no address")
-    try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except UnicodeError as err:
-        raise OSError(f"{host} is no name: {err}") from err
-    for family, kind, protocol, _, address in found:
+    line.fresh, end_at = True, time.monotonic() + connect_s
+
+    def begin(address: race.Address) -> socket.socket:
+        family, kind, protocol, place = address
+        check_public(place[0], line)
         sock = socket.socket(family, kind, protocol)
         try:
-            check_public(address[0], line)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            sock.settimeout(connect_s)
-            line.attach(sock)
-            sock.connect(address)
-            if secure:
-                sock = _trust().wrap_socket(
-                    sock, server_hostname=host, do_handshake_on_connect=False
-                )
-                line.attach(sock)
-                sock.do_handshake()
-            line.wait_at_most(connect_s)
-            return sock
-        except OSError as err:
+            sock.setblocking(False)
+            code = sock.connect_ex(place)
+            if code not in (0, errno.EINPROGRESS):
+                raise OSError(code, os.strerror(code))
+        except OSError:
             sock.close()
-            problem = err
-    raise problem
+            raise
+        return sock
+
+    every = race.addresses(host, port)
+    sock, address = race.fastest(every, begin, lambda: line.was_cut, end_at)
+    try:
+        sock.settimeout(max(0.01, end_at - time.monotonic()))
+        line.attach(sock)
+        if secure:
+            sock = _trust().wrap_socket(sock, server_hostname=host, do_handshake_on_connect=False)
+            line.attach(sock)
+            sock.do_handshake()
+        line.wait_at_most(connect_s)
+    except OSError:
+        sock.close()
+        raise
+    race.remember(host, port, address[3])
+    return sock
 
 
 @functools.cache

@@ -32,6 +32,7 @@ LAYERS = """
 0  members.call_rows members.entries members.turned_away members.credit_requests
 0  billing codes db members.accounts members.audit plans pricing verify settings server.logs
 0  relay.body relay.errors relay.estimate relay.limits relay.lookups relay.metrics relay.unquoted
+0  relay.upstream.race
 0  relay.upstream.http1 relay.upstream.health relay.upstream.connection relay.upstream.quirks relay.upstream.order
 0  server.connections server.hooks relay members server relay.upstream
 """
@@ -58,7 +59,8 @@ KNOWS_ONLY = {
     "relay.upstream.quirks": set(),
     "relay.limits": set(),
     "relay.upstream.order": set(),
-    "relay.upstream.connection": set(),
+    "relay.upstream.connection": {"relay.upstream.race"},
+    "relay.upstream.race": set(),
     "relay.upstream.http1": {"relay.upstream.connection"},
     "pricing": set(),
     "server.logs": set(),
@@ -109,6 +111,7 @@ DOORS = {  # what comes from outside, and who may touch it
     "socket": {
         "relay.upstream.http1",
         "relay.upstream.connection",
+        "relay.upstream.race",
         "server.http",
         "server.connections",
     },
