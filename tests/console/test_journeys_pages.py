@@ -1,6 +1,8 @@
 """Every page of a relay that a team has used for a month, in real Chromium: nothing overflows,
 breaks the content policy, lacks a name for who listens, or forgets its other language."""
 
+from importlib.resources import files
+
 import pytest
 
 from tests.browser_stage import Visitors, fits, sign_in
@@ -25,6 +27,12 @@ NAMELESS = """() => {
       .filter((id) => !document.getElementById(id)).map((id) => `nowhere: #${id}`),
   ];
 }"""
+
+
+AXE = files("axe_playwright_python").joinpath("axe.min.js").read_text("utf-8")
+FAULTS = """async () => (await axe.run(document, {resultTypes: ["violations"]})).violations
+  .map((rule) => [rule.id, rule.nodes.slice(0, 3).map((node) => node.html.slice(0, 160))])"""
+WEIGHT_MAX = 100_000  # bytes of a page's HTML, uncompressed
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +76,26 @@ def pages_of(who: str | None, month) -> dict[str, str]:
         "alice": seed_month.member_pages,
         "carol": seed_month.admin_pages,
     }[who](month)
+
+
+@pytest.mark.parametrize(
+    "language, theme, width", [("en-GB", "dark", 1280), ("zh-CN", "light", 360)]
+)
+@pytest.mark.parametrize("who", [None, "alice", "carol"])
+def test_axe_finds_nothing_on_any_page_and_none_is_heavy(visit, month, who, language, theme, width):
+    page, found = visit("/", who, language=language, theme=theme), {}
+    page.set_viewport_size({"width": width, "height": 800})
+    page.expected = ["404"]
+    for name, path in pages_of(who, month).items():
+        answer = page.goto(path)
+        page.evaluate(AXE)
+        if faults := page.evaluate(FAULTS):
+            found[name] = faults
+        weight = len(answer.body())
+        assert weight <= WEIGHT_MAX, f"{name} is {weight} bytes"
+    assert not found, {
+        (rule, html) for faults in found.values() for rule, nodes in faults for html in nodes
+    }
 
 
 @pytest.mark.parametrize("language, theme", [("en-GB", "light"), ("zh-CN", "dark")])
