@@ -1,6 +1,7 @@
 # `make run` serves and `make test` tests; each first sets up what it needs. Only python3 (3.11 or newer) must be there.
 
 PYTHON ?= python3
+MUTANTS_MINUTES ?= 60
 VENV   := .venv
 IN     := $(VENV)/bin/python
 # In a bundle the wheels lie beside the program, and no network is asked.
@@ -25,10 +26,10 @@ test: $(VENV)/ready-to-test ## run all tests
 cover: $(VENV)/ready-to-test ## run all tests and name the lines that none of them reached
 	$(IN) -m pytest -n 2 --dist worksteal --cov --cov-report=term-missing:skip-covered
 
-mutants: $(VENV)/ready-to-test ## make small mistakes in the money's code and name those that no test notices
+mutants: $(VENV)/ready-to-test ## make small mistakes in the money's code and at the gate, and name those that no test notices
 	$(IN) -m pip install --quiet mutmut==3.8.1
 	rm -rf mutants
-	$(IN) -m mutmut run --max-children 2
+	timeout $(MUTANTS_MINUTES)m $(IN) -m mutmut run --max-children 2 || test $$? = 124  # what was not reached is named
 	$(IN) -m tests.mutants
 
 lint: $(VENV)/ready-to-test ## look for mistakes and untidiness in the code

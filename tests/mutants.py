@@ -67,7 +67,7 @@ def main(only: list[str]) -> None:
             continue
         count = counts.setdefault(module, Counter())
         count[state] += 1
-        if state == "killed":
+        if state in ("killed", "not checked"):
             continue
         bodies = known.setdefault(module, functions(module))
         changes = difference(
@@ -80,11 +80,13 @@ def main(only: list[str]) -> None:
         for was, now in changes[:2] if state == "survived" else ():
             print(f"    - {was[:200]}\n    + {now[:200]}")
     for module, count in counts.items():
-        total, killed = count.total(), count["killed"] + count["timeout"]
+        total, killed = count.total() - count["not checked"], count["killed"] + count["timeout"]
         others = total - alike[module]
+        if not others:
+            continue
         print(
             f"{module}: {killed} of {total} noticed ({killed / total:.1%}), {killed / others:.1%} of"
-            f" the {others} that are another program"
+            f" the {others} that are another program; {count['not checked']} were not tried"
         )
 
 

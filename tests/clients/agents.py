@@ -7,11 +7,13 @@ charged.
 
 from __future__ import annotations
 
+import itertools
+import json
 import os
 import subprocess
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from console.docs.snippets import BY_SLUG, SitePlace, render
@@ -135,6 +137,49 @@ class Mistyped:
             raise Wrong("somebody was charged")
 
 
+@dataclass(frozen=True)
+class Turns:
+    """An agent that is asked again and again in one conversation.
+
+    What the provider reads must begin with what it read before, to the byte, or its prefix cache is
+    lost and each turn is paid in full.
+    """
+
+    agent: Agent
+    again: tuple[tuple[str, ...], ...]  # the commands of the further turns
+
+    @property
+    def name(self) -> str:
+        return f"{self.agent.name}-turns"
+
+    def run(self, stage: Stage) -> None:
+        """Raises Wrong."""
+        home, before = stage.fresh(), len(stage.fake.requests)
+        stage.secrets(home, self.agent.tool, self.agent.arguments)
+        for command in (self.agent.command, *self.again):
+            done = replace(self.agent, command=command).start(stage, home, stage.token)
+            if done.returncode:
+                raise Wrong(f"exit status {done.returncode}:\n{done.stdout}\n{done.stderr}"[-6000:])
+        read = [messages_of(each.body.decode()) for each in stage.fake.requests[before:]]
+        if len(read) < len(self.again) + 2:
+            raise Wrong(f"only {len(read)} requests were made")
+        for number, (earlier, later) in enumerate(itertools.pairwise(read), 2):
+            if not later.startswith(earlier[:-1]):
+                pairs = enumerate(zip(earlier, later, strict=False))
+                same = next((at for at, (a, b) in pairs if a != b), len(later))
+                raise Wrong(
+                    f"request {number} differs at {same}: {earlier[same - 80 : same + 200]!r} was"
+                    f" {later[same - 80 : same + 200]!r}"
+                )
+
+
+def messages_of(body: str) -> str:
+    """The list of messages of a chat request, as it was written."""
+    start = body.index("[", body.index('"messages":'))
+    _, end = json.JSONDecoder().raw_decode(body, start)
+    return body[start:end]
+
+
 CLAUDE = ("claude", "-p", PROMPT, "--allowedTools", "Read")
 CODEX = ("codex", "exec", "--skip-git-repo-check", "--sandbox", "danger-full-access", PROMPT)
 
@@ -213,6 +258,13 @@ SCENES = (
     codex,
     codex_built_in,
     Mistyped(codex),
+    Turns(
+        codex,
+        tuple(
+            (*CODEX[:2], "resume", "--last", "--skip-git-repo-check", text)
+            for text in ("And what does the first one say?", "Thank you. Say goodbye.")
+        ),
+    ),
     qwen_code,
     opencode,
     continue_cli,
