@@ -72,7 +72,13 @@ function makeTabs(box) {
 }
 
 document.querySelectorAll(".tabs").forEach(makeTabs);
+
+// A filter acts when a choice was made: with the pointer, or with Enter in the open list. Arrows walk through a closed
+// one, and every step of theirs is a change.
+let walking = false;
+document.addEventListener("keydown", (event) => { walking = event.key !== "Enter"; }, true);
+document.addEventListener("pointerdown", () => { walking = false; }, true);
 document.addEventListener("change", (event) => {
   const form = event.target.closest("form[data-auto]");
-  if (form && event.target.tagName === "SELECT") form.requestSubmit();
+  if (form && event.target.tagName === "SELECT" && !walking) form.requestSubmit();
 });

@@ -35,6 +35,8 @@ STATES = {
         "grant_balance <= 0 AND quota_balance <= 0 AND wallet_balance <= 0",
     ),
 }
+ORDERS = {"": _l("Newest first"), "used": _l("Most used first")}
+RANKED = 100  # members in the order of use: nobody reads further
 USE = """
 SELECT user_id, sum(calls) AS calls, sum(cost) AS cost, max(last_at) AS last_at FROM daily
  WHERE user_id IN (SELECT value FROM json_each(?)) AND day >= ? GROUP BY user_id"""
@@ -45,17 +47,23 @@ SELECT user_id, plan FROM subscriptions
 
 @pages.get("/members", endpoint="members")
 def page():
-    """Members, the newest first, with what they have and what they used in the last 30 days."""
+    """Members, the newest first or those who used most, with what they have and what they used in
+    the last 30 days."""
     wish, chosen = request.args.get("q", "").strip()[:100], request.args.get("state", "")
-    found = listed(wish, chosen).page(
-        state().db.read(), request.args.get("before", type=int), request.args.get("after", type=int)
-    )
+    order, conn = request.args.get("order", ""), state().db.read()
+    if order == "used":
+        found = keyset.Page(ranked(conn, listed(wish, chosen)))
+    else:
+        before, after = (request.args.get(name, type=int) for name in ("before", "after"))
+        found = listed(wish, chosen).page(conn, before, after)
     ids = f"[{','.join(str(row['id']) for row in found.rows)}]"
     return render_template(
         "admin/members.html",
         found=found,
         q=wish,
         state=chosen,
+        order=order if order in ORDERS else "",
+        orders=list(ORDERS.items()),
         plans=plans_of(ids),
         use=used(ids),
         states=[("", _("All")), *((name, label) for name, (label, _sql) in STATES.items())],
@@ -78,6 +86,18 @@ def listed(wish: str, chosen: str) -> keyset.List:
         " AND ".join(matching),
         values,
     )
+
+
+def ranked(conn, members: keyset.List) -> list:
+    """Those of the list who used most in the last 30 days, the dearest first."""
+    return conn.execute(
+        f"""
+        SELECT {members.columns} FROM {members.table} LEFT JOIN
+               (SELECT user_id, sum(cost) AS used FROM daily WHERE day >= :first GROUP BY user_id) AS days
+            ON days.user_id = users.id
+         WHERE {members.matching or "1"} ORDER BY coalesce(used, 0) DESC, users.id DESC LIMIT {RANKED}""",
+        {**(members.values or {}), "first": str(date_range.latest().first)},
+    ).fetchall()
 
 
 def plans_of(ids: str) -> dict[int, str]:

@@ -429,6 +429,19 @@ def test_an_allowance_renews_until_it_is_told_not_to_and_can_be_ended(home, bob,
     assert trail(home, "plan.end")[0]["by"] == trail(home, "plan.stop_renewal")[0]["by"] == "carol"
 
 
+def test_members_may_be_listed_by_what_they_used(home, alice, bob, carol, desk):
+    home.called(alice, home.token(alice))
+    for _ in range(2):
+        home.called(bob, home.token(bob))
+    seen = desk.read("/admin/members?order=used")
+    assert seen.index("bob") < seen.index("alice since") < seen.index("carol Administrator")
+    newest = desk.read("/admin/members")
+    assert newest != seen and "Order" in newest
+    assert "alice" in desk.read("/admin/members?order=used&q=ALI")
+    assert "bob since" not in desk.read("/admin/members?order=used&q=ALI")
+    assert desk.get("/admin/members?order=used&state=disabled").status_code == 200
+
+
 def test_an_allowance_by_the_month_is_one_however_often_it_is_given(home, bob, desk):
     for _ in range(2):
         give(desk, bob, hidden(desk.page(f"/admin/members/{bob.id}"), "plan-key"), monthly="y")

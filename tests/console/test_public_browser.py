@@ -89,6 +89,21 @@ def test_samples_are_tabs_that_keys_walk_through(opened):
     assert tabs.last.get_attribute("aria-selected") == "true"
 
 
+def test_a_filter_does_not_act_while_arrows_walk_through_it(opened):
+    page = opened("/docs/tools/codex")
+    field = page.get_by_label("Model in the examples")
+    field.focus()
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowDown")
+    page.evaluate(
+        "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
+    )
+    assert page.url.endswith("/docs/tools/codex")
+    chosen = field.input_value()
+    page.get_by_role("button", name="Fill in").first.click()
+    page.wait_for_url(f"**/docs/tools/codex?model={chosen}*")
+
+
 def test_a_model_is_picked_without_a_further_click(opened):
     page = opened("/docs/tools/codex")
     page.get_by_label("Model in the examples").select_option("tiered-2")
