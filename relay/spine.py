@@ -62,6 +62,7 @@ class Relay:
         self.calls_max = settings.server.threads - min(THREADS_KEPT, settings.server.threads // 4)
         self.slots = threading.BoundedSemaphore(self.calls_max)
         self.draining = False
+        self.in_order = True  # False: what a start has to write is not written yet
         self.turned_away = TurnedAway()
         # The server's own count, once there is one: (that serve somebody, that there may be).
         self.threads: Callable[[], tuple[int, int]] = lambda: (0, settings.server.threads)
@@ -102,6 +103,8 @@ class Relay:
         """
         if self.draining:
             raise errors.Restarting(retry_after=2)
+        if not self.in_order:
+            raise errors.StorageFull(retry_after=5)
         if not self.slots.acquire(blocking=False):
             raise errors.Unavailable(
                 "The relay has all the calls that it can hold. Try again soon.",

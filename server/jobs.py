@@ -4,6 +4,7 @@ reload.
 Owns the calendar, not the work: each chore is a function of the ledger or of the relay.
 """
 
+import contextlib
 import logging
 import os
 import threading
@@ -16,7 +17,7 @@ import billing
 import plans
 import settings as configuration
 import verify
-from db import meta
+from db import StorageError, meta
 from members import accounts, call_rows, turned_away
 from relay import pricelist
 from server import digest
@@ -38,8 +39,35 @@ AT_START = {
 
 def begin(app, server) -> None:
     """Put the house in order before the first call, say what the log should say, and plan the
-    chores."""
+    chores. A disk that refuses is waited for: pages are served, and no call begins until then."""
     relay = app.extensions["relay"]
+    relay.in_order = False
+    patiently(lambda: put_in_order(relay))()
+    patiently(lambda: _say_hello(relay, server.addresses))()
+
+    def every(seconds: float, chore: Callable[[], object]) -> None:
+        server.every(seconds, patiently(chore))
+
+    every(RETRY_S, lambda: put_in_order(relay))
+    every(RETRY_S, relay.settlement.retry)
+    every(EXPIRE_S, lambda: relay.notices.trouble("clock", relay.clock.problem, "warning"))
+    every(EXPIRE_S, steadily(relay, lambda: plans.expire_due(relay.db)))
+    every(FORGET_S, steadily(relay, lambda: _forget_calls(relay)))
+    every(LOOK_S, lambda: relay.notices.look_at_pockets(relay.db))
+    every(CAPS_S, lambda: relay.notices.look_at_caps(relay.db, _today(relay.settings)))
+    every(DAYS_S, steadily(relay, lambda: look_at_days(relay, _today(relay.settings))))
+    every(LOOK_S, lambda: relay.turned_away.write(relay.db))
+    every(FORGET_S, steadily(relay, lambda: _forget_turned_away(relay)))
+    every(LOOK_S, Bulletin(relay))
+    every(PROVE_S, lambda: prove_and_tell(relay))
+    every(LOOK_S, lambda: relay.notices.trouble("disk", _disk(relay.db.problem)))
+    every(BACKUP_S, steadily(relay, Backups(relay, relay.notices.trouble)))
+
+
+def put_in_order(relay) -> None:
+    """What must be done once before the first call. Raises StorageError: it is to be done again."""
+    if relay.in_order:
+        return
     orphans = billing.release_orphans(relay.db)
     if orphans:
         log.warning(
@@ -49,22 +77,19 @@ def begin(app, server) -> None:
     note_settings(relay)
     pricelist.remember(relay, billing.now_ms())
     relay.clock.begin(relay.db)
-    expire = steadily(relay, lambda: plans.expire_due(relay.db))
-    expire()  # who has an allowance has it from the first call on
-    _say_hello(relay, server.addresses)
-    server.every(RETRY_S, relay.settlement.retry)
-    server.every(EXPIRE_S, lambda: relay.notices.trouble("clock", relay.clock.problem, "warning"))
-    server.every(EXPIRE_S, expire)
-    server.every(FORGET_S, steadily(relay, lambda: _forget_calls(relay)))
-    server.every(LOOK_S, lambda: relay.notices.look_at_pockets(relay.db))
-    server.every(CAPS_S, lambda: relay.notices.look_at_caps(relay.db, _today(relay.settings)))
-    server.every(DAYS_S, steadily(relay, lambda: look_at_days(relay, _today(relay.settings))))
-    server.every(LOOK_S, lambda: relay.turned_away.write(relay.db))
-    server.every(FORGET_S, steadily(relay, lambda: _forget_turned_away(relay)))
-    server.every(LOOK_S, Bulletin(relay))
-    server.every(PROVE_S, lambda: prove_and_tell(relay))
-    server.every(LOOK_S, lambda: relay.notices.trouble("disk", _disk(relay.db.problem)))
-    server.every(BACKUP_S, steadily(relay, Backups(relay, relay.notices.trouble)))
+    # Who has an allowance has it from the first call on.
+    steadily(relay, lambda: plans.expire_due(relay.db))()
+    relay.in_order = True
+
+
+def patiently(chore: Callable[[], object]) -> Callable[[], None]:
+    """The chore; where the disk refuses, it is left for the next time, and the disk tells of itself."""
+
+    def act() -> None:
+        with contextlib.suppress(StorageError):
+            chore()
+
+    return act
 
 
 def steadily(relay, chore: Callable[[], object]) -> Callable[[], None]:

@@ -137,6 +137,7 @@ KNOW_THE_DISK = {
     "server.backups",
     "server.clock",
     "server.digest",
+    "server.jobs",
     "server.notices",
     "server.outbox",
     "verify",

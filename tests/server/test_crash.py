@@ -20,7 +20,7 @@ import pytest
 
 from server.http import Server
 from tests.client import assert_openai_error
-from tests.fake_upstream import DONE, Gate, stream
+from tests.fake_upstream import DONE, Gate, silence, stream
 from tests.providers import openai_stream, plain, usage, words
 from tests.stage import LIMIT_S, ROOT, wait_until, write_config
 
@@ -210,6 +210,35 @@ def test_a_full_disk_stops_calls_and_nothing_else(start_relay, person, fake, sma
     assert_nothing_is_relayed(alice, fake)
     ballast.unlink()
     assert_it_recovers(alice)
+
+
+def test_a_start_on_a_full_disk_serves_what_it_can_and_recovers(
+    start_relay, person, fake, small_disk
+):
+    """It had a call open: what that held goes back as soon as there is room, and none begins before."""
+    relay = start_relay(
+        process=True,
+        database={"path": str(small_disk / "relay.db")},
+        backups={"folder": str(small_disk.parent / "backups")},
+    )
+    alice = person("alice", relay).given(wallet="10")
+    fake.next(stream(*words(), done=False, then=silence)).always(plain(usage(20, 10)))
+    alice.chat_stream().next_event()
+    assert alice.held().wallet > 0
+    relay.end(signal.SIGKILL)
+    ballast = small_disk / "ballast"
+    fill(ballast)
+    relay.start_again()
+    for path in ("/", "/login", "/healthz"):
+        assert relay.client().get(path).status == 200, path
+    ready = relay.client().get("/readyz")
+    assert ready.status == 503 and "not writable" in ready.json["checks"]["database"]
+    assert_nothing_is_relayed(alice, fake)
+    assert "Traceback" not in relay.log.read_text()
+    ballast.unlink()
+    assert_it_recovers(alice)
+    assert alice.held().wallet == 0 and relay.ledger_is_right()
+    assert next(row["outcome"] for row in relay.rows()) == "interrupted"
 
 
 def fill(path: Path) -> None:
