@@ -69,22 +69,26 @@ def test_gifts_are_no_money(book):
     begin(book, ALICE, member(0))
 
 
-def test_fifty_callers_at_once_never_pass_a_cap(book):
+@pytest.mark.parametrize(("scope", "callers"), [("member", [ALICE]), ("site", [ALICE, BOB])])
+def test_fifty_callers_at_once_never_pass_a_cap(book, scope, callers):
     refused, lock = [], threading.Lock()
 
-    def call():
+    def call(who: int) -> None:
         try:
-            begin(book, ALICE, member(10 * COST))
+            begin(book, who, member(10 * COST, scope))
         except CapExceeded:
             with lock:
-                refused.append(1)
+                refused.append(who)
 
-    threads = [threading.Thread(target=call) for _ in range(50)]
+    threads = [
+        threading.Thread(target=call, args=(callers[number % len(callers)],))
+        for number in range(50)
+    ]
     for each in threads:
         each.start()
     for each in threads:
         each.join()
-    assert len(refused) == 40 and book.held(ALICE).wallet == 10 * COST
+    assert len(refused) == 40 and billing.held_in_all(book.db) == 10 * COST and book.is_right()
 
 
 def test_what_all_have_set_aside_is_summed_from_quota_and_wallet(book):
