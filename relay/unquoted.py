@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 LENGTH_MAX = 400  # characters of words that are kept
-TEXT_MAX = 256 * 1024  # of a request, to be compared; of a longer one no words are kept
-SHORT_MAX = 500  # texts shorter than a window that are looked for one by one
+TEXT_MAX = 512 * 1024  # of a request, to be compared; of a longer one no words are kept
+LONG = TEXT_MAX // 2  # of longer ones half as many words are kept: a comparison takes time
+SHORT_MAX = 5000  # texts shorter than a window that are looked for one by one
 WINDOW, STRIDE = 8, 2  # so that whatever is quoted over nine characters in a row is seen
 GAP = "…"
 # Their values are names of the format's or of tools, which explain a refusal; all others are the
@@ -17,6 +18,7 @@ NAMES = frozenset(
     (
         *("role", "type", "model", "name", "id", "call_id", "tool_call_id", "tool_use_id"),
         *("effort", "format", "media_type", "service_tier", "status", "stop_reason"),
+        *("enum", "required"),
     )
 )
 
@@ -29,9 +31,9 @@ def unquoted(words: str, asked: Mapping[str, Any] | None) -> str:
     texts = None if asked is None else _bounded(asked)
     if not words or texts is None:
         return ""
-    words = words[:LENGTH_MAX]
-    plain = _plain(words)
-    whole, hidden = "\n".join(texts), bytearray(len(words))
+    whole = "\n".join(texts)
+    words = words[: LENGTH_MAX if len(whole) <= LONG else LENGTH_MAX // 2]
+    plain, hidden = _plain(words), bytearray(len(words))
     as_json = (json.dumps(whole, ensure_ascii=ascii_only)[1:-1] for ascii_only in (False, True))
     for text in {whole, *as_json}:
         _hide_windows(hidden, plain, _plain(text))

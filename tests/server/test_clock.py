@@ -44,8 +44,8 @@ def db(tmp_path):
 def begun(hands, db):
     """A function: the clock of a process that begins."""
 
-    def begin() -> Clock:
-        made = Clock(lambda: hands.now, lambda: hands.ticks)
+    def begin(synchronised: bool = False) -> Clock:
+        made = Clock(lambda: hands.now, lambda: hands.ticks, lambda: synchronised)
         made.begin(db)
         return made
 
@@ -102,6 +102,15 @@ def test_a_start_is_compared_with_the_last_time_that_was_seen(begun, hands, db, 
     assert found.steady == (said is None) and (said or "") in (found.problem or "")
 
 
+def test_a_clock_that_is_kept_by_others_may_be_far_ahead_after_a_rest(begun, hands, db):
+    """The box was off over a holiday: allowances begin with the first call."""
+    begun()
+    hands.run(1, 10 * DAY_S)
+    assert begun(synchronised=True).steady
+    hands.run(1, -20 * DAY_S)
+    assert not begun(synchronised=True).steady
+
+
 def test_a_time_in_doubt_is_not_written_down(begun, hands, db):
     found, right = begun(), round(hands.now * 1000)
     hands.run(90, 30 * DAY_S)
@@ -140,9 +149,9 @@ def test_a_start_with_a_clock_in_doubt_expires_nothing_and_says_so(start_relay, 
     plans.give_plan(relay.db, alice.id, "pro", quota=5, days=1)
     relay.end(signal.SIGTERM)
     with closing(Database(relay.db.path, writer=False)) as db:
-        meta.put(db, SEEN, billing.now_ms() - 40 * 86_400_000)
+        meta.put(db, SEEN, billing.now_ms() + 40 * 86_400_000)
         db.write(lambda conn: conn.execute("UPDATE subscriptions SET starts_at = 1, ends_at = 2"))
     relay.start_again()
-    assert "ahead of the time" in relay.client("").get("/readyz").json["clock"]
-    assert wait_until(lambda: "The clock is 40 days ahead" in relay.log.read_text())
+    assert "behind the time" in relay.client("").get("/readyz").json["clock"]
+    assert wait_until(lambda: "The clock is 40 days behind" in relay.log.read_text())
     assert alice.balance().quota == 5

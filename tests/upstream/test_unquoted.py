@@ -59,6 +59,16 @@ def test_of_a_request_that_is_unknown_or_too_long_to_compare_nothing_is_kept():
 
 def test_words_are_kept_up_to_their_bound():
     assert unquoted("w" * 1000, {}) == "w" * module.LENGTH_MAX
+    assert unquoted("w" * 1000, {"input": "x" * module.LONG}) == "w" * module.LENGTH_MAX
+    assert unquoted("w" * 1000, {"input": "x" * (module.LONG + 1)}) == "w" * (
+        module.LENGTH_MAX // 2
+    )
+
+
+def test_the_names_of_a_tools_parameters_explain_a_refusal():
+    schema = {"required": ["path"], "properties": {"mode": {"enum": ["fast", "slow"]}}}
+    tools = [{"type": "function", "function": {"name": "read", "parameters": schema}}]
+    assert unquoted("'path' or fast is missing", {"tools": tools}) == "'path' or fast is missing"
 
 
 # ---- through the relay
