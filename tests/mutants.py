@@ -69,7 +69,7 @@ def main(only: list[str]) -> None:
         count[state] += 1
         if state in ("killed", "not checked"):
             continue
-        bodies = known.setdefault(module, functions(module))
+        bodies = known[module] if module in known else known.setdefault(module, functions(module))
         changes = difference(
             bodies[f"{function}__mutmut_orig"], bodies[f"{function}__mutmut_{number}"]
         )
