@@ -28,8 +28,8 @@ def unquoted(words: str, asked: Mapping[str, Any] | None) -> str:
 
     Empty where that cannot be told: nothing is known of the request, or it is too long.
     """
-    texts = None if asked is None else _bounded(asked)
-    if not words or texts is None:
+    texts = _bounded(asked) if words and asked is not None else None
+    if texts is None:
         return ""
     whole = "\n".join(texts)
     words = words[: LENGTH_MAX if len(whole) <= LONG else LENGTH_MAX // 2]

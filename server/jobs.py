@@ -42,6 +42,7 @@ def begin(app, server) -> None:
     chores. A disk that refuses is waited for: pages are served, and no call begins until then."""
     relay = app.extensions["relay"]
     relay.in_order = False
+    relay.clock.begin(relay.db)  # before any chore asks it
     patiently(lambda: put_in_order(relay))()
     patiently(lambda: _say_hello(relay, server.addresses))()
 
@@ -76,7 +77,6 @@ def put_in_order(relay) -> None:
     relay.notices.outbox.begin(relay.db)
     note_settings(relay)
     pricelist.remember(relay, billing.now_ms())
-    relay.clock.begin(relay.db)
     # Who has an allowance has it from the first call on.
     steadily(relay, lambda: plans.expire_due(relay.db))()
     relay.in_order = True

@@ -38,10 +38,13 @@ class Outbox:
         self._thread: threading.Thread | None = None
 
     def begin(self, db: Database) -> None:
-        """Go on with what an earlier process left, and keep what waits from now on."""
+        """Go on with what an earlier process left, and keep what waits from now on. Only once."""
         with self._changed:
+            if self._db is not None:
+                return
             self._db = db
-            self._waiting = [(mark, notice) for mark, notice in meta.get(db, KEPT, [])]
+            self._unkept = bool(self._waiting)  # what was told while the house was put in order
+            self._waiting[:0] = [(mark, notice) for mark, notice in meta.get(db, KEPT, [])]
         if self._waiting:
             self._wake()
 

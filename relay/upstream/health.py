@@ -426,8 +426,8 @@ class Health:
     def _key(self, name: str, key: str) -> State:
         state = self._keys.get((name, key))
         if state is None:
-            told = f"key …{key[-4:]}" if len(key) >= KEY_LENGTH_TOLD else ""
-            state = self._keys[name, key] = State(name, told)
+            label = f"key …{key[-4:]}" if len(key) >= KEY_LENGTH_TOLD else ""
+            state = self._keys[name, key] = State(name, label)
         return state
 
     def _model(self, name: str, model: str) -> State:

@@ -375,10 +375,12 @@ class Dispatcher:
         """An answer that had begun is over; that a caller has left says nothing of the upstream."""
         state = dispatch.meter.state
         self.health.end(name)
-        if state.complete or isinstance(state.error, errors.UpstreamError):
-            self.health.learn_end(
-                name, key, None if state.complete else state.error, dispatch.caller, model
-            )
+        if state.complete:
+            self.health.learn_end(name, key, None, dispatch.caller, model)
+        elif isinstance(state.error, errors.UpstreamError):
+            # Health tells its words to pages, notices and the database.
+            state.error.words = unquoted(state.error.words, dispatch.ask.body)
+            self.health.learn_end(name, key, state.error, dispatch.caller, model)
 
     def _attempt(self, dispatch: Dispatch, target, key: str) -> Reply:
         wire, payload = dispatch.spoken(target)

@@ -267,11 +267,11 @@ def completed(doc: dict[str, Any], model: str) -> dict[str, Any]:
         if not isinstance(choice, dict):
             continue
         place = "message" if "message" in choice else "delta"
-        told = dict(choice[place]) if isinstance(choice.get(place), dict) else {}
-        if isinstance(told.get("tool_calls"), dict):
-            told["tool_calls"] = [{"index": 0, **told["tool_calls"]}]
-        finish = ("tool_calls" if told.get("tool_calls") else "stop") if last else None
-        choices.append({"index": index, "finish_reason": finish, **choice, place: told})
+        message = dict(choice[place]) if isinstance(choice.get(place), dict) else {}
+        if isinstance(message.get("tool_calls"), dict):
+            message["tool_calls"] = [{"index": 0, **message["tool_calls"]}]
+        finish = ("tool_calls" if message.get("tool_calls") else "stop") if last else None
+        choices.append({"index": index, "finish_reason": finish, **choice, place: message})
     plain_answer = any("message" in choice for choice in choices)
     return {
         "object": "chat.completion" if plain_answer else "chat.completion.chunk",

@@ -241,6 +241,27 @@ def test_what_a_hook_has_not_taken_outlives_the_relay(start_relay, person, hook,
     assert wait_until(lambda: meta.get(relay.db, outbox.KEPT) == [])
 
 
+def test_what_was_told_before_the_house_was_in_order_is_not_forgotten(tmp_path):
+    with closing(Database(tmp_path / "relay.db")) as db:
+        here, now = Hook(url="https://here.example/"), time.time_ns() // 1_000_000
+        meta.put(db, outbox.KEPT, [(outbox._mark(here), {"message": "earlier", "at": now})])
+        took: list[str] = []
+        ready = threading.Event()
+
+        def send(hook, notice) -> bool:
+            ready.wait(60)
+            took.append(notice["message"])
+            return True
+
+        box = outbox.Outbox(lambda: [here], send)
+        box.put([here], {"message": "the disk is full", "at": now})
+        for _ in range(2):
+            box.begin(db)
+        ready.set()
+        assert wait_until(lambda: len(took) == 2 and meta.get(db, outbox.KEPT) == [])
+        assert sorted(took) == ["earlier", "the disk is full"]
+
+
 def test_what_is_a_week_old_or_of_a_hook_that_is_gone_is_no_news(tmp_path):
     with closing(Database(tmp_path / "relay.db")) as db:
         here, gone = Hook(url="https://here.example/"), Hook(url="https://gone.example/")

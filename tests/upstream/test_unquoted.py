@@ -122,3 +122,6 @@ def test_an_error_after_the_first_words_is_kept_too(alice, fake, relay):
     assert answered.status == 200
     row = relay.closed_row(answered.request_id)
     assert "overloaded while reading" in row["attempts"] and "Nightingale" not in row["attempts"]
+    (seen,) = relay.app.extensions["relay"].upstream_report()
+    assert "overloaded while reading" in seen["last_words"]
+    assert "Nightingale" not in seen["last_words"]
