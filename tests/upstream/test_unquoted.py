@@ -10,6 +10,7 @@ import pytest
 from relay import unquoted as module
 from relay.unquoted import unquoted
 from tests.fake_upstream import answer, stream
+from tests.stage import wait_until
 
 SECRET = "Project Nightingale moves\nto 上海浦东新区的办公室 in May"
 ASKED = {
@@ -122,6 +123,8 @@ def test_an_error_after_the_first_words_is_kept_too(alice, fake, relay):
     assert answered.status == 200
     row = relay.closed_row(answered.request_id)
     assert "overloaded while reading" in row["attempts"] and "Nightingale" not in row["attempts"]
-    (seen,) = relay.app.extensions["relay"].upstream_report()
-    assert "overloaded while reading" in seen["last_words"]
-    assert "Nightingale" not in seen["last_words"]
+    report = relay.app.extensions[
+        "relay"
+    ].upstream_report  # learns a moment after the row is closed
+    assert wait_until(lambda: "overloaded while reading" in report()[0]["last_words"])
+    assert "Nightingale" not in report()[0]["last_words"]
