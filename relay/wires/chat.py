@@ -226,7 +226,13 @@ def plain(chunk: bytes) -> bool:
     This runs for every piece of every stream; parsing each event would cost four times as much.
     """
     shaped = chunk.startswith(b"data: {") and chunk.endswith(b"}\n\n")
-    return shaped and (_calm(chunk) or not _notable(chunk))
+    # What holds no choices is no answer, and may say why.
+    answers = chunk.count(b'"choices":[') + chunk.count(b'"choices": [')
+    return (
+        shaped
+        and answers == chunk.count(b"\n\ndata: {") + 1
+        and (_calm(chunk) or not _notable(chunk))
+    )
 
 
 def _calm(chunk: bytes) -> bool:

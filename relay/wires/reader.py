@@ -36,6 +36,10 @@ OVERLOADED = "insufficient_system_resource"
 PLAIN_END = "stop"
 ANNOUNCED = ("tool_calls", "function_call")  # finishes that promise a call
 
+ANSWERS = ("choices", "data", "results")  # where an answer stands: of chat, embeddings, rerank
+GOOD_CODES = (0, "0", "", 200, "200", "success")
+REASONS = ("message", "msg", "error_msg", "detail")  # of what went wrong, where nothing else stands
+
 BROKEN_OFF = "The model's provider broke off its answer."
 EMPTY = "The model's provider gave an empty answer."
 
@@ -103,17 +107,25 @@ def nothing_said(finish: str | None, counted: bool = False) -> bool:
 
 
 def error_in(doc: dict[str, Any]) -> dict[str, Any] | None:
-    """The error that a 200 may hold: `{"error": {...}}`, or Spark's and Qianfan's
-    `{"code": 10013, "message": ...}`."""
+    """The error that a 200 may hold, None if it holds none.
+
+    `{"error": {...}}`; where an answer should be, Spark's and Qianfan's `{"code": 10013, "message":
+    ...}`, MiniMax' `{"base_resp": {"status_code": 1004, ...}}`, or nothing but a reason.
+    """
     error = doc.get("error")
     if isinstance(error, dict) and error:
         return error
     if isinstance(error, str) and error:
         return {"message": error}
-    code = doc.get("code", doc.get("error_code"))
-    if code not in (None, 0, "0", "") and "choices" not in doc:
-        return {"code": str(code), "message": str(doc.get("message", doc.get("error_msg", "")))}
-    return None
+    if any(doc.get(name) for name in ANSWERS):
+        return None
+    status = _object(doc, "base_resp") or {}
+    code = doc.get("code", doc.get("error_code", status.get("status_code")))
+    if code is not None:
+        said = {"message": status.get("status_msg")} if status else {}
+        return None if code in GOOD_CODES else {**doc, "code": str(code), **said}
+    reason = any(isinstance(doc.get(name), str) and doc[name] for name in REASONS)
+    return doc if reason and not doc.get("usage") else None
 
 
 def read(chunks: Iterable[dict[str, Any] | RelayError | None]) -> Iterator[Piece | None]:
@@ -231,6 +243,10 @@ class _Item:
         """Whether there is something that has not gone out."""
         return self.sent < len(self.texts) or self.kind == "call" and not self.begun
 
+    def again(self, text: str) -> bool:
+        """Whether a piece is the whole of a call's arguments once more, as some send at its end."""
+        return self.kind == "call" and len(text) > 2 and self.whole and text == "".join(self.texts)
+
     def take(self, id: str, name: str, text: str) -> None:
         """Add a piece. Some gateways repeat id and name with each: the first ones count."""
         self.id, self.name = self.id or id, self.name or name
@@ -255,6 +271,16 @@ class _Item:
         self.sent = len(self.texts)
 
 
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Which call a piece continues, and what of it was told before."""
+
+    number: int
+    identified: bool
+    named: bool
+    whole: bool
+
+
 @dataclass(slots=True)
 class _Spoken:
     """One of the answers that were asked for.
@@ -270,7 +296,7 @@ class _Spoken:
     over: int = 0  # items that are complete
     said: bool = False  # something was said that was not read
     called: bool = False  # among it a call
-    placed: list[int] = field(default_factory=list)  # the numbers of the calls read last
+    placed: list["_Place"] = field(default_factory=list)  # of the pieces of calls read last
 
     @property
     def calls(self) -> list[_Item]:
@@ -325,8 +351,8 @@ class _Spoken:
         if isinstance(proper.get("content"), list):
             proper["content"] = text_of(proper["content"])
         if proper.get("tool_calls"):
-            numbers = iter(self.placed) if streamed else None
-            proper["tool_calls"] = [_proper_call(call, numbers) for call in calls_of(words)]
+            places = iter(self.placed) if streamed else None
+            proper["tool_calls"] = [_proper_call(call, places) for call in calls_of(words)]
         return proper
 
     def close(self, finish: str, usage: dict[str, Any] | None) -> Iterator[Piece]:
@@ -353,9 +379,11 @@ class _Spoken:
         if item is None:
             item = _Item(kind, slot)
             self.items.append(item)
+        again = item.again(text) or any(item is over for over in self.items[: self.over])
         if kind == "call":
-            self.placed.append(next(at for at, call in enumerate(self.calls) if call is item))
-        if not any(item is over for over in self.items[: self.over]):  # else it is behind its end
+            number = next(at for at, call in enumerate(self.calls) if call is item)
+            self.placed.append(_Place(number, bool(item.id), bool(item.name), again))
+        if not again:  # else it is behind its end
             item.take(id, name, text)
 
     def _call(self, slot: int | None, id: str, name: str, text: str) -> _Item | None:
@@ -427,14 +455,24 @@ def _told(call: dict[str, Any]) -> tuple[str, str, str]:
     return text_of(call.get("id")), text_of(function.get("name")), text_of(arguments)
 
 
-def _proper_call(call: dict[str, Any], numbers: Iterator[int] | None) -> dict[str, Any]:
-    """A call with its arguments as text, and in a stream a number of its own."""
-    made, function = dict(call), _object(call, "function")
-    if function and isinstance(function.get("arguments"), dict | list):
-        made["function"] = function | {"arguments": _told(call)[2]}
-    if numbers is not None and any(_told(call)):
-        made["index"] = next(numbers, call.get("index", 0))
-    return made
+def _proper_call(call: dict[str, Any], places: Iterator[_Place] | None) -> dict[str, Any]:
+    """A call with its arguments as text, and in a stream a number of its own.
+
+    Clients put the pieces of each text together: what was told before is not told again.
+    """
+    made, function = dict(call), dict(_object(call, "function") or {})
+    if isinstance(function.get("arguments"), dict | list):
+        function["arguments"] = _told(call)[2]
+    place = next(places, None) if places is not None and any(_told(call)) else None
+    if place:
+        made["index"] = place.number
+        if place.identified:
+            made.pop("id", None)
+        if place.named:
+            function.pop("name", None)
+        if place.whole:
+            function["arguments"] = ""
+    return made | ({"function": function} if "function" in call else {})
 
 
 def text_of(value: object) -> str:

@@ -153,23 +153,122 @@ def test_a_native_upstream_is_sent_what_only_it_can_read(start_relay, person, fa
     assert fake.requests[-1].json["messages"][0]["content"] == [block]
 
 
-@pytest.mark.parametrize("shape", ["image", "image_url"])
-def test_a_picture_in_the_json_of_a_tools_output_is_seen_as_one(alice, fake, shape):
-    picture = {
-        "image": {"type": "image", "source": PNG},
-        "image_url": {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0="}},
-    }[shape]
-    call = {"type": "tool_use", "id": "t", "name": "shot", "input": {}}
-    result = {"type": "tool_result", "tool_use_id": "t", "content": json.dumps([picture])}
-    more = (
-        {"role": "user", "content": "look"},
-        {"role": "assistant", "content": [call]},
-        {"role": "user", "content": [result]},
-    )
-    assert messages(alice, "Hi", *more).status == 200
+DATA = "data:image/png;base64,iVBORw0="
+PICTURES = {
+    "OpenAI's": {"type": "image_url", "image_url": {"url": DATA}},
+    "of Responses": {"type": "input_image", "image_url": DATA},
+    "Anthropic's": {"type": "image", "source": PNG},
+    "by its address": {"type": "image", "source": {"type": "url", "url": "https://x.test/a.png"}},
+    "of MCP": {"type": "image", "data": "iVBORw0=", "mimeType": "image/png"},
+}
+WRAPPED = {
+    "a list": lambda part: json.dumps([part]),
+    "a list with a text": lambda part: json.dumps([{"type": "text", "text": "shot"}, part]),
+    "alone": json.dumps,
+    "a result of MCP": lambda part: json.dumps({"content": [part], "isError": False}),
+}
+
+
+@pytest.mark.parametrize("wrapping", WRAPPED)
+@pytest.mark.parametrize("shape", PICTURES)
+@pytest.mark.parametrize("wire", ["messages", "responses"])
+def test_a_picture_in_the_json_of_a_tools_output_is_seen_as_one(alice, fake, wire, shape, wrapping):
+    """As text a screenshot costs more LLM tokens than any model takes."""
+    output = WRAPPED[wrapping](PICTURES[shape])
+    if wire == "messages":
+        call = {"type": "tool_use", "id": "t", "name": "shot", "input": {}}
+        result = {"type": "tool_result", "tool_use_id": "t", "content": output}
+        more = ({"role": "assistant", "content": [call]}, {"role": "user", "content": [result]})
+        assert messages(alice, "Hi", {"role": "user", "content": "look"}, *more).status == 200
+    else:
+        answered = {"type": "function_call_output", "call_id": "c", "output": output}
+        assert responses(alice, CALL, answered).status == 200
     sent = fake.requests[-1].json["messages"]
-    texts = [each["content"] for each in sent if isinstance(each["content"], str)]
-    assert "iVBORw0" not in "".join(texts) and '"image_url"' in json.dumps(sent)
+    parts = [part for each in sent if isinstance(each["content"], list) for part in each["content"]]
+    (url,) = [part["image_url"]["url"] for part in parts if part["type"] == "image_url"]
+    assert url in (DATA, "https://x.test/a.png")
+    assert "iVBORw0" not in "".join(
+        each["content"] for each in sent if isinstance(each["content"], str)
+    )
+
+
+@pytest.mark.parametrize("shape", PICTURES)
+@pytest.mark.parametrize("place", ["a result", "the users words"])
+def test_a_picture_is_seen_in_whichever_words_it_is_told(alice, fake, shape, place):
+    call = {"type": "tool_use", "id": "t", "name": "shot", "input": {}}
+    result = {"type": "tool_result", "tool_use_id": "t", "content": [PICTURES[shape]]}
+    turns = (
+        [
+            {"role": "user", "content": "look"},
+            {"role": "assistant", "content": [call]},
+            {"role": "user", "content": [result]},
+        ]
+        if place == "a result"
+        else [{"role": "user", "content": [PICTURES[shape], {"type": "text", "text": "look"}]}]
+    )
+    body = {"model": "test-model", "max_tokens": 9, "messages": turns}
+    assert alice.post("/api/v1/messages", body).status == 200
+    assert '"image_url"' in said(fake)
+
+
+def test_what_servers_did_in_the_history_is_told_with_its_words_and_without_its_seals(alice, fake):
+    blocks = [
+        {"type": "server_tool_use", "id": "s", "name": "web_search", "input": {"query": "tides"}},
+        {
+            "type": "web_search_tool_result",
+            "tool_use_id": "s",
+            "content": [
+                {"type": "web_search_result", "title": "Tables", "encrypted_content": "c2VhbA=="}
+            ],
+        },
+        {"type": "code_execution_tool_result", "content": {"stdout": "42", "file_id": "f_1"}},
+        {"type": "hologram", "cube": "A" * 400},
+    ]
+    assert messages(alice, "Hi", {"role": "assistant", "content": blocks}).status == 200
+    told = said(fake)
+    assert all(word in told for word in ("web_search", "tides", "Tables", "42"))
+    assert not any(word in told for word in ("c2VhbA", "f_1", "AAAA"))
+
+
+@pytest.mark.parametrize(
+    "content, text", [(5, "5"), (True, "true"), ({"a": "b"}, "(part)\nb"), (None, "(no output)")]
+)
+def test_a_result_that_is_no_text_is_told_as_one(alice, fake, content, text):
+    call = {"type": "tool_use", "id": "t", "name": "f", "input": {}}
+    result = {"type": "tool_result", "tool_use_id": "t", "content": content}
+    more = ({"role": "assistant", "content": [call]}, {"role": "user", "content": [result]})
+    assert messages(alice, "Hi", *more).status == 200
+    assert [
+        each["content"] for each in fake.requests[-1].json["messages"] if each["role"] == "tool"
+    ] == [text]
+
+
+@pytest.mark.parametrize(
+    "given, sent",
+    [('{"a": 1}', {"a": 1}), ("ls", {"input": "ls"}), ("", {}), (None, {}), ([1], {"input": [1]})],
+)
+def test_the_input_of_a_call_is_an_object_whatever_the_client_kept(alice, fake, given, sent):
+    call = {"type": "tool_use", "id": "t", "name": "f", "input": given}
+    assert messages(alice, "Hi", {"role": "assistant", "content": [call]}).status == 200
+    (turn,) = [each for each in fake.requests[-1].json["messages"] if each.get("tool_calls")]
+    assert json.loads(turn["tool_calls"][0]["function"]["arguments"]) == sent
+
+
+def test_another_agents_message_is_one_to_be_answered(alice, fake):
+    """At the end it would else be taken for the beginning of the model's own answer."""
+    item = {
+        "type": "agent_message",
+        "author": "/root/reviewer",
+        "content": [
+            {"type": "input_text", "text": "All is well."},
+            {"type": "encrypted_content", "encrypted_content": "c2VhbA=="},
+        ],
+    }
+    body = {"model": "test-model", "input": [{"role": "user", "content": "Go."}, item]}
+    assert alice.post("/api/v1/responses", body).status == 200
+    last = fake.requests[-1].json["messages"][-1]
+    assert last["role"] == "user" and "/root/reviewer\nAll is well." in last["content"]
+    assert "c2VhbA" not in last["content"]
 
 
 @pytest.mark.parametrize(
@@ -269,18 +368,18 @@ def test_an_output_whose_call_was_compacted_away_reaches_the_model(alice, fake):
     assert responses(alice, output).status == 200 and "42" in said(fake)
 
 
-def test_a_screenshot_in_the_json_of_an_output_is_seen_as_a_picture(alice, fake):
-    """Codex's view_image: as text it costs more LLM tokens than any model takes."""
-    picture = {"type": "input_image", "image_url": "data:image/png;base64,AAAA"}
-    output = {"type": "function_call_output", "call_id": "c", "output": json.dumps([picture])}
-    assert responses(alice, CALL, output).status == 200
-    sent = fake.requests[-1].json["messages"]
-    texts = [each["content"] for each in sent if isinstance(each["content"], str)]
-    assert "AAAA" not in "".join(texts) and '"image_url"' in json.dumps(sent)
-
-
 @pytest.mark.parametrize(
-    "output", ['[{"type":"text","text":"an image"}]', '[{"image":1}]', "[image", '{"type":"image"}']
+    "output",
+    [
+        '[{"type":"text","text":"an image"}]',
+        '[{"image":1}]',
+        "[image",
+        '{"type":"image"}',
+        '{"type":"image","url":7}',
+        '{"image":"x","content":[]}',
+        '[{"type":"image","data":"x"}]',
+        '[{"type":"image","url":"https://x.test"},5]',
+    ],
 )
 def test_other_json_of_a_tool_stays_the_text_that_it_is(alice, fake, output):
     answered = {"type": "function_call_output", "call_id": "c", "output": output}

@@ -462,6 +462,7 @@ def test_the_spine_sees_content_usage_end_and_errors_in_native_events():
     )
     assert failed.error == {"code": "x"} and not failed.done
     assert responses.signs(b'{"type":"error","code":"c","message":"m"}').error == {
+        "type": "error",
         "code": "c",
         "message": "m",
     }

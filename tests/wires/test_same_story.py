@@ -4,6 +4,7 @@ A provider's habit is a list of chat chunks; how its bytes are cut is drawn. Wha
 wire read is boiled down to: was it an error, and which text and which calls.
 """
 
+import json
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -69,6 +70,19 @@ HABITS = {
     "out of resources": Habit([*HELLO, delta("insufficient_system_resource")], False, "hello"),
     "error as a finish": Habit([*HELLO, delta("error")], False, "hello"),
     "an error frame": Habit([*HELLO, {"error": {"message": "x", "code": "500"}}], False, "hello"),
+    "a code and a reason": Habit([*HELLO, {"code": 500, "msg": "x"}], False, "hello"),
+    "nothing but a reason": Habit([*HELLO, {"detail": "x"}], False, "hello"),
+    "a status beside no choices": Habit(
+        [*HELLO, {"choices": None, "base_resp": {"status_code": 1004, "status_msg": "x"}}],
+        False,
+        "hello",
+    ),
+    "a status that is good": Habit(
+        [*HELLO, delta("stop"), {"choices": [], "base_resp": {"status_code": 0}}], True, "hello"
+    ),
+    "a code that is good": Habit(
+        [*HELLO, delta("stop"), {"code": 0, "message": "Success"}], True, "hello"
+    ),
     "a frame that is no JSON": Habit([*HELLO, b"{oops"], False, "hello"),
     "a call announced, none made, but a text": Habit([*HELLO, delta("tool_calls")], True, "hello"),
     "a function announced, and a text": Habit([*HELLO, delta("function_call")], True, "hello"),
@@ -113,6 +127,15 @@ HABITS = {
         True,
         "hello",
     ),
+    "a name with each piece": Habit(
+        [RAN[0], delta(tool_calls=[call("f", "1}")]), delta("tool_calls")], True, "", ("f",)
+    ),
+    "the arguments once more at the end": Habit(
+        [*RAN, delta(tool_calls=[call("f", '{"a":1}')]), delta("tool_calls")], True, "", ("f",)
+    ),
+    "the arguments once more without a name": Habit(
+        [*RAN, delta(tool_calls=[call(None, '{"a":1}')]), delta("tool_calls")], True, "", ("f",)
+    ),
     "a call without a name": Habit(
         [*HELLO, delta(tool_calls=[call(None, "{}")]), delta("tool_calls")], False, "hello"
     ),
@@ -149,8 +172,15 @@ def documents(streamed: Stream) -> list[dict]:
     return list(streamed.documents())
 
 
+def put_together(call: dict, calls: dict) -> None:
+    """Add a piece of a call as OpenAI's SDK does: each text to what there is of it."""
+    so_far = calls.setdefault(call["index"], {"name": "", "arguments": "", "id": ""})
+    for name, text in [("id", call.get("id")), *call["function"].items()]:
+        so_far[name] += text or ""
+
+
 def read_chat(streamed: Stream) -> tuple:
-    said, names, failed = "", [], False
+    said, calls, failed = "", {}, False
     for doc in documents(streamed):
         failed |= "error" in doc
         for choice in doc.get("choices", ()):
@@ -160,13 +190,12 @@ def read_chat(streamed: Stream) -> tuple:
                 "".join(part["text"] for part in content) if isinstance(content, list) else content
             )
             said += delta.get("refusal") or ""
-            calls = delta.get("tool_calls") or []
-            names += [
-                each["function"]["name"]
-                for each in (calls if isinstance(calls, list) else [calls])
-                if each["function"].get("name")
-            ]
-    return not failed and b"[DONE]" in streamed.body, said, tuple(names)
+            for each in delta.get("tool_calls") or []:
+                put_together(each, calls)
+    good = not failed and b"[DONE]" in streamed.body
+    assert all(json.loads(each["arguments"]) is not None for each in calls.values() if good)
+    assert all(each["id"] in ("", "call_a", "call_b") for each in calls.values())
+    return good, said, tuple(each["name"] for each in calls.values() if each["name"])
 
 
 def numbers_of(streamed: Stream) -> list[int]:
@@ -190,7 +219,14 @@ def read_messages(streamed: Stream) -> tuple:
     said = "".join(doc["delta"].get("text", "") for doc in docs if "delta" in doc)
     blocks = [doc["content_block"] for doc in docs if doc["type"] == "content_block_start"]
     names = tuple(block["name"] for block in blocks if block["type"] == "tool_use")
-    return docs[-1]["type"] == "message_stop", said, names
+    good = docs[-1]["type"] == "message_stop"
+    arguments: dict[int, str] = {}
+    for doc in docs:
+        if "partial_json" in doc.get("delta", {}):
+            place = doc["index"]
+            arguments[place] = arguments.get(place, "") + doc["delta"]["partial_json"]
+    assert all(isinstance(json.loads(each or "{}"), dict) for each in arguments.values() if good)
+    return good, said, names
 
 
 def read_responses(streamed: Stream) -> tuple:
@@ -200,6 +236,8 @@ def read_responses(streamed: Stream) -> tuple:
     items = [doc["item"] for doc in docs if doc["type"] == "response.output_item.added"]
     names = tuple(item["name"] for item in items if item["type"] == "function_call")
     good = docs[-1]["type"] in ("response.completed", "response.incomplete")
+    ended = [doc for doc in docs if doc["type"] == "response.function_call_arguments.done"]
+    assert all(isinstance(json.loads(doc["arguments"]), dict) for doc in ended if good)
     return good, said, names
 
 

@@ -14,6 +14,7 @@ from relay.wires import usage as wire_usage
 from relay.wires.interface import EventInfo
 from relay.wires.messages.answer import STOP_REASONS, frame
 from relay.wires.named import passing
+from relay.wires.reader import error_in
 from relay.wires.usage import PARTS, natural
 
 FINISHES = {
@@ -72,9 +73,9 @@ def signs(data: bytes) -> EventInfo:
 def signs_of(doc: dict[str, Any]) -> EventInfo:
     """The same of a parsed event, or of a whole message."""
     kind = doc.get("type")
-    if kind == "error" or "type" not in doc and doc.get("error"):
-        inner = doc.get("error")
-        return EventInfo(error=inner if isinstance(inner, dict) else {"message": str(inner or "")})
+    error = error_in(doc) if kind == "error" or "type" not in doc else None
+    if error or kind == "error":
+        return EventInfo(error=error or {"message": ""})
     told = EventInfo(usage=usage(doc), done=kind == "message_stop")
     given = doc.get("delta")
     delta = given if isinstance(given, dict) else {}

@@ -12,7 +12,6 @@ words may be refused, with the path of the part.
 """
 
 import hashlib
-import json
 import re
 from collections.abc import Iterator
 from itertools import chain, groupby
@@ -23,7 +22,7 @@ from relay.wires.chat import count, flag
 from relay.wires.messages.checks import optional, string, want
 from relay.wires.messages.names import chat_id, chat_name
 from relay.wires.messages.tools import to_functions, tool_choice
-from relay.wires.parts import LOST_RESULT, dicts, in_json, in_words
+from relay.wires.parts import LOST_RESULT, call_arguments, dicts, in_json, in_words, picture
 
 Block = tuple[str, dict[str, Any]]  # a content block, behind its path in the request
 EFFORTS = ("minimal", "low", "medium", "high", "xhigh", "max")
@@ -227,12 +226,11 @@ def _assistant(turn: list[list[Block]]) -> dict[str, Any] | None:
 
 
 def _call(block: dict[str, Any]) -> dict[str, Any]:
-    given = block.get("input")
-    arguments = json.dumps(given if isinstance(given, dict) else {}, ensure_ascii=False)
+    name = chat_name(str(block["name"]))
     return {
         "id": chat_id(str(block["id"])),
         "type": "function",
-        "function": {"name": chat_name(str(block["name"])), "arguments": arguments},
+        "function": {"name": name, "arguments": call_arguments(block.get("input"))},
     }
 
 
@@ -287,7 +285,7 @@ def _lost(text: str, images: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _result(block: dict[str, Any], path: str) -> tuple[str, list[dict[str, Any]]]:
     """A tool result's text and its images."""
-    content = in_json(block.get("content"), ("text", "image", "image_url"))
+    content = in_json(block.get("content"))
     parts = [
         part for where, inner in _listed(content, f"{path}.content") for part in _told(inner, where)
     ]
@@ -310,7 +308,7 @@ def _parts(block: dict[str, Any], path: str) -> list[dict[str, Any]]:
     kind = block["type"]
     if kind == "text":
         return _text_part(string(block, "text", path))
-    if kind == "image":
+    if kind in ("image", "input_image"):
         return [_image(block, path)]
     if kind in CHAT_PARTS and isinstance(block.get(kind), dict | str):  # in OpenAI's words
         given = block[kind]
@@ -354,6 +352,8 @@ def _document(block: dict[str, Any], path: str) -> list[dict[str, Any]]:
 
 def _image(block: dict[str, Any], path: str) -> dict[str, Any]:
     path = f"{path}.source"
+    if "source" not in block and (elsewhere := picture(block)):  # in the words of OpenAI or MCP
+        return {"type": "image_url", "image_url": {"url": elsewhere}}
     source = want(block.get("source"), dict, path)
     kind = source.get("type")
     if kind == "base64":

@@ -19,10 +19,9 @@ from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from relay.errors import BadRequest, NotInChat
-from relay.wires.parts import LOST_RESULT, dicts, in_json, in_words
+from relay.wires.parts import LOST_RESULT, TEXTS, call_arguments, dicts, in_json, in_words, picture
 from relay.wires.responses import compaction, sealed, tools
 
-TEXTS = ("input_text", "output_text", "text", "summary_text", "reasoning_text")
 CALLS = {
     "function_call": "arguments",
     "custom_tool_call": "input",
@@ -179,6 +178,8 @@ def _items(
         _refuse(item, kind, at, new)
         if not isinstance(item, dict):
             item = {"content": in_words(item)}
+        if kind == "agent_message":  # of another agent, which the model is to answer
+            item, kind, new = {"content": in_words(item)}, "user says", False
         summary = compaction.told(item, key)
         if summary is not None:
             item, kind, new = {"content": summary}, "user says", False
@@ -260,15 +261,9 @@ def _call(item: dict[str, Any], kind: str, at: str) -> dict[str, Any]:
 
 
 def chat_call(call_id: str, name: str, arguments: str) -> dict[str, Any]:
-    """Arguments that are no JSON object would wedge the session.
-
-    Strict providers refuse them in every later call.
-    """
-    if not isinstance(tools.value(arguments), dict):
-        arguments = (
-            json.dumps({"input": arguments}, ensure_ascii=False) if arguments.strip() else "{}"
-        )
-    return {"id": call_id, "type": "function", "function": {"name": name, "arguments": arguments}}
+    """A call of the history as chat has it."""
+    function = {"name": name, "arguments": call_arguments(arguments)}
+    return {"id": call_id, "type": "function", "function": function}
 
 
 def _chat_calls(item: dict[str, Any], at: str) -> list[dict[str, Any]]:
@@ -321,7 +316,7 @@ def _outputs(items: list[tuple[str, str, dict[str, Any], bool]]) -> dict[str, de
 def _output(item: dict[str, Any], kind: str, at: str) -> tuple[str, list[dict[str, Any]]]:
     """What a tool gave: its text, and the images, which a tool's message cannot hold."""
     name = "output" if item.get("role") is None else "content"
-    given = in_json(item.get(name), (*TEXTS, "input_image", "image_url"))
+    given = in_json(item.get(name))
     if isinstance(given, str):
         return given, []
     if kind in ("shell_call_output", "apply_patch_call_output", "local_shell_call_output"):
@@ -384,7 +379,7 @@ def _part(part: object, at: str) -> dict[str, Any]:
         return {"type": "text", "text": _string(part, "text", at)}
     if kind == "refusal":
         return {"type": "text", "text": _string(part, "refusal", at)}
-    if kind in ("input_image", "image_url"):
+    if kind in ("input_image", "image_url", "image"):
         return _image(part, at)
     if kind == "input_file":
         return _file(part, at)
@@ -404,13 +399,14 @@ def _string(part: dict[str, Any], name: str, at: str) -> str:
 
 def _image(part: dict[str, Any], at: str) -> dict[str, Any]:
     given = part.get("image_url")
-    inner = given if isinstance(given, dict) else {"url": given, "detail": part.get("detail")}
-    if not isinstance(inner.get("url"), str) or not inner["url"]:
+    inner = given if isinstance(given, dict) else part
+    url = picture(part)
+    if not url:
         raise NotInChat(
             "An image needs an image_url; files are not stored here.", param=f"{at}.image_url"
         )
     detail = {"detail": inner["detail"]} if inner.get("detail") in ("low", "high", "auto") else {}
-    return {"type": "image_url", "image_url": {"url": inner["url"], **detail}}
+    return {"type": "image_url", "image_url": {"url": url, **detail}}
 
 
 def _file(part: dict[str, Any], at: str) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from relay.wires import sse
 from relay.wires import usage as wire_usage
 from relay.wires.interface import EventInfo
 from relay.wires.named import passing
+from relay.wires.reader import error_in
 
 ENDS = ("response.completed", "response.incomplete", "response.failed")
 
@@ -52,13 +53,9 @@ def signs(data: bytes) -> EventInfo:
         told = signs_of(doc["response"])
         told.done = told.error is None
         return told
-    if kind == "error" or "type" not in doc and doc.get("error"):
-        inner = doc.get("error")
-        return EventInfo(
-            error=inner
-            if isinstance(inner, dict)
-            else {"code": doc.get("code"), "message": doc.get("message") or inner}
-        )
+    error = error_in(doc) if kind == "error" or "type" not in doc else None
+    if error or kind == "error":
+        return EventInfo(error=error or {"message": ""})
     return EventInfo(
         content=kind == "response.output_item.done" or bool(doc.get("delta")), usage=usage(doc)
     )
@@ -66,10 +63,10 @@ def signs(data: bytes) -> EventInfo:
 
 def signs_of(doc: dict[str, Any]) -> EventInfo:
     """The same of a whole Response."""
-    status, error = doc.get("status"), doc.get("error")
+    status, error = doc.get("status"), error_in(doc)
     told = EventInfo(content=bool(doc.get("output")), usage=usage(doc))
     if error or status == "failed":
-        told.error = error if isinstance(error, dict) else {"message": str(error or "")}
+        told.error = error or {"message": ""}
     else:
         told.finish = "length" if status == "incomplete" else "stop"
     return told
