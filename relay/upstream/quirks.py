@@ -1,8 +1,9 @@
 """Small named filters for providers that want a request to be a little different.
 
-Each filter is a pure function: it takes the members of a chat request (a few: of a Messages
-request) and returns those to be changed (a value of None takes the member out). An upstream or a
-route names those that it needs in its `quirks`. Code exists per quirk, never per provider. Sources:
+Each filter is a pure function: it takes the members of a request and returns those to be changed (a
+value of None takes the member out). An upstream or a route names those that it needs in its
+`quirks`; what a quirk means on each wire that a provider may speak itself stands in `FILTERS`. Code
+exists per quirk, never per provider. Sources:
 the providers' documentation of parameters and their error messages.
 """
 
@@ -13,6 +14,11 @@ from urllib.parse import urlsplit
 
 Filter = Callable[[Mapping], dict]
 ABOVE_HIGH = ("xhigh", "max", "ultra")
+# Ark refuses these where it does not document them; none changes what a model answers.
+OPENAIS_OWN = (
+    *("parallel_tool_calls", "metadata", "client_metadata", "user", "safety_identifier"),
+    *("prompt_cache_key", "prompt_cache_retention", "service_tier", "stream_options"),
+)
 
 
 def developer_as_system(body: Mapping) -> dict:
@@ -23,6 +29,12 @@ def developer_as_system(body: Mapping) -> dict:
             {**message, "role": "system"} if message.get("role") == "developer" else message
         ),
     )
+
+
+def developer_items_as_system(body: Mapping) -> dict:
+    """The same of Responses, whose messages stand among other items."""
+    changed = developer_as_system({"messages": body.get("input")})
+    return {"input": changed["messages"]} if changed else {}
 
 
 def reasoning_content_required(body: Mapping) -> dict:
@@ -48,6 +60,13 @@ def tool_choice_auto(body: Mapping) -> dict:
     A call that must or shall use a tool may use one.
     """
     return {"tool_choice": "auto"} if body.get("tool_choice") not in (None, "auto", "none") else {}
+
+
+def any_tool_as_auto(body: Mapping) -> dict:
+    """The same of Messages, where a choice is an object."""
+    choice = body.get("tool_choice")
+    demands = isinstance(choice, dict) and choice.get("type") in ("any", "tool")
+    return {"tool_choice": {"type": "auto"}} if demands else {}
 
 
 def temperature_one(body: Mapping) -> dict:
@@ -98,18 +117,51 @@ def enable_thinking(body: Mapping) -> dict:
     return {"thinking": None} | ({"enable_thinking": False} if off else {})
 
 
+def up_to_high(effort: str) -> str:
+    """How hard to think goes no higher than `high`."""
+    return "high" if effort in ABOVE_HIGH else effort
+
+
+def high_or_max(effort: str) -> str:
+    """How hard to think is `high` or `max`."""
+    return "max" if effort in ABOVE_HIGH else "high"
+
+
 def effort_up_to_high(body: Mapping) -> dict:
     """reasoning_effort goes no higher than `high`."""
-    return {"reasoning_effort": "high"} if body.get("reasoning_effort") in ABOVE_HIGH else {}
+    return _effort(body, up_to_high)
 
 
 def effort_high_or_max(body: Mapping) -> dict:
     """reasoning_effort is `high` or `max`; who wants none switches thinking off."""
-    effort = body.get("reasoning_effort")
-    if effort == "none":
+    if body.get("reasoning_effort") == "none":
         return {"reasoning_effort": None, "thinking": {"type": "disabled"}}
-    wanted = "max" if effort in ABOVE_HIGH else "high"
-    return {"reasoning_effort": wanted} if isinstance(effort, str) and effort != wanted else {}
+    return _effort(body, high_or_max)
+
+
+def _effort(body: Mapping, allowed: Callable[[str], str]) -> dict:
+    effort = body.get("reasoning_effort")
+    wanted = allowed(effort) if isinstance(effort, str) else effort
+    return {"reasoning_effort": wanted} if wanted != effort else {}
+
+
+def _within(holder: str, allowed: Callable[[str], str]) -> Filter:
+    """The same where the effort stands in a member, as those of Messages and Responses do."""
+
+    def filter(body: Mapping) -> dict:
+        told = body.get(holder)
+        effort = told.get("effort") if isinstance(told, dict) else None
+        if not isinstance(told, dict) or not isinstance(effort, str) or effort == "none":
+            return {}
+        wanted = allowed(effort)
+        return {holder: told | {"effort": wanted}} if wanted != effort else {}
+
+    return filter
+
+
+def known_fields_only(body: Mapping) -> dict:
+    """Of Responses: what OpenAI alone knows is refused."""
+    return {name: None for name in OPENAIS_OWN if name in body}
 
 
 def untyped_tools(body: Mapping) -> dict:
@@ -193,30 +245,47 @@ def _prefilled(body: Mapping, mark: str) -> dict:
     return {"messages": [*messages[:-1], {**last, mark: True}]}
 
 
-FILTERS: dict[str, Filter] = {
-    each.__name__: each
-    for each in (
-        developer_as_system,
-        reasoning_content_required,
-        tool_choice_auto,
-        temperature_one,
-        temperature_above_zero,
-        top_p_below_one,
-        text_content_only,
-        plain_without_thinking,
-        enable_thinking,
-        effort_up_to_high,
-        effort_high_or_max,
-        untyped_tools,
-        no_stream_options,
-        spark_chunks,
-        max_tokens_only,
-        json_object_only,
-        prefill_partial,
-        prefill_prefix,
-    )
+def _everywhere(filter: Filter) -> dict[str, Filter]:
+    """A filter whose members have the same names on all wires."""
+    return dict.fromkeys(("chat", "messages", "responses"), filter)
+
+
+FILTERS: dict[str, dict[str, Filter]] = {
+    "developer_as_system": {
+        "chat": developer_as_system,
+        "responses": developer_items_as_system,
+    },
+    "reasoning_content_required": {"chat": reasoning_content_required},
+    "tool_choice_auto": {
+        "chat": tool_choice_auto,
+        "responses": tool_choice_auto,
+        "messages": any_tool_as_auto,
+    },
+    "temperature_one": _everywhere(temperature_one),
+    "temperature_above_zero": _everywhere(temperature_above_zero),
+    "top_p_below_one": _everywhere(top_p_below_one),
+    "text_content_only": {"chat": text_content_only},
+    "plain_without_thinking": {"chat": plain_without_thinking},
+    "enable_thinking": {"chat": enable_thinking},
+    "effort_up_to_high": {
+        "chat": effort_up_to_high,
+        "messages": _within("output_config", up_to_high),
+        "responses": _within("reasoning", up_to_high),
+    },
+    "effort_high_or_max": {
+        "chat": effort_high_or_max,
+        "messages": _within("output_config", high_or_max),
+        "responses": _within("reasoning", high_or_max),
+    },
+    "untyped_tools": {"messages": untyped_tools},
+    "known_fields_only": {"responses": known_fields_only},
+    "no_stream_options": {"chat": no_stream_options},
+    "spark_chunks": {"chat": spark_chunks},
+    "max_tokens_only": {"chat": max_tokens_only},
+    "json_object_only": {"chat": json_object_only},
+    "prefill_partial": {"chat": prefill_partial},
+    "prefill_prefix": {"chat": prefill_prefix},
 }
-OF_MESSAGES = {"untyped_tools"}  # all others are chat's
 
 
 def apply(names: tuple[str, ...], body: Mapping, wire: str = "chat") -> dict:
@@ -224,8 +293,8 @@ def apply(names: tuple[str, ...], body: Mapping, wire: str = "chat") -> dict:
     earlier changed."""
     changes: dict = {}
     for name in names:
-        if wire == ("messages" if name in OF_MESSAGES else "chat"):
-            changes.update(FILTERS[name]({**body, **changes} if changes else body))
+        if filter := FILTERS[name].get(wire):
+            changes.update(filter({**body, **changes} if changes else body))
     return changes
 
 

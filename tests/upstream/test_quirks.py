@@ -122,11 +122,11 @@ def test_a_quirk_of_messages_changes_no_chat_request_and_the_other_way_round():
         ],
         "temperature": 0,
     }
-    both = ("untyped_tools", "temperature_above_zero")
+    both = ("untyped_tools", "spark_chunks")
     assert quirks.apply(both, body, "messages") == {
         "tools": [{"name": "a", "input_schema": {}}, {"type": "bash_20250124"}, None]
     }
-    assert quirks.apply(both, body) == {"temperature": 0.01}
+    assert quirks.apply(both, body) == {"tool_calls_switch": True}
     assert quirks.apply(both, {"tools": [{"name": "a"}]}, "messages") == {}
 
 
@@ -187,8 +187,80 @@ def test_several_quirks_build_on_each_other():
     ],
 )
 def test_no_quirk_stumbles_over_odd_requests(name, body):
-    for wire in ("chat", "messages"):
+    for wire in ("chat", "messages", "responses", "embeddings"):
         quirks.apply((name,), body, wire)
+
+
+ON_NATIVE_WIRES = [
+    ("temperature_one", "messages", {"temperature": 0.2}, {"temperature": None}),
+    ("temperature_above_zero", "responses", {"temperature": 0}, {"temperature": 0.01}),
+    ("top_p_below_one", "messages", {"top_p": 1}, {"top_p": 0.99}),
+    (
+        "tool_choice_auto",
+        "messages",
+        {"tool_choice": {"type": "any"}},
+        {"tool_choice": {"type": "auto"}},
+    ),
+    (
+        "tool_choice_auto",
+        "messages",
+        {"tool_choice": {"type": "tool", "name": "f"}},
+        {"tool_choice": {"type": "auto"}},
+    ),
+    ("tool_choice_auto", "messages", {"tool_choice": {"type": "none"}}, {}),
+    ("tool_choice_auto", "responses", {"tool_choice": "required"}, {"tool_choice": "auto"}),
+    (
+        "effort_up_to_high",
+        "responses",
+        {"reasoning": {"effort": "xhigh", "summary": "auto"}},
+        {"reasoning": {"effort": "high", "summary": "auto"}},
+    ),
+    (
+        "effort_up_to_high",
+        "messages",
+        {"output_config": {"effort": "max"}},
+        {"output_config": {"effort": "high"}},
+    ),
+    ("effort_up_to_high", "messages", {"output_config": {"effort": "low"}}, {}),
+    (
+        "effort_high_or_max",
+        "responses",
+        {"reasoning": {"effort": "medium"}},
+        {"reasoning": {"effort": "high"}},
+    ),
+    ("effort_high_or_max", "responses", {"reasoning": {"effort": "none"}}, {}),
+    (
+        "effort_high_or_max",
+        "messages",
+        {"output_config": {"effort": "xhigh"}},
+        {"output_config": {"effort": "max"}},
+    ),
+    (
+        "developer_as_system",
+        "responses",
+        {"input": [{"role": "developer", "content": "x"}, None]},
+        {"input": [{"role": "system", "content": "x"}, None]},
+    ),
+    ("developer_as_system", "responses", {"input": "Hi"}, {}),
+    (
+        "known_fields_only",
+        "responses",
+        {"metadata": {}, "store": False, "user": None},
+        {"metadata": None, "user": None},
+    ),
+    ("known_fields_only", "chat", {"metadata": {}}, {}),
+    (
+        "reasoning_content_required",
+        "messages",
+        {"messages": [{"role": "assistant", "tool_calls": [1]}]},
+        {},
+    ),
+]
+
+
+@pytest.mark.parametrize("name, wire, body, changes", ON_NATIVE_WIRES)
+def test_what_a_model_refuses_it_refuses_on_every_wire(name, wire, body, changes):
+    assert quirks.apply((name,), body, wire) == changes
 
 
 @pytest.mark.parametrize(
