@@ -20,6 +20,7 @@ QUIRKS = {
     "no_stream_options": "`stream_options` is not sent: usage comes without it.",
     "spark_chunks": "Tool calls are asked for in the usual list, which Spark gives only on request.",
     "max_tokens_only": "`max_completion_tokens` is sent as `max_tokens`.",
+    "max_completion_tokens_only": "`max_tokens` is sent as `max_completion_tokens`.",
     "json_object_only": "A JSON schema is sent as an instruction beside `json_object`.",
     "prefill_partial": "An assistant's turn at the end is marked as `partial`, to be continued.",
     "prefill_prefix": "The same with `prefix`, and such a request goes below /beta.",

@@ -92,7 +92,7 @@ FILTERED = {
     "content_policy_violation",
 }
 # The request is wrong though the status is 200: Zhipu 1210-1215 and 1261, Spark 10003-10005 and
-# 10907.
+# 10907, DashScope and Ark by name.
 WRONG = {
     "1210",
     "1211",
@@ -107,6 +107,13 @@ WRONG = {
     "10907",
     "invalid_request_error",
     "invalid_parameter_error",
+    "invalidparameter",
+    "invalidparametervalue",
+    "missingparameter",
+    "invalid_request",
+    "invalidargument",
+    "bad_request",
+    "badrequest",
     "context_length_exceeded",
 }
 
@@ -224,6 +231,8 @@ def _meant(
         if error.get(name) is not None
     }
     codes |= {code.split(".")[0] for code in codes}
+    if status == 200:  # gateways put the status into the body, and answer 200 themselves
+        status = next((int(code) for code in codes if _is_status(code)), status)
     if (status in (400, 404, 413, 422, 500) or status == 200) and is_too_long(codes, message):
         return UpstreamRefused(
             413 if status == 413 else 400, message or TOO_LONG, code="context_length_exceeded"
@@ -256,6 +265,10 @@ def _meant(
         )
         return _of_model(refusal) if codes & NO_MODEL else refusal
     return UpstreamError()
+
+
+def _is_status(code: str) -> bool:
+    return len(code) == 3 and code.isascii() and code.isdigit() and "400" <= code <= "599"
 
 
 def is_too_long(codes: set[str], message: str) -> bool:

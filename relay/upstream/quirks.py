@@ -200,6 +200,14 @@ def max_tokens_only(body: Mapping) -> dict:
     return {"max_completion_tokens": None, "max_tokens": body.get("max_tokens") or limit}
 
 
+def max_completion_tokens_only(body: Mapping) -> dict:
+    """The other way round: max_tokens is refused, as by OpenAI's models that reason."""
+    limit = body.get("max_tokens")
+    if limit is None:
+        return {}
+    return {"max_tokens": None, "max_completion_tokens": body.get("max_completion_tokens") or limit}
+
+
 def json_object_only(body: Mapping) -> dict:
     """Of response_format only `json_object` is known: the schema becomes an instruction."""
     wanted = body.get("response_format")
@@ -282,6 +290,7 @@ FILTERS: dict[str, dict[str, Filter]] = {
     "no_stream_options": {"chat": no_stream_options},
     "spark_chunks": {"chat": spark_chunks},
     "max_tokens_only": {"chat": max_tokens_only},
+    "max_completion_tokens_only": {"chat": max_completion_tokens_only},
     "json_object_only": {"chat": json_object_only},
     "prefill_partial": {"chat": prefill_partial},
     "prefill_prefix": {"chat": prefill_prefix},

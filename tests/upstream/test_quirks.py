@@ -145,6 +145,17 @@ def test_a_quirk_of_messages_changes_no_chat_request_and_the_other_way_round():
         ),
         ("max_tokens_only", {"max_tokens": 5}, {}),
         (
+            "max_completion_tokens_only",
+            {"max_tokens": 9},
+            {"max_tokens": None, "max_completion_tokens": 9},
+        ),
+        ("max_completion_tokens_only", {"max_completion_tokens": 5}, {}),
+        (
+            "max_completion_tokens_only",
+            {"max_tokens": 9, "max_completion_tokens": 5},
+            {"max_tokens": None, "max_completion_tokens": 5},
+        ),
+        (
             "prefill_partial",
             {"messages": [{"role": "user"}, {"role": "assistant", "content": "{"}]},
             {

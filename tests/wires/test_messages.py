@@ -576,7 +576,7 @@ NATIVE = {
     ("doc", "expected"),
     [
         (NATIVE, Usage(105, 10, 20, 10, 5)),
-        ({"type": "message_start", "message": NATIVE}, Usage(105, 10, 20, 10, 5)),
+        ({"type": "message_start", "message": NATIVE}, Usage(105, 10, -1, 10, 5)),
         ({"type": "message_delta", "usage": {"output_tokens": 20}}, Usage(-1, -1, 20, 0, -1, -1)),
         (
             {
@@ -590,7 +590,7 @@ NATIVE = {
                 "type": "message_start",
                 "message": {"usage": {"input_tokens": 0, "output_tokens": 0}},
             },
-            Usage(-1, 0, 0),
+            Usage(-1, 0, -1),
         ),
         (
             {

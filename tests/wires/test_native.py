@@ -301,3 +301,35 @@ def test_another_upstream_that_speaks_chat_takes_over(start_relay, person, fake,
         assert b"Sunny" in told
     assert other_fake.requests[0].path == "/v1/chat/completions"
     assert charged(alice) == 2 * (20 * 2000 + 10 * 8000)
+
+
+@both
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_code_in_place_of_a_native_answer_has_the_status_that_it_means(
+    alice, fake, wire, streamed
+):
+    body = {"code": "InvalidParameter", "message": "too loud"}
+    fake.always(stream(body) if streamed else answer(body))
+    refused = alice.post(f"/api/v1/{wire}", asked(wire, stream=streamed))
+    assert refused.status == 400 and "too loud" in refused.json["error"]["message"]
+
+
+@both
+def test_a_reason_in_the_middle_of_a_native_stream_ends_it_as_an_error(alice, fake, wire):
+    fake.always(stream(*STREAMS[wire][:4], {"message": "out of memory"}))
+    streamed = alice.open("POST", f"/api/v1/{wire}", asked(wire, stream=True))
+    kinds = [doc["type"] for doc in streamed.documents()]
+    assert kinds[-1] in ("error", "response.failed")
+    assert alice.relay.closed_row(streamed.request_id)["error"] == "upstream_error"
+
+
+def test_the_output_at_the_start_of_a_stream_is_no_count(alice, fake):
+    """Anthropic writes 1 there; where the end says nothing the answer is estimated."""
+    silent = named(type="message_delta", delta={"stop_reason": "end_turn"})
+    many = named(
+        type="content_block_delta", index=0, delta={"type": "text_delta", "text": "Sunny. " * 50}
+    )
+    fake.always(stream(*MESSAGE_EVENTS[:3], many, MESSAGE_EVENTS[4], silent, MESSAGE_EVENTS[6]))
+    streamed = alice.open("POST", "/api/v1/messages", asked("messages", stream=True))
+    assert list(streamed.documents())[-1]["type"] == "message_stop"
+    assert alice.relay.closed_row(streamed.request_id)["output_tokens"] > 50

@@ -318,6 +318,36 @@ def test_a_plain_answer_that_is_no_good_is_an_error_on_every_wire(alice, fake, w
     assert (row["outcome"], row["status"], row["cost"] or 0) == ("failed", status, 0)
 
 
+CODED = {
+    "a name": ({"code": "InvalidParameter", "message": "too loud"}, 400),
+    "a name with a place": ({"code": "MissingParameter.input", "message": "too loud"}, 400),
+    "a status": ({"code": 400, "msg": "too loud", "success": False}, 400),
+    "a status within": ({"error": {"code": 422, "message": "too loud"}}, 422),
+    "a status of overload": ({"code": "429", "message": "too loud"}, 503),
+    "a status of theirs": ({"code": 500, "msg": "too loud"}, 502),
+    "an account": ({"code": 401, "message": "too loud"}, 502),
+    "of MiniMax": (
+        {"choices": None, "base_resp": {"status_code": 1000, "status_msg": "too loud"}},
+        502,
+    ),
+}
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize("said", CODED)
+@pytest.mark.parametrize("wire", STREAMED)
+def test_a_code_in_a_200_has_the_status_that_it_means(alice, fake, wire, said, streamed):
+    body, status = CODED[said]
+    fake.always(
+        [head(content_type="text/event-stream"), event(body), end] if streamed else answer(body)
+    )
+    path, ask = ASKS[wire]
+    refused = alice.post(path, {"model": "test-model", "stream": streamed} | ask)
+    assert refused.status == status
+    assert ("too loud" in refused.json["error"]["message"]) == (status in (400, 422))
+    assert alice.relay.closed_row(refused.request_id)["cost"] in (0, None)
+
+
 @pytest.mark.parametrize(
     "habit", ["two calls with one index", "two calls with one index and no ids"]
 )

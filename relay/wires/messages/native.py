@@ -39,7 +39,9 @@ def usage(doc: dict[str, Any]) -> Usage | None:
         used = message.get("usage") if isinstance(message, dict) else None
     if not isinstance(used, dict):
         return None
-    told = wire_usage.of(used, None, None, used.get("output_tokens"), explicit=True)
+    # At the start of a stream nothing is written yet: what stands there keeps the place.
+    output = None if doc.get("type") == "message_start" else used.get("output_tokens")
+    told = wire_usage.of(used, None, None, output, explicit=True)
     fresh = max(0, natural(used.get("input_tokens")))
     if doc.get("type") == "message_delta":
         told = _unsaid(told, used)
