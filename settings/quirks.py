@@ -6,7 +6,8 @@ Owns their names as settings. What each does is `relay.upstream.quirks`'.
 QUIRKS = {
     "developer_as_system": "The role `developer` is sent as `system`.",
     "reasoning_content_required": "Assistant turns with tool calls get a `reasoning_content` if theirs was lost.",
-    "tool_choice_auto": "A `tool_choice` that demands a tool is sent as `auto`.",
+    "tool_choice_auto": "A tool that is demanded is asked for in words, `tool_choice` sent as `auto`.",
+    "thinking_tool_choice_auto": "The same, unless the call switches thinking off.",
     "temperature_one": "`temperature`, `top_p` and penalties are not sent: the provider has fixed them.",
     "temperature_above_zero": "A `temperature` of 0 is sent as 0.01.",
     "top_p_below_one": "A `top_p` of 1 or more is sent as 0.99.",

@@ -57,16 +57,71 @@ def reasoning_content_required(body: Mapping) -> dict:
 def tool_choice_auto(body: Mapping) -> dict:
     """Only `auto` and `none` are known as tool_choice.
 
-    A call that must or shall use a tool may use one.
+    A call that must or shall use a tool may use one, and reads at its end that it should: what
+    stands before is the provider's to keep in its cache.
     """
-    return {"tool_choice": "auto"} if body.get("tool_choice") not in (None, "auto", "none") else {}
+    choice = body.get("tool_choice")
+    if choice in (None, "auto", "none"):
+        return {}
+    last = {"role": "user", "content": _demand(choice)}
+    return {"tool_choice": "auto"} | _followed(body, "messages", last)
+
+
+def tool_item_as_auto(body: Mapping) -> dict:
+    """The same of Responses."""
+    choice = body.get("tool_choice")
+    kind = choice.get("type") if isinstance(choice, dict) else choice
+    if kind in (None, "auto", "none", "allowed_tools"):
+        return {}
+    given = body.get("input")
+    items = [{"role": "user", "content": given}] if isinstance(given, str) else given
+    last = {"role": "user", "content": _demand(choice)}
+    return {"tool_choice": "auto"} | _followed({"input": items}, "input", last)
 
 
 def any_tool_as_auto(body: Mapping) -> dict:
-    """The same of Messages, where a choice is an object."""
+    """The same of Messages, where the last turn is the user's own or answers calls."""
     choice = body.get("tool_choice")
     demands = isinstance(choice, dict) and choice.get("type") in ("any", "tool")
-    return {"tool_choice": {"type": "auto"}} if demands else {}
+    if not demands:
+        return {}
+    messages = body.get("messages")
+    last = messages[-1] if isinstance(messages, list) and messages else None
+    said: dict = {"tool_choice": {"type": "auto"}}
+    if not isinstance(messages, list) or not isinstance(last, dict) or last.get("role") != "user":
+        return said
+    content = last.get("content")
+    blocks = [{"type": "text", "text": content}] if isinstance(content, str) else content
+    if not isinstance(blocks, list):
+        return said
+    told = {**last, "content": [*blocks, {"type": "text", "text": _demand(choice)}]}
+    return said | {"messages": [*messages[:-1], told]}
+
+
+def _where_it_thinks(filter: Filter) -> Filter:
+    """A filter for calls whose thinking was not switched off, which is on by default."""
+
+    def where_it_thinks(body: Mapping) -> dict:
+        thinking = body.get("thinking")
+        off = isinstance(thinking, dict) and thinking.get("type") == "disabled"
+        return {} if off or body.get("enable_thinking") is False else filter(body)
+
+    return where_it_thinks
+
+
+def _demand(choice: object) -> str:
+    """What a choice of a tool asks for, in words."""
+    inner = choice.get("function") if isinstance(choice, dict) else None
+    holder = inner if isinstance(inner, dict) else choice
+    name = holder.get("name") if isinstance(holder, dict) else None
+    which = f"the tool `{name}`" if isinstance(name, str) and name else "one of the tools"
+    return f"<system-reminder>\nAnswer by calling {which}.\n</system-reminder>"
+
+
+def _followed(body: Mapping, name: str, last: dict) -> dict:
+    """A list with one more at its end."""
+    given = body.get(name)
+    return {name: [*given, last]} if isinstance(given, list) and given else {}
 
 
 def temperature_one(body: Mapping) -> dict:
@@ -266,8 +321,13 @@ FILTERS: dict[str, dict[str, Filter]] = {
     "reasoning_content_required": {"chat": reasoning_content_required},
     "tool_choice_auto": {
         "chat": tool_choice_auto,
-        "responses": tool_choice_auto,
+        "responses": tool_item_as_auto,
         "messages": any_tool_as_auto,
+    },
+    "thinking_tool_choice_auto": {
+        "chat": _where_it_thinks(tool_choice_auto),
+        "responses": _where_it_thinks(tool_item_as_auto),
+        "messages": _where_it_thinks(any_tool_as_auto),
     },
     "temperature_one": _everywhere(temperature_one),
     "temperature_above_zero": _everywhere(temperature_above_zero),

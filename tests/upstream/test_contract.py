@@ -529,7 +529,7 @@ WANTED = {
         "top_p": 1,
     },
     "deepseek": {
-        "tool_choice": "auto",
+        "tool_choice": "required",
         "user": JOINED,
         "content": "",
         "reasoning": " ",
@@ -583,7 +583,8 @@ def test_a_provider_is_sent_what_it_understands(stage, name, streamed):
     body = sent.json
     assert body["model"] == SENT_AS[model] and body["stream"] is streamed
     assert {each: body.get(each) for each in UNCHANGED} == UNCHANGED
-    system, user, assistant, tool = body["messages"]
+    system, user, assistant, tool, *more = body["messages"]
+    assert len(more) == (body.get("tool_choice") == "auto")  # that a tool is demanded, in words
     assert system == {"role": "system", "content": "Be brief."} and tool == WISHES["messages"][3]
     assert user["content"] == wanted.pop("user", PARTS)
     assert assistant["content"] == wanted.pop("content", None)

@@ -1,5 +1,7 @@
 """Quirks are small and do one thing; where there is nothing to change they change nothing."""
 
+import json
+
 import pytest
 
 from relay.upstream import quirks
@@ -172,6 +174,63 @@ def test_a_quirk_of_messages_changes_no_chat_request_and_the_other_way_round():
 )
 def test_a_field_that_a_provider_knows_by_another_name_or_not_at_all(name, body, changes):
     assert quirks.apply((name,), body) == changes
+
+
+CALLED = "Answer by calling"
+LAST = {
+    "chat": (
+        {"messages": [{"role": "user", "content": "Hi"}], "tool_choice": "required"},
+        "one of the tools",
+    ),
+    "chat, a tool by its name": (
+        {
+            "messages": [{"role": "tool", "content": "5"}],
+            "tool_choice": {"type": "function", "function": {"name": "f"}},
+        },
+        "the tool `f`",
+    ),
+    "messages": (
+        {"messages": [{"role": "user", "content": "Hi"}], "tool_choice": {"type": "any"}},
+        "one of the tools",
+    ),
+    "messages, a tool by its name": (
+        {
+            "messages": [{"role": "user", "content": [{"type": "tool_result"}]}],
+            "tool_choice": {"type": "tool", "name": "f"},
+        },
+        "the tool `f`",
+    ),
+    "responses": ({"input": "Hi", "tool_choice": "required"}, "one of the tools"),
+    "responses, a tool by its name": (
+        {
+            "input": [{"type": "function_call_output"}],
+            "tool_choice": {"type": "function", "name": "f"},
+        },
+        "the tool `f`",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LAST)
+def test_a_tool_that_cannot_be_demanded_is_asked_for_behind_all_that_was_said(name):
+    body, which = LAST[name]
+    wire, _, _ = name.partition(",")
+    held = "input" if wire == "responses" else "messages"
+    changed = quirks.apply(("tool_choice_auto",), body, wire)
+    said = json.dumps(changed[held][-1])
+    assert f"{CALLED} {which}" in said
+    assert len(json.dumps(changed[held])) > len(json.dumps(body[held]))
+    if wire == "messages":
+        (turn,) = changed["messages"]
+        assert turn["role"] == "user" and CALLED in turn["content"][-1]["text"]
+
+
+@pytest.mark.parametrize("off", [{"thinking": {"type": "disabled"}}, {"enable_thinking": False}])
+def test_a_tool_can_be_demanded_of_a_model_that_does_not_think(off):
+    names = ("thinking_tool_choice_auto",)
+    assert quirks.apply(names, {"tool_choice": "required"}) == {"tool_choice": "auto"}
+    assert quirks.apply(names, {"tool_choice": "required"} | off) == {}
+    assert quirks.apply(("tool_choice_auto",), {"tool_choice": "required"} | off) != {}
 
 
 def test_several_quirks_build_on_each_other():
