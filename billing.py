@@ -103,7 +103,7 @@ class NotCovered(LedgerError):
         super().__init__(
             f"needed: {yuan(needed.wallet)} yuan from the wallet; available: {yuan(available.wallet)}"
             if needed.wallet
-            else f"the grant holds {available.grant} LLM tokens, not {needed.grant}"
+            else f"the grant holds {available.grant} tokens, not {needed.grant}"
         )
         self.available, self.needed = available, needed
 

@@ -124,7 +124,7 @@ def _as_table(found: bills.Bill) -> None:
         if number:
             click.echo(f"{number} calls {words}.")
     if found.forgotten:
-        click.echo("Some of the month's calls are no longer kept: this is not the whole month.")
+        click.echo("Some of the month's requests are no longer kept: this is not the whole month.")
 
 
 def _unpaid(found: bills.Bill):

@@ -72,7 +72,7 @@ def mint(
             fields,
         ).fetchone()
         if tokens_max is not None and held >= tokens_max:
-            raise TokenError(f"A member may hold {tokens_max} tokens. Revoke one first.")
+            raise TokenError(f"A member may hold {tokens_max} API keys. Revoke one first.")
         return conn.execute(
             "INSERT INTO tokens (user_id, name, models, rpm, tpm, calls_at_once, cap_day, cap_month, addresses,"
             " expires_at, digest, hint, created_at, scope) VALUES (:user_id, :name, :models, :rpm, :tpm,"
@@ -297,7 +297,7 @@ def _checked(
 ) -> dict:
     name = (name or "").strip()
     if not 1 <= len(name) <= NAME_LENGTH_MAX or not name.isprintable():
-        raise TokenError(f"A token's name has 1 to {NAME_LENGTH_MAX} printable characters.")
+        raise TokenError(f"An API key's name has 1 to {NAME_LENGTH_MAX} printable characters.")
     for limit in LIMITS:
         least, most = (0, COUNT_MAX * COUNT_MAX) if limit.startswith("cap") else (1, COUNT_MAX)
         amount = limits.get(limit)

@@ -99,7 +99,7 @@ def _guarded(act: Callable, relay_of: Callable[[], Relay]) -> Callable:
         caller = door.identify(relay, request.environ)
         if not caller.administers:
             raise errors.ModelNotAllowed(
-                "This needs a token with the scope 'admin', held by an administrator.",
+                "This needs an API key with the scope 'admin', held by an administrator.",
                 code="admin_scope_needed",
             )
         try:
@@ -304,7 +304,7 @@ def add_token(relay: Relay, by: int, user_id: int) -> tuple[dict, int]:
 def revoke_token(relay: Relay, by: int, user_id: int, token_id: int) -> dict:
     """The next request with it is refused."""
     if not tokens.revoke(relay.db, token_id, _of(relay, user_id).id):
-        raise errors.NotFound("There is no such token that is not revoked.")
+        raise errors.NotFound("There is no such API key that is not revoked.")
     relay.db.write(audit.record, by, "token.revoke", user_id, {"token": token_id})
     return {"id": token_id, "revoked": True}
 

@@ -45,7 +45,7 @@ class RelayError(Exception):
     type = "api_error"
     code: str | None = "internal_error"
     anthropic_type = "api_error"
-    sentence = "Something went wrong inside the relay. The call was not charged."
+    sentence = "Something went wrong inside the relay. The request was not charged."
 
     def __init__(
         self,
@@ -118,8 +118,8 @@ class NotAuthenticated(RelayError):
     anthropic_type = "authentication_error"
     sentence = (
         # the first words are known
-        "Incorrect API key provided: the API token is missing or not valid. "
-        "Send it as 'Authorization: Bearer sk-...'; tokens are made in the console."
+        "Incorrect API key provided: it is missing or not valid. "
+        "Send it as 'Authorization: Bearer sk-...'; API keys are created in the console."
     )
 
 
@@ -130,7 +130,7 @@ class InsufficientBalance(RelayError):
     type = "insufficient_quota"
     code = "insufficient_balance"
     anthropic_type = "billing_error"
-    sentence = "The balances do not cover this call."
+    sentence = "The balances do not cover this request."
 
 
 class CapReached(InsufficientBalance):
@@ -140,7 +140,7 @@ class CapReached(InsufficientBalance):
     """
 
     code = "spending_cap_reached"
-    sentence = "This token has spent what it may."
+    sentence = "This API key has spent what it may."
 
 
 class ModelNotAllowed(RelayError):
@@ -149,14 +149,14 @@ class ModelNotAllowed(RelayError):
     status = 403
     type = anthropic_type = "permission_error"
     code = "model_not_allowed"
-    sentence = "This token may not use this model."
+    sentence = "This API key may not use this model."
 
 
 class AddressNotAllowed(ModelNotAllowed):
     """The token is bound to other addresses than the caller's."""
 
     code = "address_not_allowed"
-    sentence = "This token may not be used from this address."
+    sentence = "This API key may not be used from this address."
 
 
 class NotFound(RelayError):
@@ -239,7 +239,7 @@ class Unavailable(RelayError):
     type = "api_error"
     code = "unavailable"
     anthropic_type = "overloaded_error"
-    sentence = "The relay cannot take this call now."
+    sentence = "The relay cannot take this request now."
 
 
 class Restarting(Unavailable):
@@ -262,7 +262,7 @@ class StorageFull(Unavailable):
     """The database cannot be written. A call that cannot be recorded is not relayed."""
 
     code = "storage_unavailable"
-    sentence = "The relay cannot record calls now, so it relays none. Try again soon."
+    sentence = "The relay cannot record requests now, so it relays none. Try again soon."
 
 
 class UpstreamError(RelayError):

@@ -58,8 +58,8 @@ log = logging.getLogger("relay.gate")
 
 _bearer = re.compile(r"bearer +(\S+)", re.ASCII | re.IGNORECASE).fullmatch
 
-CAPPED = {"token": "This token", "member": "This member", "site": "This relay"}
-WHY = ("and has", "and what is spent and running leaves no room for this call")  # strict or not
+CAPPED = {"token": "This API key", "member": "This member", "site": "This relay"}
+WHY = ("and has", "and what is spent and running leaves no room for this request")  # strict or not
 MEMBER_RATES = 3  # what all tokens of a member may ask together, in rates of one
 
 FIND = """
@@ -80,9 +80,9 @@ DEAD = """
 SELECT tokens.id, user_id, revoked_at IS NOT NULL OR old_digest = :key, disabled_at IS NOT NULL
   FROM tokens JOIN users ON users.id = user_id WHERE digest = :key OR old_digest = :key"""
 WHY_DEAD = {
-    "disabled": "The member who holds this token is disabled.",
-    "revoked": "This token has been revoked, or has a new secret.",
-    "expired": "This token has expired.",
+    "disabled": "The member who holds this API key is disabled.",
+    "revoked": "This API key has been revoked, or has a new secret.",
+    "expired": "This API key has expired.",
 }
 FIND_BY_ID = FIND.format(which="tokens.id = :key")
 
@@ -200,7 +200,7 @@ class Gate:
             network = None if address is None else _network(address)
             if network and not self._limiter.hit(self._failures, "failed", network):
                 raise errors.RateLimited(
-                    "Too many attempts with tokens that are not valid. Wait a minute.",
+                    "Too many attempts with API keys that are not valid. Wait a minute.",
                     retry_after=self._retry_after(self._failures, "failed", network),
                 )
             log.warning("a token was refused, from %s", address)
@@ -254,7 +254,7 @@ class Gate:
             self._turn_away(caller.user_id, caller.token_id, "rate")
             wait_s = max(1, int(budget.reset_s + 0.999))
             raise errors.RateLimited(
-                f"This token may make {_count(budget.limit, 'request')} a minute. Try again in {wait_s} seconds.",
+                f"This API key may make {_count(budget.limit, 'request')} a minute. Try again in {wait_s} seconds.",
                 retry_after=wait_s,
                 headers=budget.headers(),
             )
@@ -271,7 +271,7 @@ class Gate:
             self._turn_away(caller.user_id, caller.token_id, "rate")
             wait_s = self._retry_after(item, "member", str(caller.user_id))
             raise errors.RateLimited(
-                f"All tokens of a member may make {_count(most, 'request')} a minute together. "
+                f"All API keys of a member may make {_count(most, 'request')} a minute together. "
                 f"Try again in {wait_s} seconds.",
                 retry_after=wait_s,
                 headers=budget.headers(),
@@ -290,7 +290,7 @@ class Gate:
                 self._turn_away(caller.user_id, caller.token_id, "llm_tokens")
                 wait_s = max(1, int(stats.reset_time - time.time() + 0.999))
                 raise errors.RateLimited(
-                    f"This token may use {caller.tokens_per_minute} LLM tokens a minute. "
+                    f"This API key may use {caller.tokens_per_minute} tokens a minute. "
                     f"Try again in {wait_s} seconds.",
                     retry_after=wait_s,
                 )
@@ -356,10 +356,10 @@ class Gate:
     def admit(self, caller: Caller, ask: Ask, model) -> None:
         """Refuse what this caller may not ask: ModelNotAllowed, or OverPlan or ContextTooLong."""
         if caller.scope is not None:
-            raise errors.ModelNotAllowed("This token is for the administrators' API alone.")
+            raise errors.ModelNotAllowed("This API key is for the administrators' API alone.")
         if caller.models is not None and model.id not in caller.models:
             raise errors.ModelNotAllowed(
-                f"This token may not use '{model.id}'. It may use: {', '.join(sorted(caller.models))}.",
+                f"This API key may not use '{model.id}'. It may use: {', '.join(sorted(caller.models))}.",
                 param="model",
             )
         if caller.input_tokens_max is not None and ask.input_tokens > caller.input_tokens_max:

@@ -139,7 +139,7 @@ class Notices:
                     f"The wallet of {name} holds {billing.yuan(has_wallet)} yuan.",
                 )
             if has_grant < grant:
-                yield (user_id, "grant"), f"The grant of {name} holds {has_grant} LLM tokens."
+                yield (user_id, "grant"), f"The grant of {name} holds {has_grant} tokens."
 
     def _sent(self, hook: Hook, notice: dict) -> bool:
         form = hooks.form_of(hook.url, hook.form)

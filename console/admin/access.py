@@ -32,8 +32,8 @@ def ask_disable(user_id: int):
     """Ask before a member is shut out."""
     who = of(user_id)
     details = [
-        _("Calls with their tokens are refused at once, and all their sessions end."),
-        _("Balances, plans and past calls stay as they are. You can let them in again."),
+        _("Requests with their API keys are refused at once, and all their sessions end."),
+        _("Balances, plans and past requests stay as they are. You can let them in again."),
     ]
     if who.id == member().id:
         details.insert(0, _("That is you: you are signed out by this."))
@@ -88,7 +88,7 @@ def ask_role(user_id: int):
         who,
         _("Change a role"),
         _("Shall %(name)s be an administrator?", name=who.name),
-        [_("Administrators see all calls, move money, and make others administrators.")],
+        [_("Administrators see all requests, move money, and make others administrators.")],
         action,
         _("Make admin"),
         hidden={"role": "admin"},
@@ -155,9 +155,9 @@ def ask_revoke_token(user_id: int, token_id: int):
     token, who = token_of(user_id, token_id), of(user_id)
     return ask(
         who,
-        _("Revoke a token"),
+        _("Revoke an API key"),
         _(
-            "Revoke the token %(name)s (%(hint)s) of %(member)s?",
+            "Revoke the API key %(name)s (%(hint)s) of %(member)s?",
             name=token["name"],
             hint=token["hint"],
             member=who.name,
@@ -174,5 +174,5 @@ def revoke_token(user_id: int, token_id: int):
     token = token_of(user_id, token_id)
     note("token.revoke", user_id, token=token["name"], hint=token["hint"])
     gate.revoke(state().db, token_id, user_id)
-    flash(_("The token %(name)s is revoked.", name=token["name"]), "good")
+    flash(_("The API key %(name)s is revoked.", name=token["name"]), "good")
     return _back(user_id)

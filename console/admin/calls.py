@@ -96,7 +96,7 @@ def find_call():
     """From a request id to the call's page."""
     wanted = request.args.get("id", "").strip()[:100]
     if state().db.one("SELECT 1 FROM requests WHERE id = ?", (wanted,)) is None:
-        flash(_("There is no call with the id %(id)s.", id=wanted), "warn")
+        flash(_("There is no request with the id %(id)s.", id=wanted), "warn")
         return redirect(url_for("admin.calls"))
     return redirect(url_for("admin.call", call_id=wanted))
 

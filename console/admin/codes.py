@@ -26,7 +26,7 @@ from console.ui.i18n import lazy_gettext as _l
 COUNT_MAX = 1000
 KINDS = {
     "wallet": _l("Money for the wallet"),
-    "grant": _l("LLM tokens for the token balance"),
+    "grant": _l("Tokens for the token balance"),
     "plan": _l("A plan"),
 }
 STATES = {
@@ -59,7 +59,7 @@ class CodesForm(Form):
     kind = RadioField(_l("What a code gives"), choices=options(KINDS), default="wallet")
     amount = StringField(
         _l("Amount"),
-        description=_l("Money or LLM tokens; for a plan leave it empty."),
+        description=_l("Money or tokens; for a plan leave it empty."),
         render_kw={"inputmode": "decimal", "autocomplete": "off", "maxlength": 40},
     )
     plan = SelectField(_l("Plan"), default="", description=_l("Only for codes that give a plan."))
@@ -93,7 +93,7 @@ class CodesForm(Form):
             raise ValidationError(
                 _("An amount such as 10 or 10.50.")
                 if self.kind.data == "wallet"
-                else _("A whole number of LLM tokens.")
+                else _("A whole number of tokens.")
             ) from None
         if not 0 < self.number <= billing.AMOUNT_MAX:
             raise ValidationError(_("More than nothing, and not absurdly much."))
@@ -210,7 +210,7 @@ def worth(form: CodesForm) -> str:
     return (
         format.money(form.number)
         if form.kind.data == "wallet"
-        else _("%(n)s LLM tokens", n=format.count(form.number))
+        else _("%(n)s tokens", n=format.count(form.number))
     )
 
 

@@ -46,7 +46,7 @@ PROBLEMS = {
     "silent": _l("There was no answer in time."),
     "tls": _l("The certificate of this address is not trusted."),
     "network": _l("This address cannot be reached from here."),
-    "model": _l("The provider knows the key, but refuses the call for this model."),
+    "model": _l("The provider knows the key, but refuses the request for this model."),
     "nothing": _l("It lists no model that could be asked."),
     "failed": _l("The provider failed to answer."),
 }

@@ -38,20 +38,20 @@ NEWEST_CALLS = f"SELECT {COLUMNS} FROM requests WHERE user_id = ? ORDER BY id DE
 
 class CreditForm(Form):
     key = HiddenField()
-    pocket = SelectField(_l("Pocket"), choices=options(POCKETS))
+    pocket = SelectField(_l("Balance"), choices=options(POCKETS))
     amount = StringField(
         _l("Amount"),
         [InputRequired(_l("Type an amount."))],
         render_kw={"inputmode": "decimal", "autocomplete": "off", "maxlength": 40},
         description=_l(
-            "Money for the wallet, LLM tokens for the token balance. A correction may be negative."
+            "Money for the wallet, tokens for the token balance. A correction may be negative."
         ),
     )
     kind = SelectField(_l("Kind"), choices=options(KINDS))
     note = StringField(
         _l("Note"),
         [
-            InputRequired(_l("Say what it is for: the member reads it in the statement.")),
+            InputRequired(_l("Say what it is for: the member reads it among the transactions.")),
             Length(max=200, message=_l("At most %(max)d characters.")),
         ],
         render_kw={"autocomplete": "off", "maxlength": 200},
@@ -66,7 +66,7 @@ class CreditForm(Form):
             raise ValidationError(
                 _("An amount such as 10 or 10.50.")
                 if self.pocket.data == "wallet"
-                else _("A whole number of LLM tokens.")
+                else _("A whole number of tokens.")
             ) from None
         if self.number == 0 or abs(self.number) > billing.AMOUNT_MAX:
             raise ValidationError(_("More than nothing, and not absurdly much."))
@@ -248,7 +248,7 @@ def statement(user_id: int):
         kind=kind,
         **statement_words(),
         choices={
-            "pocket": [("", _("All pockets")), *wallet.POCKETS.items()],
+            "pocket": [("", _("All balances")), *wallet.POCKETS.items()],
             "kind": [("", _("All kinds")), *wallet.KINDS.items()],
         },
     )

@@ -39,7 +39,7 @@ def credit(user_id: int):
         )
     except billing.NotCovered as err:
         form.amount.errors = [
-            _("The token balance holds %(n)s LLM tokens.", n=format.count(err.available.grant))
+            _("The token balance holds %(n)s tokens.", n=format.count(err.available.grant))
         ]
         return show(who, credit=form)
     except billing.KeyReused:
@@ -48,7 +48,7 @@ def credit(user_id: int):
     said = (
         format.money(form.number)
         if pocket == "wallet"
-        else _("%(n)s LLM tokens", n=format.count(form.number))
+        else _("%(n)s tokens", n=format.count(form.number))
     )
     flash(_("Done: %(amount)s for %(name)s.", amount=said, name=who.name), "good")
     return back_to("admin.member", user_id=user_id)
@@ -98,7 +98,7 @@ def set_caps(user_id: int):
         return show(who, caps=form)
     wanted = caps.Caps(form.day.nano, form.month.nano, form.ids or None)
     caps.put(state().db, user_id, wanted, by=member().id)
-    flash(_("The limits of %(name)s hold from the next call on.", name=who.name), "good")
+    flash(_("The limits of %(name)s hold from the next request on.", name=who.name), "good")
     return back_to("admin.member", user_id=user_id)
 
 

@@ -23,7 +23,7 @@ from console.ui.i18n import lazy_gettext as _l
 from members import credit_requests
 from members.call_rows import first_id
 
-GROUPS = {"model": _l("Model"), "member": _l("Member"), "token": _l("Token")}
+GROUPS = {"model": _l("Model"), "member": _l("Member"), "token": _l("API key")}
 NAMED = {  # group -> what a roll-up is called by
     "model": "model",
     "member": "(SELECT name FROM users WHERE users.id = user_id)",
@@ -143,7 +143,7 @@ def _stuck() -> list[dict]:
     for row in conn.execute(REFUSED, (since,)).fetchall():
         if credit.is_stuck(conn.execute(LAST_CALL, (row["user_id"],)).fetchone()):
             text = _(
-                "%(name)s is stuck: %(n)s calls were refused in 7 days, the newest for money.",
+                "%(name)s is stuck: %(n)s requests were refused in 7 days, the newest for money.",
                 name=row["name"],
                 n=format.count(row["refused"]),
             )

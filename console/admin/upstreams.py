@@ -24,9 +24,9 @@ from relay.catalog import DEMO, Target
 LOOKED_AT = 2000  # newest calls
 TESTS = "20 per minute"
 STATES = {
-    "ok": (_l("Answers"), "good"),
+    "ok": (_l("Healthy"), "good"),
     "busy": (_l("Busy"), "warn"),
-    "refused": (_l("Refuses us"), "bad"),
+    "refused": (_l("Rejected our key"), "bad"),
     "failing": (_l("Failing"), "bad"),
 }
 RECENT = f"""

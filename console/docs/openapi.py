@@ -24,7 +24,7 @@ CHAT_FIELDS = {
     "max_tokens": {
         "type": "integer",
         "minimum": 1,
-        "description": "At most so many LLM tokens of output.",
+        "description": "At most so many tokens of output.",
     },
     "stop": {"oneOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]},
     "tools": {"type": "array", "items": {"type": "object"}},
@@ -138,7 +138,7 @@ POSTS = (  # path, name, what it is, request, answer
     (
         "/messages/count_tokens",
         "count_tokens",
-        "Count the LLM tokens of a message, free of charge",
+        "Count the tokens of a message, free of charge",
         "Any",
         "Any",
     ),
@@ -191,7 +191,7 @@ def openapi(name: str, base: str) -> dict:
     paths["/models"] = {
         "get": {
             "operationId": "models",
-            "summary": "The models that this token may use",
+            "summary": "The models that this API key may use",
             "responses": _answers("ModelList", False),
         }
     }

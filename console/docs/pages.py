@@ -26,9 +26,9 @@ GUIDE = {
     "formats": _("Other formats"),
     "errors": _("Errors"),
     "rates": _("Rates and limits"),
-    "billing": _("How calls are charged"),
-    "disconnects": _("When a call breaks off"),
-    "tokens": _("Life of a token"),
+    "billing": _("How requests are charged"),
+    "disconnects": _("When a request breaks off"),
+    "tokens": _("Life of an API key"),
     "demo": _("Connect a provider"),
 }
 EXAMPLE = Usage(input_tokens=3000, cached_tokens=1000, output_tokens=800)

@@ -104,7 +104,7 @@ TOOLS = (
     ToolGuide(
         "claude-code-router",
         "Claude Code Router",
-        _("Sends Claude Code's calls to other models"),
+        _("Sends Claude Code's requests to other models"),
         "chat",
         (Snippet("claude-code-router.json", "~/.claude-code-router/config.json"),),
         12_000,

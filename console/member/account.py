@@ -89,7 +89,7 @@ def ask_sessions():
         layout="member/layout.html",
         title=_("Sign out everywhere"),
         question=_("Every browser in which you are signed in will be signed out, this one too."),
-        details=[_("API tokens keep working. Revoke them one by one.")],
+        details=[_("API keys keep working. Revoke them one by one.")],
         button=_("Sign out everywhere"),
         action=url_for("account.sessions"),
         back=url_for("account.page"),

@@ -79,7 +79,7 @@ def spending(rows, span: date_range.Span) -> charts.Chart:
             sums["grant"] += row["cost"] - row["quota"] - row["wallet"]
         points.append((name, [sums["grant"], sums["quota"], sums["wallet"]]))
     return charts.stacked_bars(
-        _("Cost of calls, by the pocket that paid"),
+        _("Cost of requests, by the balance that paid"),
         points,
         [_("Token balance"), _("Plan quota"), _("Wallet")],
         write=format.money_short,

@@ -88,7 +88,7 @@ def _caller(token_id: int) -> gate.Caller:
         raise errors.NotAuthenticated(_("You are signed out. Reload the page."))
     caller = state().gate.caller_of(token_id)
     if caller is None or caller.user_id != member().id:
-        raise errors.NotFound(_("This token cannot be used any more. Choose another."))
+        raise errors.NotFound(_("This API key cannot be used any more. Choose another."))
     return caller
 
 
@@ -107,7 +107,7 @@ def _sentence(err: errors.RelayError, message: str) -> str:
     if err.code == errors.InsufficientBalance.code:
         has = balances.of(member().id).available
         return _(
-            "Your pockets do not cover this call. They hold %(grant)s LLM tokens, %(quota)s of quota and"
+            "Your balances do not cover this request. They hold %(grant)s tokens, %(quota)s of quota and"
             " %(wallet)s in the wallet.",
             grant=format.count(has.grant),
             quota=format.money_short(has.quota),

@@ -365,7 +365,7 @@ def setup():
     if request.form.get("audience") == "colleagues":
         _open_to_colleagues(who)
     if not state().catalog.demo:
-        return _enter(who, greeting=_("You are the administrator. Make a token, and try it."))
+        return _enter(who, greeting=_("You are the administrator. Create an API key, and try it."))
     return _enter(
         who,
         greeting=_(

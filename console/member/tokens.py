@@ -47,8 +47,8 @@ COLUMNS = (
 ONCE = "1 per day"  # a form that made a token makes no second one
 REASONS = {  # of turned_away
     "rate": _l("over its rate"),
-    "calls_at_once": _l("too many calls at once"),
-    "llm_tokens": _l("over its LLM tokens a minute"),
+    "calls_at_once": _l("too many requests at once"),
+    "llm_tokens": _l("over its tokens a minute"),
     "address": _l("from another address"),
     "expired": _l("after it had expired"),
     "revoked": _l("after it was revoked or renewed"),
@@ -105,7 +105,7 @@ class TokenForm(Form):
     )
     admin = BooleanField(
         _l("For the administrators' API alone"),
-        description=_l("It manages members and money at /api/v1/admin, and makes no calls."),
+        description=_l("It manages members and money at /api/v1/admin, and makes no requests."),
     )
     models = SelectMultipleField(
         _l("Models"),
@@ -114,11 +114,11 @@ class TokenForm(Form):
         description=_l("Tick none: all models, later ones too."),
     )
     rpm = whole(_l("Requests a minute"))
-    tpm = whole(_l("LLM tokens a minute"))
-    calls_at_once = whole(_l("Calls at once"))
+    tpm = whole(_l("Tokens a minute"))
+    calls_at_once = whole(_l("Requests at once"))
     cap_day = Money(
         _l("Spending a day"),
-        description=_l("From quota and wallet; then calls wait for the next day."),
+        description=_l("From quota and wallet; then requests wait for the next day."),
     )
     cap_month = Money(_l("Spending a month"))
     addresses = TextAreaField(
@@ -247,7 +247,7 @@ def create():
     if not form.validate_on_submit():
         return render_template("member/token_form.html", form=form, token=None)
     if throttle.wait_s(ONCE, "token-form", member().id, form.once.data[:40]):
-        flash(_("This form was sent already, and its token was shown then."), "warn")
+        flash(_("This form was sent already, and its API key was shown then."), "warn")
         return back_to("tokens.page")
     try:
         token_id, raw = gate.mint(
@@ -272,7 +272,7 @@ def _show(err: gate.TokenError, form: TokenForm) -> None:
     elif err.field == "name":
         form.form_errors.append(
             _(
-                "You hold %(n)s tokens, which is the most. Revoke one first.",
+                "You hold %(n)s API keys, which is the most. Revoke one first.",
                 n=state().settings.accounts.tokens_max,
             )
         )
@@ -339,7 +339,7 @@ def edit(token_id: int):
         _show(err, form)
         return render_template("member/token_form.html", form=form, token=token)
     flash(
-        _("Saved.") if changed else _("This token has been revoked meanwhile."),
+        _("Saved.") if changed else _("This API key has been revoked meanwhile."),
         "good" if changed else "bad",
     )
     return back_to("tokens.page")
@@ -351,7 +351,7 @@ def rotate(token_id: int):
     """Give a token a new secret and show it this once; the old one may be good for an hour more."""
     own(token_id)
     if throttle.wait_s(ONCE, "token-form", member().id, request.form.get("once", "")[:40]):
-        flash(_("This form was sent already, and its token was shown then."), "warn")
+        flash(_("This form was sent already, and its API key was shown then."), "warn")
         return back_to("tokens.page")
     keep_s = KEPT_S if request.form.get("keep") else 0
     raw = gate.rotate(state().db, member().id, token_id, keep_s)
@@ -374,11 +374,13 @@ def ask_revoke(token_id: int):
     return render_template(
         "confirm.html",
         layout="member/layout.html",
-        title=_("Revoke a token"),
-        question=_("Revoke the token %(name)s (%(hint)s)?", name=token["name"], hint=token["hint"]),
+        title=_("Revoke an API key"),
+        question=_(
+            "Revoke the API key %(name)s (%(hint)s)?", name=token["name"], hint=token["hint"]
+        ),
         details=[
             _("It stops working at once. This cannot be undone."),
-            _("Its past calls stay in your usage."),
+            _("Its past requests stay in your usage."),
         ],
         action=url_for("tokens.revoke", token_id=token_id),
         button=_("Revoke"),
@@ -392,5 +394,5 @@ def revoke(token_id: int):
     """Revoke a token."""
     token = own(token_id)
     if gate.revoke(state().db, token_id, member().id):
-        flash(_("The token %(name)s is revoked.", name=token["name"]), "good")
+        flash(_("The API key %(name)s is revoked.", name=token["name"]), "good")
     return back_to("tokens.page")

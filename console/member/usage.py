@@ -39,15 +39,15 @@ ENDINGS = {
     "failed": _l("No provider answered. You weren't charged."),
     "client_left": _l("Your client disconnected before the end."),
     "upstream_cut": _l("The provider cut the answer off. You paid for what had arrived."),
-    "interrupted": _l("The server restarted during the call. You weren't charged."),
-    "open": _l("The call is running. What it may cost is set aside."),
+    "interrupted": _l("The server restarted during the request. You weren't charged."),
+    "open": _l("The request is running. What it may cost is on hold."),
 }
 SOURCES = {
     "upstream": _l("counted by the provider"),
     "estimated": _l("estimated by us"),
     "none": _l("not counted"),
 }
-MEASURES = {"cost": _l("Cost"), "llm": _l("LLM tokens"), "calls": _l("Calls")}
+MEASURES = {"cost": _l("Cost"), "llm": _l("API keys"), "calls": _l("Requests")}
 # What is added up over roll-ups: name -> column.
 SUMS = {
     "calls": "calls",
@@ -276,7 +276,7 @@ def find():
     if call_of(wanted) is None:
         flash(
             _(
-                "None of your calls has the id %(id)s. Requests that were turned away have no row.",
+                "None of your requests has the id %(id)s. Requests that were rejected have no row.",
                 id=wanted,
             ),
             "warn",
@@ -340,7 +340,7 @@ def summary(row) -> str:
         return _("Not charged")
     parts = [_("Price %(cost)s", cost=format.money(row["cost"]))]
     if row["charged_grant"]:
-        parts.append(_("Token balance: %(n)s LLM tokens", n=format.count(row["charged_grant"])))
+        parts.append(_("Token balance: %(n)s tokens", n=format.count(row["charged_grant"])))
     if row["charged_quota"]:
         parts.append(_("Plan quota: %(amount)s", amount=format.money(row["charged_quota"])))
     if row["charged_wallet"]:
@@ -387,10 +387,10 @@ NOTES = {
     "cache_write_tokens clamped": _PARTS_CUT,
     "cache_write_1h_tokens clamped": _PARTS_CUT,
     "searches clamped": _l(
-        "The provider counted more searches than one call can make: it was cut."
+        "The provider counted more searches than one request can make: it was cut."
     ),
     "searches without a price": _l(
-        "The provider searched for this call. The settings have no price for that: it cost nothing."
+        "The provider searched for this request. The settings have no price for that: it cost nothing."
     ),
 }
 

@@ -29,7 +29,7 @@ CODE_TRIES, CODE_TRIES_FROM = "10 per hour", "60 per hour"
 ENTRIES_SHOWN = 8
 POCKETS = {"grant": _l("Token balance"), "quota": _l("Plan quota"), "wallet": _l("Wallet")}
 KINDS = {
-    "charge": _l("Call"),
+    "charge": _l("Request"),
     "top_up": _l("Top-up"),
     "redeem": _l("Code"),
     "reward": _l("Reward"),
@@ -121,9 +121,7 @@ def _given(given: dict) -> str:
             day=format.local(given["ends_at"]).date(),
         )
     if given["kind"] == "grant":
-        return _(
-            "%(n)s LLM tokens were added to your token balance.", n=format.count(given["amount"])
-        )
+        return _("%(n)s tokens were added to your token balance.", n=format.count(given["amount"]))
     return _("%(amount)s were added to your wallet.", amount=format.money(given["amount"]))
 
 
@@ -209,7 +207,7 @@ def statement():
         state().db.read(), request.args.get("before", type=int), request.args.get("after", type=int)
     )
     choices = {
-        "pocket": [("", _("All pockets")), *POCKETS.items()],
+        "pocket": [("", _("All balances")), *POCKETS.items()],
         "kind": [("", _("All kinds")), *KINDS.items()],
     }
     return render_template(

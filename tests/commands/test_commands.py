@@ -317,7 +317,7 @@ def test_tokens_are_listed_without_their_secret(operator):
 def test_a_member_holds_only_so_many_tokens(operator):
     for number in range(20):
         operator("token", "add", "alice", f"token {number}")
-    assert "20 tokens" in operator.refused("token", "add", "alice", "one more")
+    assert "20 API keys" in operator.refused("token", "add", "alice", "one more")
 
 
 def test_a_token_works_and_ends_at_the_very_next_request(beside, relay):

@@ -160,7 +160,7 @@ def test_members_are_listed_with_what_they_have_and_used(home, alice, bob, desk)
     plans.give_plan(home.db, bob.id, "pro", quota=nano("40"), days=30)
     seen = desk.read("/admin/members")
     assert re.search(
-        r"alice since .{16} Free 0 ¥0.00 ¥49\.996 ¥0\.01 1 calls 1 minute ago", seen
+        r"alice since .{16} Free 0 ¥0.00 ¥49\.996 ¥0\.01 1 requests 1 minute ago", seen
     ), seen
     assert re.search(r"bob since .{16} Pro 0 ¥40.00 ¥0.00 – –", seen), seen
     assert "carol Administrator" in seen
@@ -306,7 +306,7 @@ def test_a_members_page_shows_everything_about_them(home, alice, desk):
         "Complete",
         "insufficient_balance",
         "Plan bought Pro",
-        "in 2 calls",
+        "in 2 requests",
     ):
         assert words in seen, words
 
@@ -617,7 +617,7 @@ def test_a_form_for_codes_that_is_sent_twice_makes_one_set(home, desk):
         (
             {"kind": "grant", "amount": "5,000"},
             {"kind": "grant", "amount": 5000},
-            "5,000 LLM tokens",
+            "5,000 tokens",
         ),
         ({"kind": "plan", "plan": "pro", "amount": ""}, {"kind": "plan", "plan": "pro"}, "Pro"),
         ({"amount": "0.5"}, {"kind": "wallet", "amount": nano("0.5")}, "¥0.50"),
@@ -727,7 +727,7 @@ def test_the_teams_figures_are_summed_by_member_and_model(home, alice, bob, desk
         for _ in range(count):
             home.called(who, token, usage=(1000, 0, 0))
     seen = desk.read("/admin/calls")
-    assert re.search(r"Calls 3 LLM tokens in 3,000 LLM tokens out 0 Cost ¥0\.006", seen)
+    assert re.search(r"Requests 3 Input tokens 3,000 Output tokens 0 Cost ¥0\.006", seen)
     assert re.search(r"Who used most .* alice 2 ¥0\.004 bob 1 ¥0\.002", seen)
     assert cells(desk.get("/admin/usage.csv"))[1:] == [
         ["alice", "2", "0", "2000", "0", "0", "0.004000000", "1500", "0", "0.001000000"],
@@ -900,13 +900,13 @@ def test_a_test_that_is_answered_ends_the_rest_of_an_upstream(connected, fake):
     }
     connected.app.test_client().post("/api/v1/chat/completions", **ask)
     html = desk.page("/admin/upstreams")
-    assert "Refuses us" in html and "upstream_account" in html
+    assert "Rejected our key" in html and "upstream_account" in html
     fake.always(plain(usage(5, 3)))
     desk.send("/admin/upstreams/fake/test")
     assert connected.relay.upstream_report()[0]["state"] == "ok"
     assert connected.app.test_client().post("/api/v1/chat/completions", **ask).status_code == 200
     seen = desk.read("/admin/upstreams")
-    assert "Newest calls 2, of which 50% failed" in seen, seen
+    assert "Recent requests 2, of which 50% failed" in seen, seen
 
 
 def test_an_upstream_that_is_not_there_cannot_be_tested(connected):
@@ -939,7 +939,7 @@ def test_an_upstream_without_a_key_is_named_and_not_asked(tmp_path, fake):
     desk = made.browser(made.member("carol", role="admin"))
     seen = desk.read("/admin/upstreams")
     assert re.search(r"Keys none needed", seen) and re.search(
-        r"Without a key .* north https://north.example/v1", seen
+        r"No key .* north https://north.example/v1", seen
     )
     assert desk.send("/admin/upstreams/north/test").status_code == 404
     made.db.close()
@@ -1033,7 +1033,7 @@ def test_the_system_page_says_how_the_house_is(home, alice, desk):
         "Demo mode",
         "Writable",
         "Members 2",
-        "Tokens 1",
+        "API keys 1",
         "beginning 1",
         "free of",
         str(home.db.path),
@@ -1098,7 +1098,7 @@ def test_the_trail_is_read_filtered_and_saved(home, alice, bob, desk):
     desk.send(f"/admin/members/{bob.id}/disable")
     seen = desk.read("/admin/audit")
     assert re.search(r"Member disabled bob carol", seen)
-    assert re.search(r"Top-up alice carol pocket Wallet amount ¥10.00 note =1\+1", seen)
+    assert re.search(r"Top-up alice carol account Wallet amount ¥10.00 note =1\+1", seen)
     filtered = desk.read("/admin/audit?action=member.disable&who=bob").partition("Details")[2]
     assert "Member disabled" in filtered and "Top-up" not in filtered
     folded = desk.read("/admin/audit?action=member.disable&who=BoB").partition("Details")[2]
@@ -1312,7 +1312,7 @@ def test_a_members_tokens_are_counted_on_the_page(home, alice, desk):
 
 def test_the_bill_of_a_provider_stands_by_model_kind_and_day(connected, fake):
     desk = connected.browser(connected.member("carol", role="admin"))
-    assert "No calls in this month" in desk.page("/admin/upstreams/fake/bill")
+    assert "No requests in this month" in desk.page("/admin/upstreams/fake/bill")
     alice = connected.member("alice")
     attempts = [{"upstream": "fake", "model": "theirs", "status": 200, "ms": 5}]
     connected.called(
@@ -1321,7 +1321,7 @@ def test_the_bill_of_a_provider_stands_by_model_kind_and_day(connected, fake):
     html = desk.page("/admin/upstreams/fake/bill")
     assert "theirs" in html and "¥0.000000007" in html
     assert "write it like 2026-11" in desk.page("/admin/upstreams/fake/bill?month=soon")
-    assert "No calls in this month" in desk.page("/admin/upstreams/fake/bill?month=2020-02")
+    assert "No requests in this month" in desk.page("/admin/upstreams/fake/bill?month=2020-02")
     file = desk.get("/admin/upstreams/fake/bill.csv").get_data(as_text=True)
     assert file.lstrip("\ufeff").startswith("day,model,kind,count,upstream_cost,charged,difference")
     assert "theirs,undivided" in file

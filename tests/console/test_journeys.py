@@ -118,7 +118,7 @@ def make_token(page, name: str = "laptop") -> str:
     """Make a token on its page; the token, as it is shown this once."""
     page.goto("/console/tokens/new")
     page.get_by_label("Name").fill(name)
-    page.get_by_role("button", name="Make the token").click()
+    page.get_by_role("button", name="Create the API key").click()
     return page.locator("#fresh-token").inner_text()
 
 
@@ -152,14 +152,14 @@ def test_from_the_first_start_to_the_first_paid_answer(chromium, tmp_path):
             page.get_by_label("Password", exact=True).fill(PASSWORD)
             page.get_by_label("Once more").fill(PASSWORD)
             page.get_by_role("button", name="Make me the administrator").click()
-            page.get_by_role("link", name="Make a token").click()
+            page.get_by_role("link", name="Create an API key").click()
             page.get_by_label("Name").fill("first")
-            page.get_by_role("button", name="Make the token").click()
+            page.get_by_role("button", name="Create the API key").click()
             page.get_by_role("link", name="Try it in the model test").click()
             say(page)
             cost = told(page, "Token balance: ")
             assert "built-in demo" in page.locator(f"{ANSWER} .answer").inner_text()
-            paid = int(re.search(r"Token balance: (\d+) LLM tokens", cost)[1])
+            paid = int(re.search(r"Token balance: (\d+) tokens", cost)[1])
             page.locator(f"{ANSWER} .tail a").click()
             assert page.locator("tr.sum td").nth(1).inner_text() == str(paid)
             page.get_by_role("link", name="Overview").locator("visible=true").click()
@@ -227,7 +227,7 @@ def test_an_invited_person_comes_makes_a_token_and_talks_to_a_model(visit, carol
 
     carol.reload()
     assert "dora" in carol.locator("tbody tr").first.inner_text()
-    assert "50,000 LLM tokens" in carol.locator("tbody tr").first.inner_text()
+    assert "50,000 tokens" in carol.locator("tbody tr").first.inner_text()
 
 
 def test_an_answer_is_stopped_and_its_beginning_is_charged(signed_in, model, relay):
@@ -378,12 +378,12 @@ def test_keys_are_enough_to_sign_in_and_to_make_a_token(visit, member):
     page.keyboard.type(PASSWORD)
     page.keyboard.press("Enter")
     page.wait_for_url("**/console")
-    _walk_to(page, "New token")
+    _walk_to(page, "New API key")
     page.keyboard.press("Enter")
     page.wait_for_url("**/console/tokens/new")
     page.locator("input:focus").wait_for()
     page.keyboard.type("keyboard")
-    _walk_to(page, "Make the token")
+    _walk_to(page, "Create the API key")
     page.keyboard.press("Space")
     page.locator("#fresh-token").wait_for()
     _walk_to(page, "Copy")
@@ -487,7 +487,7 @@ def test_everything_but_streams_works_without_scripts(signed_in, relay):
     page.goto("/console/test")
     assert "This page needs JavaScript" in page.locator("noscript .alert").inner_text()
     page.goto("/console/usage")
-    page.get_by_label("Outcome").select_option("complete")
+    page.get_by_label("Status").select_option("complete")
     page.get_by_role("button", name="Show").click()
     page.wait_for_url("**outcome=complete*")
     assert page.locator("table.calls tbody tr").count() == 1
@@ -497,7 +497,7 @@ def test_everything_but_streams_works_without_scripts(signed_in, relay):
     page.goto("/console/tokens")
     page.get_by_role("link", name="Revoke laptop").click()
     page.get_by_role("button", name="Revoke").click()
-    see(page, "The token laptop is revoked.")
+    see(page, "The API key laptop is revoked.")
     assert relay.client(raw).chat().status == 401
     page.goto("/console/account")
     page.locator("select[name=language]").select_option("zh")

@@ -286,7 +286,7 @@ def test_the_overview_draws_thirty_days_and_shows_the_newest_calls(home, alice, 
     home.called(alice, token, at=billing.now_ms() - 40 * 86_400_000)
     newest = home.called(alice, token)
     html = browser.page("/console")
-    assert "in 2 calls" in browser.text(browser.get("/console"))
+    assert "in 2 requests" in browser.text(browser.get("/console"))
     assert html.index(newest) > 0 and html.count('<rect class="bar') >= 2
 
 
@@ -416,7 +416,7 @@ def test_nobody_holds_more_tokens_than_allowed(tmp_path):
     for n in range(2):
         browser.send("/console/tokens/new", name=f"token-{n}", once=str(n))
     answer = browser.send("/console/tokens/new", name="one too many", once="2")
-    assert "You hold 2 tokens, which is the most." in browser.text(answer)
+    assert "You hold 2 API keys, which is the most." in browser.text(answer)
     assert 'value="one too many"' in answer.get_data(as_text=True)
     browser.send("/console/tokens/1/revoke")
     assert raw_token(
@@ -426,11 +426,11 @@ def test_nobody_holds_more_tokens_than_allowed(tmp_path):
 
 def test_revoking_asks_first_and_holds_at_once(home, alice, browser):
     token, _raw = tokens.mint(home.db, alice.id, "laptop")
-    assert "Revoke the token laptop" in browser.read(f"/console/tokens/{token}/revoke")
+    assert "Revoke the API key laptop" in browser.read(f"/console/tokens/{token}/revoke")
     assert home.relay.gate.caller_of(token)
     browser.send(f"/console/tokens/{token}/revoke")
     assert home.relay.gate.caller_of(token) is None
-    assert "The token laptop is revoked." in browser.read("/console/tokens")
+    assert "The API key laptop is revoked." in browser.read("/console/tokens")
     for path in (f"/console/tokens/{token}", f"/console/tokens/{token}/revoke"):
         assert browser.get(path).status_code == 404
     assert browser.send(f"/console/tokens/{token}", name="back again").status_code == 404
@@ -553,7 +553,7 @@ def test_a_plan_that_is_not_sold_cannot_be_bought(browser, name):
 def test_the_statement_runs_with_its_balance_and_can_be_filtered(home, alice, browser):
     call = home.called(alice, home.token(alice), usage=(2000, 0, 100))
     page = browser.read("/console/wallet/statement")
-    assert "Call Token balance -1,500 0" in page and "Call Wallet -¥0.0018 ¥49.9982" in page
+    assert "Request Token balance -1,500 0" in page and "Request Wallet -¥0.0018 ¥49.9982" in page
     assert "Top-up Wallet +¥50.00 ¥50.00" in page and "Reward" in page
     assert f"/console/usage/{call}" in browser.page("/console/wallet/statement")
     only = browser.read("/console/wallet/statement?pocket=wallet&kind=top_up")
@@ -605,8 +605,8 @@ def test_the_invites_page_shows_the_link_who_came_and_what_it_earned(home, alice
     page = browser.read("/console/invites")
     assert (
         "dora" in page
-        and "paid 50,000 LLM tokens" in page
-        and "with the first call paid in money" in page
+        and "paid 50,000 tokens" in page
+        and "with the first request paid in money" in page
     )
     assert "Earned 50,000" in page  # once, however many calls there were
     assert pockets(home, alice).grant == 1500 + 50_000

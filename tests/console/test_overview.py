@@ -157,7 +157,7 @@ def test_a_member_whose_newest_call_was_refused_for_money_sees_it_above_everythi
     html = browser.page("/console")
     assert html.index('id="stuck"') < html.index('class="grid trio"') and said in html
     seen = desk.read("/admin/")
-    assert "bob is stuck: 1 calls were refused in 7 days" in seen
+    assert "bob is stuck: 1 requests were refused in 7 days" in seen
     billing.credit(home.db, bob.id, "wallet", nano("5"))
     home.called(bob, token)
     assert 'id="stuck"' not in browser.page("/console")
@@ -295,7 +295,7 @@ def test_a_request_id_leads_to_its_call_and_only_to_ones_own(home, alice, bob, d
     mine, his = home.browser(alice), home.browser(bob)
     assert mine.get(f"/console/usage/find?id=+{call}+").location.endswith(f"/console/usage/{call}")
     assert his.get(f"/console/usage/find?id={call}").location.endswith("/console/usage")
-    assert "None of your calls has the id" in his.read("/console/usage")
+    assert "None of your requests has the id" in his.read("/console/usage")
     assert desk.get(f"/admin/calls/find?id={call}").location.endswith(f"/admin/calls/{call}")
     assert desk.get("/admin/calls/find?id=req_x").location.endswith("/admin/calls")
 

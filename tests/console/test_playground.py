@@ -139,7 +139,7 @@ def test_empty_pockets_are_refused_before_any_model_is_asked(home):
         answer.status_code == 402 and answer.get_json()["error"]["code"] == "insufficient_balance"
     )
     assert answer.get_json()["sentence"] == (
-        "Your pockets do not cover this call. They hold 0 LLM tokens, ¥0.00 of quota and ¥0.00 in the wallet."
+        "Your balances do not cover this request. They hold 0 tokens, ¥0.00 of quota and ¥0.00 in the wallet."
     )
     free = home.browser(bob).send_json(f"/console/test/{home.token(bob)}", asked(model="gratis-3"))
     assert free.status_code == 200 and said(free)
@@ -210,7 +210,7 @@ def test_a_fault_of_ours_shows_no_details(home, alice, browser, monkeypatch):
 
 
 def test_the_page_says_that_it_is_charged_and_offers_only_what_can_be_used(home, alice, browser):
-    assert "Make a token first" in browser.read("/console/test")
+    assert "Create an API key first" in browser.read("/console/test")
     home.token(alice, "bound", models=["other-2"])
     gone = home.token(alice, "gone")
     tokens.revoke(home.db, gone)

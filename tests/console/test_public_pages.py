@@ -485,17 +485,17 @@ def test_the_calculator_says_what_the_ledger_would_do(app, visitor, query, usage
     with app.test_request_context():
         quota, wallet = format.money(paid.quota), format.money(paid.wallet)
         cost = format.money(price.cost(Usage(*usage)))
-    assert f"Price of the whole call {cost}" in page
-    assert f"Token balance {paid.grant:,} LLM tokens Plan quota {quota} Wallet {wallet}" in page
+    assert f"Price of the whole request {cost}" in page
+    assert f"Token balance {paid.grant:,} tokens Plan quota {quota} Wallet {wallet}" in page
 
 
 def test_the_calculator_takes_the_tier_of_the_whole_input_and_the_peak_price(visitor):
     page = text(english(visitor, "/calculator?model=tiered-2&input=40000&output=0&wallet=10"))
-    assert "Price of the whole call ¥0.16" in page
+    assert "Price of the whole request ¥0.16" in page
     page = text(
         english(visitor, "/calculator?model=peaky-3&input=1000000&output=0&wallet=10&peak=yes")
     )
-    assert "Price of the whole call ¥6.00" in page
+    assert "Price of the whole request ¥6.00" in page
 
 
 @pytest.mark.parametrize(

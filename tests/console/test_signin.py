@@ -291,7 +291,7 @@ def register(browser, path="/register", name="dora", password=PASSWORD, again=No
 def test_an_open_house_lets_anybody_register(tmp_path):
     home = house(tmp_path, accounts={"registration": "open"})
     browser = home.browser()
-    assert "You start with 100,000 LLM tokens" in browser.read("/register")
+    assert "You start with 100,000 tokens" in browser.read("/register")
     assert register(browser).status_code == 303
     assert signed_in(browser)
     dora = accounts.named(home.db, "dora")

@@ -48,7 +48,7 @@ def test_the_page_tells_why_requests_never_became_calls_and_clears_what_expired(
         counts.count(alice.id, made, today, "rate", 5)
     counts.write(home.db)
     browser = home.browser(alice)
-    assert "turned away 3 times in 7 days: over its rate" in browser.read("/console/tokens")
+    assert "rejected 3 times in 7 days: over its rate" in browser.read("/console/tokens")
     home.db.write(lambda conn: conn.execute("UPDATE tokens SET expires_at = 5") and None)
     assert "Clear away" in browser.read("/console/tokens")
     browser.send("/console/tokens/clear")
@@ -62,4 +62,4 @@ def test_a_token_that_ends_soon_is_told_of(home):
     home.token(alice, "short", expires_at=now_ms() + 2 * 86_400_000)
     home.token(alice, "long", expires_at=now_ms() + 20 * 86_400_000)
     seen = home.browser(alice).read("/console")
-    assert "The token short expires on" in seen and "The token long" not in seen
+    assert "The API key short expires on" in seen and "The token long" not in seen

@@ -67,9 +67,9 @@ def test_it_sums_up_the_same_days(home, alice, browser):
     home.called(alice, token, outcome="refused", error="insufficient_balance")
     page = browser.read("/console/usage")
     assert (
-        "Calls 3 1 refused" in page
-        and "LLM tokens in 2,000 400 cached" in page
-        and "LLM tokens out 200" in page
+        "Requests 3 1 refused" in page
+        and "Input tokens 2,000 400 cached" in page
+        and "Output tokens 200" in page
     )
     assert "Cost ¥0.005" in page
 
@@ -155,7 +155,7 @@ def test_a_long_list_pages_both_ways_without_gaps(home, alice, browser):
 
 def test_the_page_says_how_to_begin_when_there_is_nothing(browser):
     page = browser.read("/console/usage")
-    assert "No calls in these days" in page and "Open the model test" in page
+    assert "No requests in these days" in page and "Open the model test" in page
 
 
 def test_the_charts_stay_when_old_calls_are_forgotten(home, alice, browser):
@@ -220,19 +220,19 @@ def test_a_calls_page_explains_its_price_line_by_line(home, browser, alice):
     assert "Input, cached 200 100 100 ¥0.5 ¥0.00005" in page
     assert "Output 100 0 100 ¥8 ¥0.0008" in page
     assert "Sum 1,100 900 200 ¥0.00085" in page
-    assert "Token balance 900 LLM tokens" in page and "Wallet ¥0.00085" in page
+    assert "Token balance 900 tokens" in page and "Wallet ¥0.00085" in page
     assert "would have cost ¥0.0025" in page and "counted by the provider" in page
 
 
 @pytest.mark.parametrize(
     "outcome, error, says",
     [
-        ("refused", "insufficient_balance", "The balances do not cover this call."),
+        ("refused", "insufficient_balance", "The balances do not cover this request."),
         ("failed", "upstream_timeout", "did not answer in time"),
         ("interrupted", None, "weren't charged"),
         ("client_left", None, "disconnected before the end"),
         ("upstream_cut", "upstream_error", "You paid for what had arrived"),
-        (None, None, "is set aside"),
+        (None, None, "is on hold"),
     ],
 )
 def test_a_call_that_did_not_end_well_says_why_and_what_it_cost(

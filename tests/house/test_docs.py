@@ -333,16 +333,16 @@ def test_the_worked_example_is_what_the_ledger_would_do(app, reader):
     assert min(paid.grant, paid.quota, paid.wallet) > 0
     with app.test_request_context():
         quota, wallet, whole = (format.money(each) for each in (paid.quota, paid.wallet, rest))
-    assert f"Token balance {paid.grant:,} LLM tokens Plan quota {quota} Wallet {wallet}" in page
+    assert f"Token balance {paid.grant:,} tokens Plan quota {quota} Wallet {wallet}" in page
     assert f"Sum {whole}" in page
 
 
 def test_the_example_opens_in_the_calculator_with_the_same_result(reader):
     billing_page = english(reader, "/docs/billing")
     (address,) = [link for link in links(billing_page) if link.startswith("/calculator?")]
-    paid = re.search(
-        r"Token balance [\d,]+ LLM tokens Plan quota \S+ Wallet \S+", text(billing_page)
-    )[0]
+    paid = re.search(r"Token balance [\d,]+ tokens Plan quota \S+ Wallet \S+", text(billing_page))[
+        0
+    ]
     assert paid in text(english(reader, address))
 
 

@@ -158,7 +158,7 @@ def test_who_is_not_covered_is_told_of_the_pocket_that_is_missing():
     assert str(NotCovered(has, Pockets(0, 0, nano("2")))) == (
         "needed: 2.00 yuan from the wallet; available: 0.25"
     )
-    assert str(NotCovered(has, Pockets(4, 0, 0))) == "the grant holds 3 LLM tokens, not 4"
+    assert str(NotCovered(has, Pockets(4, 0, 0))) == "the grant holds 3 tokens, not 4"
 
 
 def test_a_quota_of_a_nano_yuan_pays_a_nano_yuan(book):

@@ -85,8 +85,8 @@ def test_each_pocket_of_each_member_is_told_of_by_itself(book, look, told):
         book.give(person, wallet="1", grant=10)
     look()
     assert sorted(told()) == [
-        "pocket_low: The grant of alice holds 10 LLM tokens.",
-        "pocket_low: The grant of bob holds 10 LLM tokens.",
+        "pocket_low: The grant of alice holds 10 tokens.",
+        "pocket_low: The grant of bob holds 10 tokens.",
         "pocket_low: The wallet of alice holds 1.00 yuan.",
         "pocket_low: The wallet of bob holds 1.00 yuan.",
     ]
