@@ -41,6 +41,7 @@ class Upstream:
     calls_at_once: int | None = None
     answer_bytes_max: int = 67108864
     usable: bool = True
+    proxy: str = field(default="", repr=False)  # it may hold a password
 
     @property
     def on_this_machine(self) -> bool:
@@ -49,7 +50,13 @@ class Upstream:
 
     def url(self, wire: str) -> str:
         """The address of a wire there."""
-        return dict(self.wire_urls).get(wire) or self.base_url.rstrip("/") + WIRES[wire].PATH
+        return dict(self.wire_urls).get(wire) or joined(self.base_url, WIRES[wire].PATH)
+
+
+def joined(base_url: str, path: str) -> str:
+    """A path behind a base address; what the base asks for by a query stays behind it."""
+    base, mark, query = base_url.partition("?")
+    return f"{base.rstrip('/')}{path}{mark}{query}"
 
 
 DEMO = Upstream("demo", "demo://", speaks=frozenset({"chat", "embeddings"}), allow_private=True)
@@ -273,6 +280,7 @@ def _upstream(given) -> Upstream:
         "calls_at_once",
         "answer_bytes_max",
         "usable",
+        "proxy",
     )
     return Upstream(
         **{name: getattr(given, name) for name in names},

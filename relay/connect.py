@@ -198,7 +198,7 @@ def row_for(preset: Preset | None, name: str, base_url: str, private: bool = Fal
         ]
     try:
         host = urlsplit(row.get("base_url", "")).hostname or ""
-        valid = configuration.is_url(row.get("base_url", ""))
+        valid = configuration.is_queried_url(row.get("base_url", ""))
     except ValueError:
         host, valid = "", False
     if not valid:

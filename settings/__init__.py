@@ -22,6 +22,16 @@ import msgspec
 from msgspec import Meta
 
 from settings import providers
+from settings.addresses import (
+    NETWORKS,
+    PROXY,
+    QUERIED_URL,
+    URL,
+    is_network,
+    is_proxy,
+    is_queried_url,
+    is_url,
+)
 from settings.quirks import QUIRKS
 from settings.reader import Section, each_must, must, section
 
@@ -47,37 +57,10 @@ class SettingsError(Exception):
         self.mistakes = mistakes
 
 
-def is_url(url: str) -> bool:
-    try:
-        parts = urlsplit(url)
-        return (
-            parts.scheme in ("http", "https")
-            and bool(parts.hostname)
-            and parts.port != 0
-            and not any(sign in url for sign in "@?#")
-            and url.isprintable()
-            and " " not in url
-        )
-    except ValueError:
-        return False
-
-
-def _is_hook(url: str) -> bool:
-    """A robot's key may stand behind a question mark."""
-    return is_url(url.partition("?")[0]) and not any(sign in url for sign in "@# ")
-
-
 def _is_timezone(name: str) -> bool:
     try:
         return bool(ZoneInfo(name))
     except (ValueError, OSError, KeyError):
-        return False
-
-
-def _is_network(text: str) -> bool:
-    try:
-        return bool(ip_network(text.strip(), strict=False))
-    except ValueError:
         return False
 
 
@@ -98,9 +81,6 @@ def _ascending(tiers) -> bool:
     return above == sorted(set(above))
 
 
-NETWORKS = "IP addresses or networks, with commas between them"
-HOOK = "an http or https address without user or fragment"
-URL = "an http or https address without user, query or fragment"
 QUIRK = f"one of {', '.join(sorted(QUIRKS))}"
 KEY = "a key without spaces, or $NAME for the environment variable NAME"
 
@@ -109,7 +89,7 @@ Count = Annotated[int, Meta(ge=1, le=10**12)]
 Bytes = Annotated[int, Meta(ge=1024, le=2**31)]
 Seconds = Annotated[float, Meta(gt=0, le=86400)]
 Name = Annotated[str, must(_is_name, "a name")]
-Url = Annotated[str, must(is_url, URL)]
+Url = Annotated[str, must(is_queried_url, QUERIED_URL)]
 TimeZone = Annotated[str, must(_is_timezone, "a time zone like Asia/Shanghai")]
 Money = Annotated[
     Decimal,
@@ -167,13 +147,13 @@ class ServerSettings(Section):
     )
     trusted_proxy: Annotated[
         str,
-        must(lambda it: it in ("", "*") or all(map(_is_network, it.split(","))), NETWORKS),
+        must(lambda it: it in ("", "*") or all(map(is_network, it.split(","))), NETWORKS),
         "The reverse proxy's addresses or networks, whose X-Forwarded-* is believed.",
     ] = ""
     log: Annotated[Literal["plain", "json"], "plain or json."] = "plain"
     metrics_from: Annotated[
         tuple[str, ...],
-        each_must(_is_network, "an IP address or network"),
+        each_must(is_network, "an IP address or network"),
         "Addresses or networks that may read /metrics.",
     ] = ("127.0.0.1", "::1")
     answer_s_max: Annotated[
@@ -249,7 +229,7 @@ class Retention(Section):
 
 
 class Hook(Section, kw_only=True):
-    url: Annotated[str, must(_is_hook, HOOK), "Where notices are posted."]
+    url: Annotated[str, must(is_queried_url, QUERIED_URL), "Where notices are posted."]
     form: Annotated[
         Literal["auto", "feishu", "dingtalk", "wecom", "slack", "json"],
         "What the tool takes; auto: by its address, JSON for one that is not known.",
@@ -271,7 +251,7 @@ class Hook(Section, kw_only=True):
 class NoticeSettings(Section):
     webhook: Annotated[
         str,
-        must(lambda it: not it or _is_hook(it), HOOK),
+        must(lambda it: not it or is_queried_url(it), QUERIED_URL),
         "Where notices are posted: a robot of Feishu, DingTalk, WeCom, Slack, or as JSON.",
     ] = ""
     hooks: Annotated[tuple[Hook, ...], "More of them, each with what it hears."] = ()
@@ -327,7 +307,7 @@ class UpstreamSettings(Section, kw_only=True):
     ] = ("chat",)
     wire_urls: Annotated[
         dict[Literal[WIRES], str],
-        each_must(is_url, URL),
+        each_must(is_queried_url, QUERIED_URL),
         "Whole addresses of wires that live elsewhere.",
     ] = {}
     connect_s: Annotated[Seconds, "How long connecting may take."] = 10
@@ -345,6 +325,11 @@ class UpstreamSettings(Section, kw_only=True):
         bool, "The address may be of a private network; no key is needed then."
     ] = False
     calls_at_once: Annotated[Count | None, "The most open calls; left out: no limit."] = None
+    proxy: Annotated[
+        str,
+        must(is_proxy, PROXY),
+        "A proxy on the way to it: http:// (by CONNECT) or socks5://, user:password@ if it wants one.",
+    ] = ""
     answer_bytes_max: Annotated[Bytes, "An answer that is longer is cut off."] = 67108864
     keys: tuple[str, ...] = ()  # not a setting: those of the keys above that there are, filled in
 

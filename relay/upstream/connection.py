@@ -21,6 +21,7 @@ from collections.abc import Callable
 
 import certifi
 
+from relay.upstream import proxy as proxies
 from relay.upstream import race
 
 WATCH_S = 0.25
@@ -44,8 +45,15 @@ class PrivateAddress(OSError):
 class Connection:
     """One attempt's connection, so that another thread can cut it."""
 
-    def __init__(self, allow_private: bool, allow_loopback: bool = False, life_s: float = math.inf):
+    def __init__(
+        self,
+        allow_private: bool,
+        allow_loopback: bool = False,
+        life_s: float = math.inf,
+        proxy: str = "",
+    ):
         self.allow_private, self.allow_loopback = allow_private, allow_loopback
+        self.proxy = proxy  # its address, where one stands in the way
         self.fresh = False  # the connection was made for this attempt
         self.left = False  # the caller is gone
         self.ended = False  # the relay goes down
@@ -180,15 +188,20 @@ def connect(
     line: Connection, host: str, port: int, secure: bool, connect_s: float
 ) -> socket.socket:
     """A connection to the first of the host's addresses that answers, all of it within `connect_s`:
-    the name, its addresses, TLS.
+    the name, its addresses, a proxy on the way, TLS.
 
     Raises OSError: TimeoutError if it took too long, PrivateAddress if it may not lead there.
     """
     line.fresh, end_at = True, time.monotonic() + connect_s
+    via = proxies.parsed(line.proxy) if line.proxy else None
+    if via:
+        _check_host(host, line)
+    first_host, first_port = (via.host, via.port) if via else (host, port)
 
     def begin(address: race.Address) -> socket.socket:
         family, kind, protocol, place = address
-        check_public(place[0], line)
+        if via is None:  # a proxy is where the settings say, often in this network
+            check_public(place[0], line)
         sock = socket.socket(family, kind, protocol)
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -201,11 +214,14 @@ def connect(
             raise
         return sock
 
-    every = race.addresses(host, port)
+    every = race.addresses(first_host, first_port)
     sock, address = race.fastest(every, begin, lambda: line.was_cut, end_at)
     try:
         sock.settimeout(max(0.01, end_at - time.monotonic()))
         line.attach(sock)
+        if via:
+            proxies.open_way(sock, via, host, port, end_at)
+            sock.settimeout(max(0.01, end_at - time.monotonic()))
         if secure:
             sock = _trust().wrap_socket(sock, server_hostname=host, do_handshake_on_connect=False)
             line.attach(sock)
@@ -214,7 +230,7 @@ def connect(
     except OSError:
         sock.close()
         raise
-    race.remember(host, port, address[3])
+    race.remember(first_host, first_port, address[3])
     return sock
 
 
@@ -225,6 +241,15 @@ def _trust() -> ssl.SSLContext:
     context.load_verify_locations(certifi.where())
     context.set_alpn_protocols(["http/1.1"])
     return context
+
+
+def _check_host(host: str, line: Connection) -> None:
+    """The same of a host that a proxy looks up, as far as its name tells."""
+    try:
+        ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return
+    check_public(host, line)
 
 
 def check_public(address: str, line: Connection) -> None:

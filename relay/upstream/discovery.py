@@ -83,7 +83,9 @@ def models(upstream: Upstream, key: str) -> tuple[str, list[Listed]]:
     Raises NotListed, with what the address given says.
     """
     first: NotListed | None = None
-    for base, where in _places(upstream.base_url.rstrip("/")):
+    given, mark, query = upstream.base_url.partition("?")
+    for path, listed_at in _places(given.rstrip("/")):
+        base, where = (f"{each}{mark}{query}" for each in (path, listed_at))
         try:
             return base, _listed(upstream, where, key, PATIENCE_S)
         except NotListed as err:
@@ -129,7 +131,7 @@ def _model(row: object) -> Listed | None:
 
 def _get(upstream: Upstream, url: str, key: str, patience_s: float) -> object:
     """A document. Raises NotListed."""
-    line = Connection(upstream.allow_private, upstream.on_this_machine)
+    line = Connection(upstream.allow_private, upstream.on_this_machine, proxy=upstream.proxy)
     headers = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "relay"}
     if key:
         headers |= {"Authorization": f"Bearer {key}"}

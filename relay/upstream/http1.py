@@ -1,8 +1,8 @@
 """HTTP/1.1 to upstreams: a request goes out over a line, its answer is read as it comes.
 
 Owns the connections that are kept for the next call, and the framing of both directions; what an
-answer's bytes mean is httptools' (Node's parser). It knows no redirects, cookies, proxies or
-encodings: nothing of the outside leaks in. It is here because the general libraries were a third of
+answer's bytes mean is httptools' (Node's parser). It knows no redirects or cookies: nothing of the
+outside leaks in. It is here because the general libraries were a third of
 a call's work, and cannot be cut from another thread while they wait for headers.
 """
 
@@ -17,6 +17,7 @@ from urllib.parse import quote, urlsplit
 
 import httptools
 
+from relay.upstream import coding
 from relay.upstream.connection import Connection, connect, readable
 
 READ_BYTES = 16384  # what a TLS record holds
@@ -25,6 +26,7 @@ KEPT_IDLE_S = (
     55.0  # a kept connection is used again within this time: most servers close after a minute
 )
 STALE_S = 1.0  # a kept connection that ends sooner was closed before it was used
+BODILESS = (204, 304)
 PORTS = {"http": 80, "https": 443}
 
 
@@ -51,6 +53,8 @@ def place_of(url: str) -> Origin:
     """The place of an http or https address. Raises ValueError."""
     parts = urlsplit(url)
     path = quote(parts.path or "/", safe="/%:@!$&'()*+,;=~")
+    if parts.query:
+        path += "?" + quote(parts.query, safe="/?%:@!$&'()*+,;=~")
     host = parts.netloc.rpartition("@")[2]
     host = host if host.isascii() else host.encode("idna").decode()
     return Origin(
@@ -91,7 +95,7 @@ class ConnectionPool:
         place, started = place_of(url), time.monotonic()
         lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         request = b"%b%b\r\n%b" % (place.start, lines.encode("latin-1"), body)
-        sock = self._take(place)
+        sock = self._take(place, line.proxy)
         if sock is not None:
             line.attach(sock)
             try:
@@ -124,12 +128,12 @@ class ConnectionPool:
         sock = connect(line, place.host, place.port, place.secure, connect_s)
         return self._exchange(line, place, sock, request, answer_s)
 
-    def keep(self, place: Origin, sock: socket.socket) -> None:
+    def keep(self, place: Origin, proxy: str, sock: socket.socket) -> None:
         """Take a connection back that has nothing more to say, and close those that have waited too
         long."""
         now = time.monotonic()
         with self._lock:
-            kept = self._kept[place.secure, place.host, place.port]
+            kept = self._kept[place.secure, place.host, place.port, proxy]
             kept.append((sock, now))
             over = [kept.popleft()[0] for _ in range(len(kept) - self._kept_max)]
             while kept and now - kept[0][1] > KEPT_IDLE_S:
@@ -137,9 +141,9 @@ class ConnectionPool:
         for each in over:
             each.close()
 
-    def _take(self, place: Origin) -> socket.socket | None:
+    def _take(self, place: Origin, proxy: str) -> socket.socket | None:
         """The connection that was used last, if it still stands; those that do not are closed."""
-        kept = self._kept.get((place.secure, place.host, place.port))
+        kept = self._kept.get((place.secure, place.host, place.port, proxy))
         while kept:
             with self._lock:
                 sock, since = kept.pop() if kept else (None, 0.0)
@@ -157,7 +161,7 @@ class ConnectionPool:
         self, line: Connection, place: Origin, sock: socket.socket, request: bytes, answer_s: float
     ) -> "HTTPResponse":
         end_at = time.monotonic() + answer_s
-        answer = HTTPResponse(line, sock, lambda: self.keep(place, sock))
+        answer = HTTPResponse(line, sock, lambda: self.keep(place, line.proxy, sock))
         try:
             line.wait_at_most(answer_s)
             try:
@@ -187,6 +191,7 @@ class HTTPResponse:
         self._line, self._sock, self._keep = line, sock, keep
         self._parser = httptools.HttpResponseParser(self)
         self._pieces: list[bytes] = []
+        self._packed: coding.Unpacker | None = None
         self.heard = False  # a byte of it has come
         self._head_done = self._ended = self._extra = self._reusable = self._closed = False
 
@@ -202,9 +207,26 @@ class HTTPResponse:
             read_bytes += self._feed()
             if read_bytes > HEAD_BYTES_MAX and not self._head_done:
                 raise ProtocolError("the answer's headers are too long")
+        encoding = self.headers.get("content-encoding", "").strip().lower()
+        if encoding not in coding.PLAIN and self.status not in BODILESS:
+            self._packed = coding.Unpacker(encoding)
 
     def read(self) -> bytes:
-        """The next bytes of the body, as soon as there are any; b"" at its end. Raises OSError."""
+        """The next bytes of the body, unpacked, as soon as there are any; b"" at its end.
+
+        Raises OSError.
+        """
+        if self._packed is None:
+            return self._read()
+        while not (data := self._packed.more()):
+            packed = self._read()
+            if not packed:
+                self._packed.finish()
+                return b""
+            self._packed.give(packed)
+        return data
+
+    def _read(self) -> bytes:
         waits_since = 0.0  # since then only framing has come
         while not self._pieces and not self._ended:
             if self._feed() and not self._pieces:

@@ -44,6 +44,9 @@ HEADER_LENGTH_MAX = 2000
 OF_SHAPE = (400, 404, 405, 415, 422, 501)  # statuses of refusals that another wire may not meet
 OF_CONTENT = ("content_filter", "context_length_exceeded")  # and codes that it would meet too
 SILENCE_S = 10.0  # after so long without a word the caller should hear that the line stands
+BEFORE_EVENTS = b" \t\r\n\xef\xbb\xbf"  # blanks, and the mark of UTF-8
+EVENT_STARTS = (b"data:", b"event:", b"id:", b"retry:", b":")  # of the lines of a stream
+UNREADABLE = "The model's provider gave an answer that cannot be read."
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
 
@@ -384,8 +387,9 @@ class Dispatcher:
 
     def _attempt(self, dispatch: Dispatch, target, key: str) -> Reply:
         wire, payload = dispatch.spoken(target)
+        upstream = target.upstream
         line = Connection(
-            target.upstream.allow_private, target.upstream.on_this_machine, dispatch.life_s
+            upstream.allow_private, upstream.on_this_machine, dispatch.life_s, upstream.proxy
         )
         self._watcher.watch(line, dispatch.gone)
         stream, reply = dispatch.ask.stream, None
@@ -523,14 +527,14 @@ def _read_whole(reply: Reply, wire: Wire) -> None:
 
 def _read(reply: Reply, wire: Wire) -> None:
     """Read the document that came: even with a 200 it may hold an error, or nothing."""
+    if reply.data.lstrip(BEFORE_EVENTS).startswith(EVENT_STARTS):
+        reply.data = _encode(_folded(reply, wire))
     try:
         doc = _decode(reply.data)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as err:
-        raise errors.UpstreamError(
-            "The model's provider gave an answer that cannot be read."
-        ) from err
+        raise errors.UpstreamError(UNREADABLE) from err
     if not isinstance(doc, dict):
-        raise errors.UpstreamError("The model's provider gave an answer that cannot be read.")
+        raise errors.UpstreamError(UNREADABLE)
     info = wire.signs_of(doc)
     if info.error:
         raise provider_errors.read(info.error, key=reply.key)
@@ -539,6 +543,24 @@ def _read(reply: Reply, wire: Wire) -> None:
     if info.chunk is not None:
         reader.whole(info.chunk)
     reply.doc = doc
+
+
+def _folded(reply: Reply, wire: Wire) -> dict[str, Any]:
+    """The document of a stream that came where none was asked for."""
+    events = reply.cut(reply.data + b"\n\n")
+    datas = [data.strip() for event in events if (data := sse.data(event))]
+    try:
+        docs = [_decode(data) for data in datas if data != b"[DONE]"]
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as err:
+        raise errors.UpstreamError(UNREADABLE) from err
+    docs = [doc for doc in docs if isinstance(doc, dict)]
+    for doc in docs:
+        if error := reader.error_in(doc) if "type" not in doc else None:
+            raise provider_errors.read(error, key=reply.key)
+    doc = wire.folded(docs, b"[DONE]" in datas)
+    if doc is None:
+        raise errors.UpstreamError(reader.BROKEN_OFF)
+    return doc
 
 
 def _counted(info: EventInfo) -> bool:

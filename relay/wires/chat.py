@@ -19,6 +19,7 @@ from relay.body import Ask, Body
 from relay.errors import BadRequest, RelayError
 from relay.wires import reader, sse
 from relay.wires import usage as wire_usage
+from relay.wires.folding import completion as folded
 from relay.wires.interface import NO_CONTEXT, Context, EventInfo, changes
 from relay.wires.reader import error_in
 
@@ -50,6 +51,7 @@ __all__ = [
     "error_event",
     "error_in",
     "flag",
+    "folded",
     "model",
     "parsed",
     "plain",

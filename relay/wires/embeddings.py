@@ -23,6 +23,7 @@ from relay.wires.chat import (
     clean,
     error,
     error_event,
+    folded,
     plain,
     signs,
 )
@@ -42,6 +43,7 @@ __all__ = [
     "complete",
     "error",
     "error_event",
+    "folded",
     "plain",
     "read",
     "signs",

@@ -111,6 +111,11 @@ class Wire(Protocol):
     def as_events(self, doc: dict[str, Any]) -> list[bytes]:
         """A whole answer of such an upstream as a stream, for a caller who asked for one."""
 
+    def folded(self, events: Iterable[dict[str, Any]], done: bool) -> dict[str, Any] | None:
+        """The whole answer that a stream of such an upstream tells; None if it never ends.
+
+        `done`: its end mark came. For a caller who asked for no stream."""
+
     def error(self, err: RelayError, request_id: str) -> dict[str, Any]:
         """An error in this wire's shape."""
 

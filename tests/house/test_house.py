@@ -32,7 +32,7 @@ LAYERS = """
 0  members.call_rows members.entries members.turned_away members.credit_requests
 0  billing codes db members.accounts members.audit plans pricing verify settings server.logs
 0  relay.body relay.errors relay.estimate relay.limits relay.lookups relay.metrics relay.unquoted
-0  relay.upstream.race
+0  relay.upstream.race relay.upstream.proxy relay.upstream.coding
 0  relay.upstream.http1 relay.upstream.health relay.upstream.connection relay.upstream.quirks relay.upstream.order
 0  server.connections server.hooks relay members server relay.upstream
 """
@@ -59,15 +59,24 @@ KNOWS_ONLY = {
     "relay.upstream.quirks": set(),
     "relay.limits": set(),
     "relay.upstream.order": set(),
-    "relay.upstream.connection": {"relay.upstream.race"},
+    "relay.upstream.connection": {"relay.upstream.race", "relay.upstream.proxy"},
+    "relay.upstream.proxy": set(),
+    "relay.upstream.coding": set(),
     "relay.upstream.race": set(),
-    "relay.upstream.http1": {"relay.upstream.connection"},
+    "relay.upstream.http1": {"relay.upstream.connection", "relay.upstream.coding"},
     "pricing": set(),
     "server.logs": set(),
     "server.hooks": set(),
     "settings.reader": set(),
-    "settings": {"settings", "settings.providers", "settings.quirks", "settings.reader"},
+    "settings": {
+        "settings",
+        "settings.addresses",
+        "settings.providers",
+        "settings.quirks",
+        "settings.reader",
+    },
     "settings.quirks": set(),
+    "settings.addresses": set(),
     "settings.providers": set(),
     "settings.changes": set(),
     "db": {
@@ -112,6 +121,7 @@ DOORS = {  # what comes from outside, and who may touch it
         "relay.upstream.http1",
         "relay.upstream.connection",
         "relay.upstream.race",
+        "relay.upstream.proxy",
         "server.http",
         "server.connections",
     },

@@ -12,6 +12,7 @@ from relay import estimate
 from relay.body import Ask, Body
 from relay.errors import BadRequest, NotInChat
 from relay.wires import chat
+from relay.wires.folding import message as folded
 from relay.wires.interface import NO_CONTEXT, Context, changes, complete
 from relay.wires.messages.answer import error, error_event, frame, from_chat, stream_from_chat
 from relay.wires.messages.native import as_events, plain, signs, signs_of, usage
@@ -32,6 +33,7 @@ __all__ = [
     "count_tokens",
     "error",
     "error_event",
+    "folded",
     "from_chat",
     "model",
     "models",

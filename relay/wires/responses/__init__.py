@@ -17,6 +17,7 @@ from relay.body import Ask, Body
 from relay.errors import NotInChat, RelayError
 from relay.wires import chat, sse
 from relay.wires.chat import FORWARDED_HEADERS, HEADERS
+from relay.wires.folding import response as folded
 from relay.wires.interface import NO_CONTEXT, Context, changes, complete
 from relay.wires.named import clean
 from relay.wires.responses import answer, tools
@@ -39,6 +40,7 @@ __all__ = [
     "count_tokens",
     "error",
     "error_event",
+    "folded",
     "from_chat",
     "looks_like_responses",
     "plain",

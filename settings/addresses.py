@@ -1,0 +1,51 @@
+"""What an address in the settings must look like, and how a mistake says so.
+
+Owns their forms alone: where an address leads, nobody looks here.
+"""
+
+from ipaddress import ip_network
+from urllib.parse import urlsplit
+
+NETWORKS = "IP addresses or networks, with commas between them"
+URL = "an http or https address without user, query or fragment"
+QUERIED_URL = "an http or https address without user or fragment"
+PROXY = "an address like http://host:port or socks5://host:port"
+
+
+def is_url(url: str) -> bool:
+    """An http or https address with nothing but a host, a port and a path."""
+    try:
+        parts = urlsplit(url)
+        return (
+            parts.scheme in ("http", "https")
+            and bool(parts.hostname)
+            and parts.port != 0
+            and not any(sign in url for sign in "@?#")
+            and url.isprintable()
+            and " " not in url
+        )
+    except ValueError:
+        return False
+
+
+def is_queried_url(url: str) -> bool:
+    """The same; a version of the API, or a robot's key, may stand behind a question mark."""
+    return is_url(url.partition("?")[0]) and not any(sign in url for sign in "@# ")
+
+
+def is_proxy(url: str) -> bool:
+    """A proxy's address, or nothing. `@` stands before the host of one that wants a password."""
+    try:
+        parts = urlsplit(url)
+        known = parts.scheme in ("http", "socks5", "socks5h") and bool(parts.hostname)
+        return not url or (known and parts.port != 0 and parts.path in ("", "/") and " " not in url)
+    except ValueError:
+        return False
+
+
+def is_network(text: str) -> bool:
+    """An IP address, or a network of them."""
+    try:
+        return bool(ip_network(text.strip(), strict=False))
+    except ValueError:
+        return False
