@@ -4,6 +4,7 @@ does not exist.
 Owns their routing. Calls come in by `relay.door`; how errors look `relay.refusals` knows.
 """
 
+from dataclasses import replace
 from datetime import date
 
 from flask import Blueprint, Response, current_app, g, request
@@ -21,6 +22,7 @@ from relay.wires.registry import ADDRESSED
 
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 UNKNOWN = "api.unknown"
+CREATED = 1_767_225_600  # 2026-01-01: no provider tells, and tools show or sort by it
 
 
 def blueprint() -> Blueprint:
@@ -101,19 +103,21 @@ def models() -> dict:
     caller = identify()
     listed = [each for each in current_relay().catalog.models.values() if _may_use(caller, each)]
     if "anthropic-version" in request.headers:
-        return messages.models(listed, request.args)
+        others = [replace(each, id=name) for each in listed for name in each.other_names]
+        return messages.models([*listed, *others], request.args)
     return {"object": "list", "data": [_listed(each) for each in listed]}
 
 
 def model(model_id: str) -> dict:
     """One of them."""
     caller = identify()
-    found = current_relay().catalog.models.get(model_id)
+    found = current_relay().catalog.find(model_id)
     if found is None or not _may_use(caller, found):
         raise errors.ModelNotFound(model_id)
+    named = replace(found, id=model_id)  # by the name that was asked for
     if "anthropic-version" in request.headers:
-        return messages.model(found)
-    return _listed(found)
+        return messages.model(named)
+    return _listed(named)
 
 
 def _may_use(caller: gate.Caller, found) -> bool:
@@ -124,7 +128,7 @@ def _listed(found) -> dict:
     return {
         "id": found.id,
         "object": "model",
-        "created": 0,
+        "created": CREATED,
         "owned_by": found.provider,
         "name": found.title,
         "context_length": found.context,
@@ -198,7 +202,19 @@ def account_of(caller: gate.Caller) -> lookups.Account:
         calls=used.calls,
         expires_at=used.expires_at,
         days=_days_asked(caller),
+        grant_worth=max(0, has.grant - held.grant) * _least_price(caller),
     )
+
+
+def _least_price(caller: gate.Caller) -> int:
+    """What a token of input costs at least that a grant would pay for, in nano-yuan."""
+    now = billing.now_ms()
+    prices = [
+        each.price(caller.plan, now).input
+        for each in current_relay().catalog.models.values()
+        if each.available and _may_use(caller, each)
+    ]
+    return min((price for price in prices if price > 0), default=0)
 
 
 def unknown(rest: str = ""):

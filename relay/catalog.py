@@ -6,6 +6,7 @@ targets for a model and a wire. It never changes once made: a reload makes anoth
 member and opens no connection.
 """
 
+import difflib
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from decimal import ROUND_HALF_UP, Decimal
@@ -19,6 +20,8 @@ from relay.wires.registry import TURNED, WIRES
 NANO_PER_MILLIONTH = 1000  # yuan per million LLM tokens -> nano-yuan per LLM token
 SEARCHES_PRICED = 1000  # a search's price is that of a thousand, not of a million
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+OF_EMBEDDINGS = ("embeddings", "rerank")  # wires of models that do not talk
+NEAR = 0.75  # how alike a name must be to one that may have been meant (difflib)
 FREE = Price(0, 0, 0)
 
 
@@ -59,7 +62,9 @@ def joined(base_url: str, path: str) -> str:
     return f"{base.rstrip('/')}{path}{mark}{query}"
 
 
-DEMO = Upstream("demo", "demo://", speaks=frozenset({"chat", "embeddings"}), allow_private=True)
+DEMO = Upstream(
+    "demo", "demo://", speaks=frozenset({"chat", "embeddings", "rerank"}), allow_private=True
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +137,13 @@ class Model:
     peak: Peak | None = None
     peak_days: str = ""
     peak_hours: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ()
+
+    @property
+    def other_names(self) -> tuple[str, ...]:
+        """Its aliases as lists show them. Claude Code offers what begins with `claude` or
+        `anthropic` alone, so a model may be listed as anthropic/its-id by `anthropic/*`."""
+        return tuple(alias.replace("*", self.id) for alias in self.aliases)
 
     def price(self, plan: str, at_ms: int) -> Price:
         """The price that a plan's member pays for a call that begins at this moment."""
@@ -151,16 +163,35 @@ class Catalog:
             if each.enabled and (each.prices is not None or self.demo)
         }
 
+    def find(self, name: str) -> Model | None:
+        """The model that answers to a name: its own id, an alias, or the alias with a * that leaves
+        the least open."""
+        if (model := self.models.get(name)) is not None:
+            return model
+        fitting = [
+            (len(alias), model)
+            for model in self.models.values()
+            for alias in model.aliases
+            if _fits(name, alias)
+        ]
+        return max(fitting, key=lambda each: each[0])[1] if fitting else None
+
+    def _near(self, name: str) -> str:
+        """The id of a model that may have been meant, "" for none."""
+        ids = {each.casefold(): each for each in self.models}
+        close = difflib.get_close_matches(name[:200].casefold(), ids, 1, NEAR)
+        return ids[close[0]] if close else ""
+
     def targets(self, model_id: str, wire: str) -> tuple[Model, tuple[Target, ...]]:
         """The model of that name, and who may answer a call on that wire, best first.
 
         Raises ModelNotFound; BadRequest if the model does something else; Unavailable if nobody can
         be asked.
         """
-        model = self.models.get(model_id)
+        model = self.find(model_id)
         if model is None:
-            raise errors.ModelNotFound(model_id)
-        if (model.kind == "embeddings") != (wire == "embeddings"):
+            raise errors.ModelNotFound(model_id, self._near(model_id))
+        if (model.kind == "embeddings") != (wire in OF_EMBEDDINGS):
             raise errors.BadRequest(
                 f"'{model.id}' is a model for {model.kind}; it does not answer here.", param="model"
             )
@@ -193,6 +224,7 @@ class Catalog:
             peak=_peak(peak) if peak else None,
             peak_days=peak.days if peak else "",
             peak_hours=peak.hours if peak else (),
+            aliases=given.aliases,
         )
 
     def _targets(self, given) -> list[Target]:
@@ -212,6 +244,14 @@ class Catalog:
             for route in given.routes
             if (upstream := self.upstreams[route.upstream]).usable
         ]
+
+
+def _fits(name: str, alias: str) -> bool:
+    """Whether a name is the alias, its * being anything."""
+    start, star, end = alias.partition("*")
+    if not star:
+        return name == alias
+    return len(name) >= len(start) + len(end) and name.startswith(start) and name.endswith(end)
 
 
 def price_of(prices, discount: Decimal = Decimal(1)) -> Price:

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import settings as configuration
 from db import meta
 from relay import probe
-from relay.catalog import Catalog, Target
+from relay.catalog import OF_EMBEDDINGS, Catalog, Target
 from relay.upstream import discovery
 from relay.upstream.discovery import Listed, NotListed
 from settings import SettingsError, providers
@@ -257,7 +257,7 @@ def _ask(row: dict, key: str, offers: list[OfferedModel]) -> Findings:
 def ask(row: dict, key: str, model: str, kind: str = "chat") -> probe.Outcome:
     """One tiny real call to a provider for a model, by its name there."""
     upstream = _upstream(row, key)
-    asked = [each for each in probe.ASKED if (each == "embeddings") == (kind == "embeddings")]
+    asked = [each for each in probe.ASKED if (each in OF_EMBEDDINGS) == (kind == "embeddings")]
     wire = next((each for each in asked if each in upstream.speaks), "chat")
     return probe.call(Target(upstream, model, wire, upstream.quirks), wire, key)
 
@@ -373,7 +373,9 @@ def try_out(relay: Any, name: str, model_id: str | None = None) -> Findings:
         )
     model, route = min(served, key=lambda pair: pair[0].kind != "chat")
     target = relay.catalog.upstreams[name]
-    asked = [each for each in probe.ASKED if (each == "embeddings") == (model.kind == "embeddings")]
+    asked = [
+        each for each in probe.ASKED if (each in OF_EMBEDDINGS) == (model.kind == "embeddings")
+    ]
     wire = next((each for each in asked if each in upstream.speaks), "chat")
     findings = Findings({"name": name}, problem="nothing", asked=model.id)
     for key in upstream.keys or ("",):

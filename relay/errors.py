@@ -175,9 +175,10 @@ class ModelNotFound(NotFound):
     code = "model_not_found"
     sentence = "There is no such model."
 
-    def __init__(self, model: str):
+    def __init__(self, model: str, near: str = ""):
+        meant = f"Did you mean '{near}'? " if near else ""
         super().__init__(
-            f"The model '{model[:100]}' does not exist here. "
+            f"The model '{model[:100]}' does not exist here. {meant}"
             "GET /api/v1/models lists those that do.",
             param="model",
         )

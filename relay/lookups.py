@@ -35,10 +35,13 @@ class Account:
     calls: int
     expires_at: int | None  # the token's
     days: tuple[tuple[str, int], ...] | None = None  # spent, on the days that were asked for
+    grant_worth: int = 0  # what the grant would at least cost in money
 
     @property
     def left(self) -> int:
-        return self.quota + self.wallet
+        """What there is to spend, in money: tools know no other, and call an account empty that
+        has a grant alone."""
+        return self.quota + self.wallet + self.grant_worth
 
 
 def subscription(account: Account) -> dict:

@@ -15,7 +15,7 @@ from functools import cache
 import msgspec
 
 from relay import body, errors
-from relay.catalog import Model, Target
+from relay.catalog import OF_EMBEDDINGS, Model, Target
 from relay.meter import CallState
 from relay.upstream.health import Health
 from relay.upstream.payload import payload
@@ -33,6 +33,7 @@ ASKED = {  # the smallest call of each wire, the best known wire first
     "responses": b'{"model":"%s","input":"Say hi.","max_output_tokens":16}',
     "completions": b'{"model":"%s","prompt":"Say hi.","max_tokens":16}',
     "embeddings": b'{"model":"%s","input":"hi"}',
+    "rerank": b'{"model":"%s","query":"hi","documents":["hi"]}',
 }
 
 _one_at_a_time = threading.Lock()
@@ -82,8 +83,8 @@ def _sender() -> Dispatcher:
 def wire_for(model: Model, target: Target) -> str | None:
     """The wire on which to ask a target; None if it speaks none that this model is asked on."""
     if model.kind == "embeddings":
-        return "embeddings" if "embeddings" in target.upstream.speaks else None
-    speaks = target.upstream.speaks - {"embeddings"}
+        return next((name for name in OF_EMBEDDINGS if name in target.upstream.speaks), None)
+    speaks = target.upstream.speaks.difference(OF_EMBEDDINGS)
     return next((name for name in ASKED if name in speaks), None)
 
 

@@ -12,7 +12,6 @@ import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from datetime import date
 from decimal import Decimal
-from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
@@ -38,7 +37,7 @@ from settings.reader import Section, each_must, must, section
 HERE = Path(__file__).resolve().parent.parent
 SHIPPED = HERE / "config.example.toml"
 
-WIRES = ("chat", "messages", "responses", "embeddings", "completions")
+WIRES = ("chat", "messages", "responses", "embeddings", "completions", "rerank")
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
 _hours = re.compile(r"([01]\d|2[0-3]):[0-5]\d-(([01]\d|2[0-3]):[0-5]\d|24:00)", re.ASCII).fullmatch
@@ -70,6 +69,10 @@ def _is_decimal(number: Decimal, decimals: int, below: int) -> bool:
 
 def _is_name(text: str) -> bool:
     return 0 < len(text) <= 200 and text.isprintable() and text == text.strip()
+
+
+def _is_alias(text: str) -> bool:
+    return _is_name(text) and text.count("*") <= 1 and text != "*"
 
 
 def _is_key(text: str) -> bool:
@@ -303,7 +306,7 @@ class UpstreamSettings(Section, kw_only=True):
     speaks: Annotated[
         tuple[Literal[WIRES], ...],
         Meta(min_length=1),
-        "The wires it speaks: chat, messages, responses, embeddings, completions.",
+        "The wires it speaks: chat, messages, responses, embeddings, completions, rerank.",
     ] = ("chat",)
     wire_urls: Annotated[
         dict[Literal[WIRES], str],
@@ -430,6 +433,11 @@ class ModelSettings(Section):
     id: Annotated[Name, "What members call it."]
     provider: Annotated[str, "Whose it is, as pages show it."] = ""
     title: Annotated[str, "Its name on pages; left out: the id."] = ""
+    aliases: Annotated[
+        tuple[str, ...],
+        each_must(_is_alias, "a name, with one * at most"),
+        "Other names that it answers to; * stands for anything, and in lists for the id.",
+    ] = ()
     kind: Annotated[Literal["chat", "embeddings"], "chat or embeddings."] = "chat"
     context: Annotated[
         Count | None, "The longest input and output together; left out: not checked."
@@ -574,7 +582,11 @@ def _across(given: dict, settings: Settings) -> Iterator[str]:
             if names.count(name) > 1
         )
     upstreams = [each.get("name") for each in tables["upstreams"]]
+    named = {model.id: model.id for model in settings.models}
     for model in settings.models:
+        for alias in model.aliases:
+            if named.setdefault(alias, model.id) != model.id:
+                yield f"models.{model.id}.aliases: '{alias}' is a name of {named[alias]} already"
         for index, route in enumerate(model.routes):
             if route.upstream not in upstreams:
                 yield f"models.{model.id}.routes[{index}].upstream: there is no upstream '{route.upstream}'"

@@ -144,6 +144,7 @@ POSTS = (  # path, name, what it is, request, answer
     ),
     ("/responses", "responses", "OpenAI Responses", "Any", "Any"),
     ("/embeddings", "embeddings", "Embeddings", "EmbeddingsRequest", "Any"),
+    ("/rerank", "rerank", "Documents by how well they answer a query", "Any", "Any"),
     ("/completions", "completions", "Legacy completions", "Any", "Any"),
 )
 ANSWERING = (

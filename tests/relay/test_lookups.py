@@ -2,7 +2,10 @@
 
 import json
 
+import pytest
+
 from relay import lookups
+from tests.stage import model_config
 
 ACCOUNT = lookups.Account(
     user_id=7,
@@ -46,3 +49,23 @@ def test_openrouters_key_page_tells_what_is_left():
 def test_every_shape_is_json_and_has_no_more_than_six_decimals():
     for shape in set(lookups.ADDRESSES.values()):
         assert json.loads(json.dumps(shape(ACCOUNT))) == shape(ACCOUNT)
+
+
+LEFT = {
+    "/v1/dashboard/billing/subscription": lambda told: told["hard_limit_usd"],
+    "/api/user/self": lambda told: told["data"]["quota"] / lookups.UNITS_PER_YUAN,
+    "/api/usage/token/": lambda told: told["data"]["total_available"] / lookups.UNITS_PER_YUAN,
+    "/v1/usage": lambda told: told["remaining"],
+    "/api/v1/key": lambda told: told["data"]["limit_remaining"],
+}
+
+
+@pytest.mark.parametrize("path", LEFT)
+def test_who_holds_a_grant_alone_is_told_that_there_is_something_left(start_relay, person, path):
+    """Cherry Studio and CC Switch call the account empty otherwise."""
+    models = [model_config(), model_config("dear", prices={"input": "9", "output": "9"})]
+    alice = person("alice", start_relay(models=models)).given(grant=500_000)
+    assert LEFT[path](alice.get(path).json) == pytest.approx(
+        1.0
+    )  # at the cheaper one's 2 a million
+    assert LEFT[path](person("bob", alice.relay).get(path).json) == 0

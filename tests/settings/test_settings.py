@@ -393,6 +393,22 @@ REFUSED = [
     ),
     ({"plans": []}, "plans: must be a table of tables"),
     ({"upstreams": {}}, "upstreams: must be a list of tables"),
+    (
+        {"models": [{"id": "a", "aliases": ["*"]}]},
+        "models.a.aliases[0]: must be a name, with one * at most",
+    ),
+    (
+        {"models": [{"id": "a", "aliases": ["a-*-*"]}]},
+        "models.a.aliases[0]: must be a name, with one * at most",
+    ),
+    (
+        {"models": [{"id": "a"}, {"id": "b", "aliases": ["a"]}]},
+        "models.b.aliases: 'a' is a name of a already",
+    ),
+    (
+        {"models": [{"id": "a", "aliases": ["c-*"]}, {"id": "b", "aliases": ["c-*"]}]},
+        "models.b.aliases: 'c-*' is a name of a already",
+    ),
     ({"upstreams": [3]}, "upstreams[0]: must be a table"),
     ({"upstreams": [{"name": "a"}]}, "upstreams.a.base_url: is missing"),
     ({"upstreams": [{"base_url": "https://a.example"}]}, "upstreams[0].name: is missing"),
@@ -408,11 +424,11 @@ REFUSED = [
     (upstream(speaks=[]), "upstreams.house.speaks: Expected `array` of length >= 1"),
     (
         upstream(speaks=["chat", "tele"]),
-        "upstreams.house.speaks[1]: must be one of chat, messages, responses, embeddings, completions",
+        "upstreams.house.speaks[1]: must be one of chat, messages, responses, embeddings, completions, rerank",
     ),
     (
         upstream(wire_urls={"tele": "https://a.example"}),
-        "upstreams.house.wire_urls: must be one of chat, messages, responses, embeddings, completions",
+        "upstreams.house.wire_urls: must be one of chat, messages, responses, embeddings, completions, rerank",
     ),
     (upstream(wire_urls={"chat": "a.example"}), f"upstreams.house.wire_urls.chat: {QUERIED}"),
     (

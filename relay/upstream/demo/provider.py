@@ -8,6 +8,7 @@ sees what a provider would see.
 
 import base64
 import json
+import operator
 import re
 import struct
 import threading
@@ -125,7 +126,11 @@ def _serve(url: str, data: bytes) -> list[bytes] | Iterator[bytes]:
     serve = next(
         (
             each
-            for end, each in (("/chat/completions", _chat), ("/embeddings", _embeddings))
+            for end, each in (
+                ("/chat/completions", _chat),
+                ("/embeddings", _embeddings),
+                ("/rerank", _rerank),
+            )
             if path.endswith(end)
         ),
         None,
@@ -384,6 +389,26 @@ def _embeddings(body: dict) -> list[bytes]:
                 "object": "list",
                 "data": data,
                 "model": body["model"],
+                "usage": {"prompt_tokens": read, "total_tokens": read},
+            }
+        )
+    ]
+
+
+def _rerank(body: dict) -> list[bytes]:
+    """Documents by how alike their vectors and the query's are."""
+    query, documents = body["query"], body["documents"]
+    texts = [each["text"] if isinstance(each, dict) else each for each in documents]
+    wanted = _vector(query, DIMENSIONS)
+    scores = [round(sum(map(operator.mul, wanted, _vector(text, DIMENSIONS))), 6) for text in texts]
+    order = sorted(range(len(texts)), key=lambda index: -scores[index])
+    results = [{"index": index, "relevance_score": scores[index]} for index in order]
+    read = sum(map(estimate.text, texts)) + estimate.text(query) * len(texts)
+    return [
+        _encode(
+            {
+                "model": body["model"],
+                "results": results[: body.get("top_n") or None],
                 "usage": {"prompt_tokens": read, "total_tokens": read},
             }
         )
