@@ -342,6 +342,26 @@ CREATE TABLE daily (
     PRIMARY KEY (user_id, day, token_id, model)
 ) STRICT, WITHOUT ROWID;
 
+-- The same by upstream: what administrators ask of a provider over months. A call that nobody answered is of none.
+CREATE TABLE daily_upstreams (
+    day             TEXT    NOT NULL,
+    upstream        TEXT    NOT NULL,
+    calls           INTEGER NOT NULL,
+    input_tokens    INTEGER NOT NULL,
+    output_tokens   INTEGER NOT NULL,
+    cost            INTEGER NOT NULL,
+    PRIMARY KEY (day, upstream)
+) STRICT, WITHOUT ROWID;
+
+CREATE TRIGGER a_call_that_ends_is_its_upstreams AFTER UPDATE OF closed_at ON requests
+ WHEN OLD.closed_at IS NULL AND NEW.upstream IS NOT NULL BEGIN
+    INSERT INTO daily_upstreams VALUES (
+        NEW.day, NEW.upstream, 1, coalesce(NEW.input_tokens, 0), coalesce(NEW.output_tokens, 0), NEW.cost)
+    ON CONFLICT DO UPDATE SET
+        calls = calls + 1, input_tokens = input_tokens + excluded.input_tokens,
+        output_tokens = output_tokens + excluded.output_tokens, cost = cost + excluded.cost;
+END;
+
 -- The close of a call rolls it up, and so does the one write of a call that was refused. A model's name that no model
 -- has is not kept, or anyone could fill this table.
 CREATE TRIGGER a_call_that_ends_is_rolled_up AFTER UPDATE OF closed_at ON requests WHEN OLD.closed_at IS NULL BEGIN

@@ -83,6 +83,27 @@ CREATE TABLE credit_requests (
 )
 
 
+_UPSTREAMS_5 = (
+    """CREATE TABLE daily_upstreams (
+    day             TEXT    NOT NULL,
+    upstream        TEXT    NOT NULL,
+    calls           INTEGER NOT NULL,
+    input_tokens    INTEGER NOT NULL,
+    output_tokens   INTEGER NOT NULL,
+    cost            INTEGER NOT NULL,
+    PRIMARY KEY (day, upstream)
+) STRICT, WITHOUT ROWID""",
+    """CREATE TRIGGER a_call_that_ends_is_its_upstreams AFTER UPDATE OF closed_at ON requests
+ WHEN OLD.closed_at IS NULL AND NEW.upstream IS NOT NULL BEGIN
+    INSERT INTO daily_upstreams VALUES (
+        NEW.day, NEW.upstream, 1, coalesce(NEW.input_tokens, 0), coalesce(NEW.output_tokens, 0), NEW.cost)
+    ON CONFLICT DO UPDATE SET
+        calls = calls + 1, input_tokens = input_tokens + excluded.input_tokens,
+        output_tokens = output_tokens + excluded.output_tokens, cost = cost + excluded.cost;
+END""",
+)
+
+
 def kinds(conn: "Connection") -> None:
     """Version 2: cache reads, cache writes, searches, what the provider bills, caps of members.
 
@@ -110,6 +131,17 @@ def months(conn: "Connection") -> None:
     conn.execute("ALTER TABLE subscriptions ADD COLUMN months_of TEXT")
 
 
+def upstreams(conn: "Connection") -> None:
+    """Version 5: what each upstream served, day by day; of before as far as calls are kept."""
+    for statement in _UPSTREAMS_5:
+        conn.execute(statement)
+    conn.execute(
+        "INSERT INTO daily_upstreams SELECT day, upstream, count(*), sum(coalesce(input_tokens, 0)),"
+        " sum(coalesce(output_tokens, 0)), sum(cost) FROM requests"
+        " WHERE closed_at IS NOT NULL AND upstream IS NOT NULL GROUP BY day, upstream"
+    )
+
+
 def _as_written(conn: "Connection", *triggers: str) -> None:
     """Make these triggers anew, as models.sql has them.
 
@@ -124,4 +156,4 @@ def _as_written(conn: "Connection", *triggers: str) -> None:
 
 
 # The n-th takes a connection from version n to n + 1.
-MIGRATIONS: tuple[Callable[..., Any], ...] = (kinds, people, months)
+MIGRATIONS: tuple[Callable[..., Any], ...] = (kinds, people, months, upstreams)

@@ -134,6 +134,7 @@ def _listed(found) -> dict:
         "context_length": found.context,
         "max_output_tokens": found.output_max,
         "available": found.available,
+        "architecture": {"input_modalities": ["text", "image"] if found.images else ["text"]},
     }
 
 

@@ -138,6 +138,7 @@ class Model:
     peak_days: str = ""
     peak_hours: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()
+    images: bool = False  # it sees pictures
 
     @property
     def other_names(self) -> tuple[str, ...]:
@@ -225,6 +226,7 @@ class Catalog:
             peak_days=peak.days if peak else "",
             peak_hours=peak.hours if peak else (),
             aliases=given.aliases,
+            images=given.images,
         )
 
     def _targets(self, given) -> list[Target]:

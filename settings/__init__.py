@@ -443,6 +443,9 @@ class ModelSettings(Section):
         Count | None, "The longest input and output together; left out: not checked."
     ] = None
     output_max: Annotated[Count | None, "The longest output; left out: not known."] = None
+    images: Annotated[bool, "It sees pictures: pages say so, and the model test takes some."] = (
+        False
+    )
     enabled: Annotated[bool, "false: it is not listed and cannot be called."] = True
     routes: Annotated[tuple[Route, ...], "Who serves it."] = ()
     prices: Annotated[

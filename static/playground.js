@@ -5,13 +5,15 @@
 const form = document.getElementById("ask");
 const words = document.getElementById("words")?.dataset;
 const part = (id) => document.getElementById(id);
-let turns = [];                                         // what the model is told: {role, content}
-let running = null;                                     // the AbortController of the call that runs
+const PICTURES_BYTES_MAX = 8 << 20;                     // together; base64 and the conversation make more of it
+// One conversation with each model that is asked: `turns` is what it is told, {role, content}.
+const talks = [{ select: "model", turns: [] }, { select: "other", turns: [] }];
+let running = null;                                     // the AbortController of the calls that run
 
-function clone(id) {
+function clone(id, into = part("talk")) {
   const turn = part(id).content.firstElementChild.cloneNode(true);
   part("nothing")?.remove();
-  part("talk").append(turn);
+  into.append(turn);
   return turn;
 }
 
@@ -22,10 +24,10 @@ function keepInView(change) {
   if (atEnd) box.scrollTop = box.scrollHeight;
 }
 
-function request(text) {
+function request(talk, content) {
   const order = part("style").selectedOptions[0].dataset.order;
   const system = [part("system").value.trim(), order].filter(Boolean).join("\n\n");
-  const body = { model: part("model").value, stream: true, messages: [...turns, { role: "user", content: text }] };
+  const body = { model: part(talk.select).value, stream: true, messages: [...talk.turns, { role: "user", content }] };
   if (system) body.messages.unshift({ role: "system", content: system });
   if (part("temperature").value !== "") body.temperature = Number(part("temperature").value);
   if (part("max-tokens").value !== "") body.max_tokens = Number(part("max-tokens").value);
@@ -122,12 +124,12 @@ async function showCost(turn, id) {
 }
 
 // Runs one call; returns what was answered, and whether the caller should keep the turn in the conversation.
-async function answer(turn, text) {
+async function answer(turn, talk, content) {
   const said = { role: "assistant", content: "" }, asked = performance.now();
   let id = null, end = null;
   try {
     const response = await fetch(form.dataset.address.replace(/0$/, part("token").value), {
-      method: "POST", signal: running.signal, body: JSON.stringify(request(text)),
+      method: "POST", signal: running.signal, body: JSON.stringify(request(talk, content)),
       headers: { "Content-Type": "application/json", "X-CSRFToken": form.dataset.csrf },
     });
     id = response.headers.get("x-request-id");
@@ -157,39 +159,88 @@ function busy(yes) {
   part("again").disabled = yes || !part("talk").querySelector(".turn");
 }
 
+function asData(file) {
+  return new Promise((resolve, reject) => {
+    const reader = new FileReader();
+    reader.addEventListener("load", () => resolve(reader.result));
+    reader.addEventListener("error", () => reject(reader.error));
+    reader.readAsDataURL(file);
+  });
+}
+
+// The pictures that were chosen, as data: addresses; none where a model does not see them.
+function pictures() {
+  const files = part("pictures-field").hidden ? [] : [...part("pictures").files];
+  return Promise.all(files.map(asData));
+}
+
+function show(mine, text, urls) {
+  mine.querySelector(".said").textContent = text;
+  for (const url of urls) {
+    const image = document.createElement("img");
+    image.src = url;
+    image.alt = "";
+    mine.append(image);
+  }
+}
+
+// Asks one model in its own conversation, and shows what it says in a turn.
+async function ask(talk, turn, content) {
+  turn.querySelector(".who").textContent = part(talk.select).selectedOptions[0].textContent;
+  const { id, said } = await answer(turn, talk, content);
+  turn.setAttribute("aria-busy", "false");
+  if (said) talk.turns.push({ role: "user", content }, said);
+  return { id, turn, said };
+}
+
 async function send() {
   const text = part("text").value.trim();
   if (!text || running) return;
   running = new AbortController();
   busy(true);
-  const mine = clone("mine");
-  mine.querySelector(".said").textContent = text;
-  const turn = clone("theirs");
-  turn.querySelector(".who").textContent = part("model").selectedOptions[0].textContent;
+  const urls = await pictures().catch(() => []);
+  const images = urls.map((url) => ({ type: "image_url", image_url: { url } }));
+  const content = images.length ? [{ type: "text", text }, ...images] : text;
+  const asked = talks.filter((talk) => part(talk.select).value);
+  show(clone("mine"), text, urls);
+  const place = asked.length > 1 ? clone("versus") : part("talk");
+  const ran = asked.map((talk) => ask(talk, clone("theirs", place), content));
   part("talk").scrollTop = part("talk").scrollHeight;
-  part("text").value = "";
-  const { id, said } = await answer(turn, text);
+  part("text").value = part("pictures").value = "";
+  const results = await Promise.all(ran);
   running = null;
   busy(false);
-  turn.setAttribute("aria-busy", "false");
-  if (said) turns.push({ role: "user", content: text }, said);
-  else if (!part("text").value) part("text").value = text;      // nothing came: the message can be sent again
+  if (!results.some((each) => each.said) && !part("text").value) part("text").value = text;  // it can be sent again
   part("text").focus();
   keepInView(() => {});
-  await showCost(turn, id);
+  await Promise.all(results.map(({ turn, id }) => showCost(turn, id)));
 }
 
 function offerModels() {
   const allowed = JSON.parse(part("token").selectedOptions[0].dataset.models ?? "null");
-  for (const option of part("model").options) {
-    option.hidden = allowed !== null && !allowed.includes(option.value);
-    option.dataset.free ??= option.disabled ? "no" : "yes";
-    option.disabled = option.hidden || option.dataset.free === "no";
+  for (const select of talks.map((talk) => part(talk.select))) {
+    for (const option of select.options) {
+      option.hidden = option.value !== "" && allowed !== null && !allowed.includes(option.value);
+      option.dataset.free ??= option.disabled ? "no" : "yes";
+      option.disabled = option.hidden || option.dataset.free === "no";
+    }
+    if (select.selectedOptions[0]?.disabled) {
+      const first = [...select.options].find((option) => !option.disabled);
+      if (first) select.value = first.value;
+    }
   }
-  if (part("model").selectedOptions[0]?.disabled) {
-    const first = [...part("model").options].find((option) => !option.disabled);
-    if (first) part("model").value = first.value;
-  }
+  offerPictures();
+}
+
+function offerPictures() {
+  const chosen = talks.map((talk) => part(talk.select)).filter((select) => select.value);
+  part("pictures-field").hidden = !chosen.every((select) => "images" in select.selectedOptions[0].dataset);
+}
+
+// Too much at once is told at the field, before anything is sent.
+function weigh() {
+  const size = [...part("pictures").files].reduce((sum, file) => sum + file.size, 0);
+  part("pictures").setCustomValidity(size > PICTURES_BYTES_MAX ? words.large : "");
 }
 
 if (form) {
@@ -201,11 +252,13 @@ if (form) {
   });
   part("stop").addEventListener("click", () => running?.abort());
   part("again").addEventListener("click", () => {
-    turns = [];
+    for (const talk of talks) talk.turns = [];
     part("talk").replaceChildren();
     busy(false);
     part("text").focus();
   });
   part("token").addEventListener("change", offerModels);
+  for (const talk of talks) part(talk.select).addEventListener("change", offerPictures);
+  part("pictures").addEventListener("change", weigh);
   offerModels();
 }

@@ -8,7 +8,7 @@ bounded number of them.
 from collections import defaultdict
 from dataclasses import dataclass
 from datetime import timedelta
-from statistics import mean, pstdev
+from statistics import mean, median, pstdev
 
 from flask import flash, render_template, request, url_for
 
@@ -23,12 +23,26 @@ from console.ui.i18n import lazy_gettext as _l
 from members import credit_requests
 from members.call_rows import first_id
 
-GROUPS = {"model": _l("Model"), "member": _l("Member"), "token": _l("API key")}
+GROUPS = {
+    "model": _l("Model"),
+    "member": _l("Member"),
+    "token": _l("API key"),
+    "upstream": _l("Upstream"),
+}
+MEASURES = usage.MEASURES | {"first_byte": _l("First byte")}
 NAMED = {  # group -> what a roll-up is called by
     "model": "model",
     "member": "(SELECT name FROM users WHERE users.id = user_id)",
     "token": "(SELECT name || ' #' || id FROM tokens WHERE tokens.id = token_id)",
 }
+NAMED_CALL = {  # the same of a call's row
+    "model": "coalesce(model, '')",
+    "member": NAMED["member"],
+    "token": NAMED["token"],
+    "upstream": "upstream",
+}
+TIMED_MAX = 200  # calls of a day that are looked at for how soon they began
+DAYS_TIMED_MAX = 93
 NEWEST_MAX = 2_000  # calls that are looked at for how they ended
 MEMBERS_SHOWN, MODELS_SHOWN = 15, 6
 REFUSED_DAYS = 7
@@ -38,6 +52,12 @@ FORECAST_DAYS = 14
 PER_DAY = """
 SELECT day, {name} AS name, sum(calls) AS calls, sum(input_tokens + output_tokens) AS llm,
        sum(cost) AS cost FROM daily WHERE day BETWEEN ? AND ? GROUP BY day, name"""
+PER_DAY_OF_UPSTREAMS = """
+SELECT day, upstream AS name, calls, input_tokens + output_tokens AS llm, cost
+  FROM daily_upstreams WHERE day BETWEEN ? AND ?"""
+TIMED = f"""
+SELECT {{name}} AS name, first_byte_ms FROM requests
+ WHERE id >= ? AND id < ? AND first_byte_ms IS NOT NULL ORDER BY id DESC LIMIT {TIMED_MAX}"""
 TOTALS = """
 SELECT coalesce(sum(calls), 0), coalesce(sum(refused), 0), coalesce(sum(input_tokens), 0),
        coalesce(sum(cached_tokens), 0), coalesce(sum(cost), 0),
@@ -91,7 +111,7 @@ def page():
     days = str(span.first), str(span.last)
     group = request.args.get("by") if request.args.get("by") in GROUPS else "model"
     measure = request.args.get("measure")
-    measure = measure if measure in usage.MEASURES else "cost"
+    measure = measure if measure in MEASURES else "cost"
     calls, refused, read, cached, cost, paid = conn.execute(TOTALS, days).fetchone()
     return render_template(
         "admin/overview.html",
@@ -106,8 +126,9 @@ def page():
         group=group,
         groups=GROUPS,
         measure=measure,
-        measures=usage.MEASURES,
-        chart=chart(span, group, measure),
+        measures=MEASURES,
+        chart=first_bytes(span, group) if measure == "first_byte" else chart(span, group, measure),
+        timed=TIMED_MAX,
         matrix=matrix(conn.execute(CELLS, days).fetchall()),
     )
 
@@ -287,7 +308,7 @@ def forecast(so_far: int) -> Forecast | None:
 
 def chart(span: date_range.Span, group: str, measure: str) -> charts.Chart:
     """Bars over the days, stacked by group."""
-    sql = PER_DAY.format(name=NAMED[group])
+    sql = PER_DAY_OF_UPSTREAMS if group == "upstream" else PER_DAY.format(name=NAMED[group])
     rows = state().db.read().execute(sql, (str(span.first), str(span.last))).fetchall()
     sizes: dict = defaultdict(int)
     for row in rows:
@@ -309,6 +330,25 @@ def chart(span: date_range.Span, group: str, measure: str) -> charts.Chart:
         titles or [""],
         write=format.money_short if measure == "cost" else format.count,
     )
+
+
+def first_bytes(span: date_range.Span, group: str) -> charts.Chart:
+    """Lines over the days: the median time to the first byte of each day's newest calls."""
+    conn, sql = state().db.read(), TIMED.format(name=NAMED_CALL[group])
+    by_day: dict = {}
+    counts: dict = defaultdict(int)
+    for number in range(min(DAYS_TIMED_MAX, (span.last - span.first).days + 1)):
+        day = span.last - timedelta(number)
+        ends = map(first_id, date_range.day_bounds(str(day)))
+        times: dict = defaultdict(list)
+        for name, took in conn.execute(sql, tuple(ends)).fetchall():
+            times[name].append(took)
+            counts[name] += 1
+        by_day[day] = {name: int(median(each)) for name, each in times.items()}
+    drawn = sorted(counts, key=lambda name: (-counts[name], name or ""))[: usage.MODELS_DRAWN]
+    points = [(str(day)[5:], [by_day[day].get(name) for name in drawn]) for day in sorted(by_day)]
+    titles = [each or _("unknown model") for each in drawn]
+    return charts.lines(str(MEASURES["first_byte"]), points, titles or [""], write=format.duration)
 
 
 def matrix(cells) -> Matrix:

@@ -24,11 +24,13 @@ GUIDE = {
     "chat": _("Chat completions"),
     "streaming": _("Streaming"),
     "formats": _("Other formats"),
+    "models": _("Models"),
     "errors": _("Errors"),
     "rates": _("Rates and limits"),
     "billing": _("How requests are charged"),
     "disconnects": _("When a request breaks off"),
     "tokens": _("Life of an API key"),
+    "playground": _("Model test"),
     "demo": _("Connect a provider"),
 }
 EXAMPLE = Usage(input_tokens=3000, cached_tokens=1000, output_tokens=800)
@@ -181,6 +183,12 @@ def _embeddings() -> list:
     return public.filled([snippets.EMBEDDINGS], public.place(model)) if model else []
 
 
+def _models() -> dict:
+    """Every model with its list price outside peak hours, those that answer now first."""
+    listed = sorted(state().catalog.models.values(), key=lambda each: not each.available)
+    return {"offered": [(each, each.prices["free"][0]) for each in listed]}
+
+
 def _billing() -> dict:
     settings = state().settings
     return {
@@ -196,6 +204,7 @@ CONTENT = {
     "chat": lambda: {"samples": _filled(snippets.SAMPLES)},
     "streaming": lambda: {"samples": _filled(snippets.STREAM_SAMPLES)},
     "formats": lambda: {"samples": _embeddings()},
+    "models": _models,
     "errors": lambda: {"errors": error_classes()},
     "rates": _rates,
     "billing": _billing,

@@ -47,7 +47,7 @@ SOURCES = {
     "estimated": _l("estimated by us"),
     "none": _l("not counted"),
 }
-MEASURES = {"cost": _l("Cost"), "llm": _l("API keys"), "calls": _l("Requests")}
+MEASURES = {"cost": _l("Cost"), "llm": _l("Tokens"), "calls": _l("Requests")}
 # What is added up over roll-ups: name -> column.
 SUMS = {
     "calls": "calls",

@@ -5,6 +5,8 @@ Attributes only and no style, so that the strict Content-Security-Policy holds; 
 s0 to s5.
 """
 
+import functools
+import itertools
 from dataclasses import dataclass, field
 
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 720, 230, 0, 28, 26
@@ -119,16 +121,34 @@ def stacked_bars(label, points, series=("",), write=str) -> Chart:
     return Chart(**parts, bars=bars, empty=tallest <= 0)
 
 
+def _written(write, value) -> str:
+    return "–" if value is None else write(value)
+
+
+def _stretched(run: list[str], slot: float) -> list[str]:
+    """A lone point as a short line, for a line of one point is not drawn."""
+    if len(run) > 1:
+        return run
+    x, _, y = run[0].partition(",")
+    return [f"{float(x) - slot / 4:.1f},{y}", f"{float(x) + slot / 4:.1f},{y}"]
+
+
 def lines(label, points, series=("",), write=str) -> Chart:
-    """Lines, one a series, over the same points as `stacked_bars` takes."""
-    tallest = max((v for _, values in points for v in values), default=0)
+    """Lines, one a series, over the same points as `stacked_bars` takes; None where there is no
+    value, and the line has a gap."""
+    tallest = max((v for _, values in points for v in values if v is not None), default=0)
     top = _ceiling(tallest)
-    parts, slot, plot = _frame(label, list(series), points, top, write)
+    written = functools.partial(_written, write)
+    parts, slot, plot = _frame(label, list(series), points, top, written)
     drawn = []
     for s in range(len(series)):
-        at = (
-            f"{LEFT + slot * (i + 0.5):.1f},{TOP + plot * (1 - max(values[s], 0) / top):.1f}"
+        at = [
+            ""
+            if values[s] is None
+            else f"{LEFT + slot * (i + 0.5):.1f},{TOP + plot * (1 - max(values[s], 0) / top):.1f}"
             for i, (_, values) in enumerate(points)
-        )
-        drawn.append((s, " ".join(at)))
+        ]
+        for known, run in itertools.groupby(at, key=bool):
+            if known:
+                drawn.append((s, " ".join(_stretched(list(run), slot))))
     return Chart(**parts, lines=drawn, empty=tallest <= 0)

@@ -425,6 +425,8 @@ def admin_pages(month: Month) -> dict[str, str]:
     return {
         "admin-overview": "/admin/",
         "admin-overview-last": "/admin/?by=member&measure=llm",
+        "admin-overview-upstreams": "/admin/?by=upstream",
+        "admin-overview-first-bytes": "/admin/?by=upstream&measure=first_byte",
         "members": "/admin/members",
         "members-none": "/admin/members?q=nobody",
         "member": f"/admin/members/{alice}",

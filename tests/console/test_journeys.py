@@ -54,6 +54,7 @@ def relay(model, tmp_path_factory):
             "models": [
                 model_config(title="Test Model"),
                 model_config("other-model", title="Other Model"),
+                model_config("seeing-model", title="Seeing Model", images=True),
             ]
         },
     )
@@ -521,3 +522,45 @@ def test_a_conversation_fits_a_phone(signed_in, model):
     page.locator("#send").click()
     told(page, "¥")
     assert fits(page)
+
+
+def test_two_models_answer_side_by_side_each_in_its_own_conversation(signed_in, relay):
+    page = signed_in("karl", wallet="1")
+    make_token(page)
+    page.goto("/console/test")
+    page.locator("#other").select_option("other-model")
+    for number, text in enumerate(("Say hello.", "And again."), 1):
+        page.locator("#text").fill(text)
+        page.locator("#send").click()
+        page.wait_for_function(
+            "n => [...document.querySelectorAll('.versus')].length === n"
+            " && [...document.querySelectorAll('.versus:last-child .tail a')].every(a => a.href)",
+            arg=number,
+        )
+    columns = page.locator(".versus").last.locator(".turn")
+    assert columns.count() == 2
+    left, right = (columns.nth(n).bounding_box() for n in range(2))
+    assert left["y"] == right["y"] and left["x"] < right["x"]
+    mine = "SELECT model FROM requests JOIN users ON users.id = user_id WHERE users.name = 'karl'"
+    with relay.db.read() as conn:
+        asked = [row["model"] for row in conn.execute(mine)]
+    assert sorted(asked) == ["other-model", "other-model", "test-model", "test-model"]
+
+
+def test_pictures_go_to_a_model_that_sees_them(signed_in, model):
+    page = signed_in("lena", wallet="1")
+    make_token(page)
+    page.goto("/console/test?model=seeing-model")
+    page.locator("#pictures").set_input_files(
+        {"name": "dot.png", "mimeType": "image/png", "buffer": b"\x89PNG dot"}
+    )
+    model.next(Says("A dot."))
+    page.locator("#text").fill("What is it?")
+    page.locator("#send").click()
+    told(page, "Price")
+    assert page.locator(".turn.mine img").count() == 1
+    sent = model.requests[-1].json["messages"][-1]["content"]
+    assert [part["type"] for part in sent] == ["text", "image_url"]
+    assert sent[1]["image_url"]["url"] == "data:image/png;base64,iVBORyBkb3Q="
+    page.locator("#model").select_option("test-model")
+    assert not page.locator("#pictures-field").is_visible()

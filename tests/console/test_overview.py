@@ -11,6 +11,7 @@ import billing
 from billing import nano
 from console.admin import overview
 from console.ui import date_range
+from db import connect, migrations
 from members import caps, credit_requests
 from tests.console.member_stage import error_of, house
 
@@ -303,3 +304,45 @@ def test_a_request_id_leads_to_its_call_and_only_to_ones_own(home, alice, bob, d
 def test_a_request_for_credit_forges_no_line_of_the_log(home, bob):
     made = credit_requests.ask(home.db, bob.id, 5, "please\n2026-11-27 ERROR all is lost")
     assert "\n" not in made.note
+
+
+# ---- by upstream, and how soon answers begin
+
+
+def drawn_by_upstream(conn) -> dict[str, tuple[int, int]]:
+    rows = conn.execute("SELECT upstream, sum(calls), sum(cost) FROM daily_upstreams GROUP BY 1")
+    return {name: (calls, cost) for name, calls, cost in rows}
+
+
+def test_the_chart_by_upstream_holds_all_that_was_answered(home, alice, desk):
+    token = home.token(alice)
+    for number, upstream in enumerate(["north", "north", "south"]):
+        home.called(alice, token, upstream=upstream, at=billing.now_ms() - number * DAY_MS)
+    home.called(alice, token, outcome="refused", error="insufficient_balance")
+    for measure, written in {"cost": "¥0.005", "calls": "2", "llm": "2,200"}.items():
+        page = desk.read(f"/admin/?by=upstream&measure={measure}&from=2026-01-01")
+        assert "north" in page and "south" in page and written in page
+
+
+def test_a_house_of_before_knows_what_its_upstreams_served_as_far_as_calls_are_kept(home, alice):
+    token = home.token(alice)
+    for upstream in ("north", "north", "south"):
+        home.called(alice, token, upstream=upstream)
+    conn = connect(home.db.path)
+    rolled_up = drawn_by_upstream(conn)
+    conn.execute("DROP TRIGGER a_call_that_ends_is_its_upstreams")
+    conn.execute("DROP TABLE daily_upstreams")
+    migrations.upstreams(conn)
+    assert drawn_by_upstream(conn) == rolled_up == {"north": (2, 2 * PRICE), "south": (1, PRICE)}
+
+
+def test_the_chart_of_first_bytes_shows_each_days_median(home, alice, desk):
+    token, now = home.token(alice), billing.now_ms()
+    for took in (100, 300, 900):
+        home.called(alice, token, upstream="north", at=now, first_byte_ms=took)
+    home.called(alice, token, upstream="south", at=now - 2 * DAY_MS, first_byte_ms=50)
+    for group, name in {"upstream": "north", "model": "plain-1", "member": "alice"}.items():
+        page = desk.read(f"/admin/?by={group}&measure=first_byte")
+        assert name in page and "The median of each day" in page
+    assert "300 ms" in desk.read("/admin/?by=upstream&measure=first_byte")
+    assert desk.get("/admin/?by=upstream&measure=first_byte&from=2020-01-01").status_code == 200
