@@ -34,6 +34,7 @@ from pricing import (
     Price,
     Usage,
     nano,
+    output_afforded,
     split,
     yuan,
 )
@@ -49,6 +50,7 @@ __all__ = [
     "Cap",
     "CapExceeded",
     "Ending",
+    "Held",
     "KeyReused",
     "LedgerError",
     "NotCovered",
@@ -221,6 +223,14 @@ SELECT (SELECT coalesce(sum(charged_quota + charged_wallet), 0) FROM daily WHERE
          WHERE closed_at IS NULL AND {})"""
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What each pocket holds for a call, and for how much output they would pay; None: for any."""
+
+    pockets: Pockets
+    output: int | None
+
+
 def hold(
     db: Database,
     call: Call,
@@ -228,9 +238,9 @@ def hold(
     price: Price,
     overdraft: int = 0,
     caps: tuple[Cap, ...] = (),
-) -> Pockets:
+) -> Held:
     """Set aside what a call will likely cost, and open its row; returns what each pocket holds for
-    it.
+    it, and how far they reach.
 
     `overdraft` (nano-yuan) is how far below zero the wallet may go for it. Raises NotCovered or
     CapExceeded, and then writes nothing.
@@ -240,7 +250,7 @@ def hold(
 
 def _hold(
     conn: Connection, call: Call, usage: Usage, price: Price, overdraft: int, caps: tuple[Cap, ...]
-) -> Pockets:
+) -> Held:
     has = available(conn, call.user_id, call.started_at)
     held = split(usage, price, has)
     if held.wallet > max(0, has.wallet + overdraft):
@@ -267,7 +277,7 @@ def _hold(
             held.wallet,
         ),
     )
-    return held
+    return Held(held, output_afforded(usage, price, has, overdraft))
 
 
 def spent(

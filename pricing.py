@@ -5,7 +5,7 @@ of products of integers, and nothing is ever rounded. It knows no database and n
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any
 
@@ -234,6 +234,18 @@ def split(usage: Usage, price: Price, pockets: Pockets) -> Pockets:
         rest += (count - by_grant) * prices[kind]
     quota = min(max(0, pockets.quota), rest)
     return Pockets(max(0, pockets.grant) - left, quota, rest - quota)
+
+
+def output_afforded(usage: Usage, price: Price, pockets: Pockets, overdraft: int = 0) -> int | None:
+    """How much output the pockets pay for beside the other kinds of a usage; None: without an end.
+
+    `overdraft` (nano-yuan) is how far below zero the wallet may go.
+    """
+    if not price.output:
+        return None
+    rest = split(replace(usage, output_tokens=0), price, pockets)
+    money = max(0, pockets.quota) + max(0, pockets.wallet + overdraft) - rest.quota - rest.wallet
+    return max(0, pockets.grant) - rest.grant + max(0, money) // price.output
 
 
 def usage_of(row: Any) -> Usage:

@@ -105,6 +105,7 @@ class Ask:
     )
     choices: int = 1
     input_tokens: int = 0  # an estimate
+    output_afforded: int | None = None  # output tokens that each choice may have, by the pockets
     chat: dict[str, Any] | None = field(
         default=None, repr=False
     )  # the request as a chat request, if another wire's

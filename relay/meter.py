@@ -251,7 +251,7 @@ class Meter:
         )
         likely = Usage(int(ask.input_tokens * HOLD_MARGIN + 0.999), 0, asked * ask.choices)
         try:
-            billing.hold(
+            held = billing.hold(
                 self.settlement.db, self._call(), likely, price, self.settlement.overdraft, caps
             )
         except billing.CapExceeded as err:
@@ -261,6 +261,9 @@ class Meter:
         except StorageError as err:
             raise errors.StorageFull(retry_after=5) from err
         self.price = price
+        if held.output is not None and ask.choices:
+            # What is held is the call's own, however far below zero others brought the wallet.
+            ask.output_afforded = max(asked, held.output // ask.choices)
 
     def attempted(
         self,
@@ -293,6 +296,11 @@ class Meter:
         """The target that answers: whose policy holds, what it bills, where its texts stand."""
         self.policy, self.texts = target.upstream.on_disconnect, texts
         self.prices = target.prices
+
+    def deliver_unread(self, target, texts: re.Pattern, data: bytes) -> None:
+        """Note what a target had written when the caller left who waited for all of it."""
+        self.serve_from(target, texts)
+        self.deliver(data)
 
     def used(self, usage: Usage | None) -> None:
         """Note what the upstream says was used; None: nothing."""

@@ -18,7 +18,7 @@ from relay import body, errors
 from relay.catalog import OF_EMBEDDINGS, Model, Target
 from relay.meter import CallState
 from relay.upstream.health import Health
-from relay.upstream.payload import payload
+from relay.upstream.payload import spoken
 from relay.upstream.provider_errors import redacted
 from relay.upstream.sender import CallerLeft, Dispatch, Dispatcher, Reply
 from relay.wires import sse
@@ -103,7 +103,7 @@ def call(target: Target, wire_name: str, key: str) -> Outcome:
         ask,
         witness,
         lambda: False,
-        lambda found: (wire, payload(wire, ask, found)),
+        lambda found: spoken(wire, ask, found),
         attempts_max=1,
         total_s=PATIENCE_S,
     )
@@ -147,7 +147,7 @@ def stream(target: Target, key: str, question: str) -> Iterator[str]:
         ask,
         Witness(),
         lambda: False,
-        lambda found: (wire, payload(wire, ask, found)),
+        lambda found: spoken(wire, ask, found),
         attempts_max=1,
         total_s=PATIENCE_S,
     )

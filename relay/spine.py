@@ -18,7 +18,7 @@ from db import Database, StorageError
 from members.turned_away import TurnedAway
 from relay import answer, body, catalog, errors, gate, metrics
 from relay.meter import Meter, Settlement, new_id, texts_of
-from relay.upstream.payload import payload
+from relay.upstream.payload import spoken
 from relay.upstream.sender import Dispatch, Dispatcher
 from relay.wires import chat, cursor
 from relay.wires.interface import Context, Wire
@@ -233,10 +233,12 @@ def _dispatch(
         ask,
         meter,
         incoming.caller_gone(),
-        lambda target: (WIRES[target.wire], payload(wire, ask, target)),
+        lambda target: spoken(wire, ask, target),
         conversation(ask, meter.caller, incoming.environ),
         EnvironHeaders(incoming.environ),
         meter.caller.user_id,
+        lambda: relay.gate.disabled(meter.caller.user_id),
+        lambda target, data: meter.deliver_unread(target, TEXTS[target.wire], data),
         policy.attempts_max,
         policy.total_s,
         policy.wait_s,

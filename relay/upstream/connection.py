@@ -59,6 +59,8 @@ class Connection:
         self.ended = False  # the relay goes down
         self.ends_at = time.monotonic() + life_s
         self.overdue = False  # it was cut at that time
+        self.barred: Callable[[], bool] = lambda: False  # whether its caller may go on no more
+        self.shut_out = False  # it was cut for that
         self.drain_s = 0  # how long the answer may still be read then
         self.cut_at: float | None = None
         self.socket: socket.socket | None = None
@@ -175,6 +177,9 @@ class Watcher:
             for line, gone in list(self._lines.items()):
                 if now >= line.ends_at and not line.left:
                     line.overdue = True
+                    line.cut()
+                elif line.barred() and not line.left:
+                    line.shut_out = True
                     line.cut()
                 elif not line.left and gone():
                     line.left, line.cut_at = True, now + line.drain_s

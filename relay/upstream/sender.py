@@ -27,6 +27,7 @@ from relay.upstream.connection import Connection, Watcher
 from relay.upstream.demo.provider import Demo
 from relay.upstream.health import Health
 from relay.upstream.http1 import ConnectionPool
+from relay.upstream.payload import Spoken
 from relay.wires import reader, sse
 from relay.wires.interface import EventInfo, Wire
 
@@ -167,7 +168,7 @@ class Reply:
 class Dispatch:
     """What an ask's attempts have in common.
 
-    `spoken(target)` is the wire to speak with a target and the body to send it; `affinity` is the
+    `spoken(target)` is what to send it; `affinity` is the
     same for calls of one conversation, which are best sent to the same place; `gone` tells whether
     the caller has left.
     """
@@ -175,10 +176,13 @@ class Dispatch:
     ask: Ask
     meter: Any  # of layer 2 too: it notes attempts and knows how the call is
     gone: Callable[[], bool]
-    spoken: Callable[[Target], tuple[Wire, bytes]]
+    spoken: Callable[[Target], Spoken]
     affinity: str | None = None
     headers: Any = field(default_factory=dict)  # the caller's; the wire says which of them pass
     caller: object = None  # whose it is
+    barred: Callable[[], bool] = lambda: False  # whether the caller may go on no more
+    # What was written for a caller who left before the whole answer was there.
+    written: Callable[[Target, bytes], None] = lambda target, data: None
     attempts_max: int = 4
     total_s: float = 180.0
     wait_s: float = 0.0  # a pause of all targets that ends so soon is waited out
@@ -386,23 +390,28 @@ class Dispatcher:
             self.health.learn_end(name, key, state.error, dispatch.caller, model)
 
     def _attempt(self, dispatch: Dispatch, target, key: str) -> Reply:
-        wire, payload = dispatch.spoken(target)
+        wire, payload, streamed = dispatch.spoken(target)
         upstream = target.upstream
         line = Connection(
             upstream.allow_private, upstream.on_this_machine, dispatch.life_s, upstream.proxy
         )
+        line.barred = dispatch.barred
         self._watcher.watch(line, dispatch.gone)
-        stream, reply = dispatch.ask.stream, None
+        reply = None
         end_at = time.monotonic() + target.upstream.first_byte_s
         try:
-            headers = _headers(wire, key, stream, len(payload)) | _forwarded(wire, dispatch.headers)
+            headers = _headers(wire, key, streamed, len(payload)) | _forwarded(
+                wire, dispatch.headers
+            )
             answer = self._post(target, headers, payload, line)
             reply = Reply(target, key, line, answer, self._watcher)
             reply.stops = any(dispatch.ask.body.get(name) for name in STOPS)
             if answer.status >= 300:
                 raise self._refusal(reply, answer)
-            if stream and "json" not in answer.headers.get("content-type", ""):
+            if streamed and "json" not in answer.headers.get("content-type", ""):
                 _await_content(reply, wire, end_at)
+                if not dispatch.ask.stream and not reply.doc:
+                    _read_on(reply, wire, dispatch.written)
             else:
                 _read_whole(reply, wire)
             line.wait_at_most(target.upstream.idle_s)
@@ -459,6 +468,8 @@ def _failure(err: Exception, line: Connection) -> Exception:
         return errors.Restarting(retry_after=2)
     if line.overdue:
         return errors.OutOfTime()
+    if line.shut_out:
+        return errors.NotAuthenticated("The member who holds this API key was disabled meanwhile.")
     return errors.UpstreamTimeout() if isinstance(err, TimeoutError) else errors.UpstreamError()
 
 
@@ -543,6 +554,30 @@ def _read(reply: Reply, wire: Wire) -> None:
     if info.chunk is not None:
         reader.whole(info.chunk)
     reply.doc = doc
+
+
+def _read_on(reply: Reply, wire: Wire, written: Callable[[Target, bytes], None]) -> None:
+    """Read a stream to its end, for a caller who wants the whole answer at once.
+
+    Who leaves before that has had it written so far: it is charged like a stream's.
+    """
+    events = list(reply.held)
+    try:
+        for chunk in reply.pieces():
+            events += reply.cut(chunk) if chunk else ()
+            if chunk and _ends(events, wire):
+                break
+    except CallerLeft:
+        written(reply.target, b"".join(events))
+        raise
+    reply.held, reply.data = [], b"".join(events) + reply.events.rest()
+    _read(reply, wire)
+
+
+def _ends(events: list[bytes], wire: Wire) -> bool:
+    """Whether the last event is the mark of the end: some keep the line open after it."""
+    data = sse.data(events[-1]) if events else None
+    return data is not None and wire.signs(data).done
 
 
 def _folded(reply: Reply, wire: Wire) -> dict[str, Any]:
