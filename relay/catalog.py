@@ -21,6 +21,7 @@ NANO_PER_MILLIONTH = 1000  # yuan per million LLM tokens -> nano-yuan per LLM to
 SEARCHES_PRICED = 1000  # a search's price is that of a thousand, not of a million
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 OF_EMBEDDINGS = ("embeddings", "rerank")  # wires of models that do not talk
+SEARCHING = ("enable_search", "search_options", "web_search_options", "plugins")
 NEAR = 0.75  # how alike a name must be to one that may have been meant (difflib)
 FREE = Price(0, 0, 0)
 
@@ -79,6 +80,7 @@ class Target:
     weight: int = 1
     output_max: int | None = None  # of the model
     prices: "PriceList | None" = None  # what the upstream bills, if that is known
+    extras: frozenset[str] = frozenset()  # fields that cost extra there and may pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,6 +244,7 @@ class Catalog:
                 route.weight,
                 given.output_max,
                 _price_list(route.prices or given.prices),
+                _extras(route, given.prices),
             )
             for route in given.routes
             if (upstream := self.upstreams[route.upstream]).usable
@@ -281,6 +284,12 @@ def _plan_prices(prices, discount: Decimal) -> tuple[Price, Price]:
         return FREE, FREE
     usual = price_of(prices, discount)
     return usual, price_of(prices.peak, discount) if prices.peak else usual
+
+
+def _extras(route, prices) -> frozenset[str]:
+    """The fields that may pass on a route: what it allows, and searches where they are paid for."""
+    searches = SEARCHING if prices is not None and prices.search is not None else ()
+    return frozenset((*route.extras, *searches))
 
 
 def _price_list(prices) -> PriceList | None:

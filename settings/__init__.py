@@ -37,6 +37,7 @@ from settings.reader import Section, each_must, must, section
 HERE = Path(__file__).resolve().parent.parent
 SHIPPED = HERE / "config.example.toml"
 
+EXTRAS = ("enable_search", "search_options", "web_search_options", "plugins", "service_tier")
 WIRES = ("chat", "messages", "responses", "embeddings", "completions", "rerank")
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
@@ -424,6 +425,10 @@ class Route(Section):
     priority: Annotated[Natural, "Lower ones are tried first."] = 0
     weight: Annotated[Count, "The share of calls among routes of equal priority."] = 1
     quirks: Annotated[Quirks, "Added to those of the upstream."] = ()
+    extras: Annotated[
+        tuple[Literal[EXTRAS], ...],
+        "Fields that cost extra there and may pass; a price of searches lets those for searching pass.",
+    ] = ()
     prices: Annotated[
         Prices | None, "What this upstream bills for it; left out: the model's prices."
     ] = None

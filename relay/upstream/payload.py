@@ -5,11 +5,13 @@ from typing import NamedTuple
 import msgspec
 
 from relay.body import Ask
-from relay.catalog import Target
+from relay.catalog import SEARCHING, Target
+from relay.errors import BadRequest
 from relay.upstream import quirks
 from relay.wires.interface import Wire
 from relay.wires.registry import TURNED, WIRES
 
+USUAL_TIERS = ("auto", "default", "standard", "standard_only", "flex")
 LONG_OUTPUT = 8192  # tokens: what takes a slow model more than two minutes
 # Where no limit of a model is known, providers refuse more than some; so much every one takes.
 AFFORDED_MAX = 8192
@@ -72,6 +74,7 @@ def payload(wire: Wire, ask: Ask, target: Target) -> bytes:
             }
         elif "stream_options" in body:
             changes["stream_options"] = None  # with a plain call several providers refuse it
+    changes |= _without_extras(body, target.extras)
     changes |= _capped(body, target.output_max, ask.output_afforded, LIMIT_OF.get(target.wire))
     if target.quirks:
         changes |= quirks.apply(target.quirks, {**body, **changes}, target.wire)
@@ -81,6 +84,23 @@ def payload(wire: Wire, ask: Ask, target: Target) -> bytes:
     if native:
         return ask.body.bytes(changes, drop)
     return _encode({name: value for name, value in {**body, **changes}.items() if name not in drop})
+
+
+def _without_extras(body: dict, allowed: frozenset[str]) -> dict[str, object]:
+    """What costs extra at a provider and nobody pays for here: a search is refused, for it changes
+    the answer; a faster tier is not asked for.
+
+    Raises BadRequest.
+    """
+    for name in SEARCHING:
+        if body.get(name) and name not in allowed:
+            raise BadRequest(
+                f"'{name}' costs extra at the provider, and no price is set for that here.",
+                param=name,
+            )
+    tier = body.get("service_tier")
+    dearer = tier not in (None, *USUAL_TIERS) and "service_tier" not in allowed
+    return {"service_tier": None} if dearer else {}
 
 
 def _capped(

@@ -176,3 +176,47 @@ def test_what_a_disabled_member_runs_ends_and_is_charged_as_far_as_it_came(alice
     opened.open()
     assert not any("error" in each for each in his.documents()), "and others go on"
     assert alice.chat().status == 401
+
+
+# What costs extra
+
+SEARCHES = {
+    "enable_search": True,
+    "search_options": {"forced_search": True},
+    "web_search_options": {"search_context_size": "high"},
+    "plugins": [{"id": "web"}],
+}
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+def test_a_search_that_nobody_pays_for_is_refused(start_relay, person, fake, name):
+    fake.always(plain(COUNTS))
+    alice = person("alice", house(start_relay, fake)).given(wallet="10")
+    refused = alice.chat(**{name: SEARCHES[name]})
+    assert (refused.status, refused.json["error"]["param"]) == (400, name)
+    assert "costs extra" in refused.json["error"]["message"] and not fake.requests
+    assert alice.chat(**{name: None}).status == 200
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+@pytest.mark.parametrize("how", ["a price of searches", "the route"])
+def test_a_search_passes_where_it_is_paid_for_or_allowed(start_relay, person, fake, how, name):
+    fake.always(plain(COUNTS))
+    model = model_config()
+    if how == "the route":
+        model["routes"][0]["extras"] = [name]
+    else:
+        model["prices"] = model["prices"] | {"search": "5"}
+    alice = person("alice", start_relay(models=[model])).given(wallet="10")
+    assert alice.chat(**{name: SEARCHES[name]}).status == 200
+    assert fake.requests[0].json[name] == SEARCHES[name]
+
+
+@pytest.mark.parametrize(
+    "tier, sent", [("priority", None), ("scale", None), ("default", "default"), ("flex", "flex")]
+)
+def test_a_dearer_tier_is_not_asked_for(start_relay, person, fake, tier, sent):
+    fake.always(plain(COUNTS))
+    alice = person("alice", house(start_relay, fake)).given(wallet="10")
+    assert alice.chat(service_tier=tier).status == 200
+    assert fake.requests[0].json.get("service_tier") == sent

@@ -13,7 +13,7 @@ from settings import SettingsError
 from tests.client import assert_openai_error
 from tests.providers import plain, usage
 from tests.settings.test_settings import mistakes
-from tests.stage import wait_until
+from tests.stage import model_config, wait_until
 
 MINUTE = parse("2 per minute")
 
@@ -116,10 +116,12 @@ def test_a_refused_token_and_a_failed_sign_in_have_a_line_for_the_guard(alice, r
     ("field", "count"), [({}, None), ({"enable_search": True}, 50_000), ({"plugins": []}, 50_000)]
 )
 def test_what_a_search_of_the_provider_read_is_charged_as_it_counts(
-    alice, relay, fake, field, count
+    start_relay, person, fake, field, count
 ):
     fake.always(plain(usage(50_000, 10)))
-    row = relay.closed_row(alice.given(wallet="10").chat(**field).request_id)
+    relay = start_relay(models=[model_config(prices={"input": "2", "output": "8", "search": "5"})])
+    alice = person("alice", relay).given(wallet="10")
+    row = relay.closed_row(alice.chat(**field).request_id)
     assert row["input_tokens"] == count if count else row["usage_note"] == "input_tokens clamped"
 
 
