@@ -20,8 +20,8 @@ run: $(VENV)/ready          ## install what is needed and serve at http://127.0.
 dev: $(VENV)/ready          ## serve for development: changes are loaded at once, errors shown in the browser
 	@$(IN) -m flask --app app run --debug --port 8000
 
-test: $(VENV)/ready-to-test ## run all tests
-	$(IN) -m pytest -n 2 --dist worksteal
+test: $(VENV)/ready-to-test ## run all tests, or those of SUITE="tests/money tests/db"
+	$(IN) -m pytest -n 2 --dist worksteal $(SUITE)
 
 cover: $(VENV)/ready-to-test ## run all tests and name the lines that none of them reached
 	$(IN) -m pytest -n 2 --dist worksteal --cov --cov-report=term-missing:skip-covered

@@ -209,8 +209,16 @@ class Database:
 
 
 def _give_back(conn: sqlite3.Connection, pages: int) -> int:
-    """Each row of the statement is a page: it must be read to its end."""
-    return len(conn.execute(f"PRAGMA incremental_vacuum({pages})").fetchall())
+    """Give so many pages back, one a statement: the standard library's sqlite3 stops such a one at
+    its first page."""
+    before = _free_pages(conn)
+    for _ in range(pages):
+        conn.execute("PRAGMA incremental_vacuum(1)").fetchall()
+    return before - _free_pages(conn)
+
+
+def _free_pages(conn: sqlite3.Connection) -> int:
+    return int(conn.execute("PRAGMA freelist_count").fetchone()[0])
 
 
 def restore(
