@@ -102,6 +102,11 @@ def _worth(
     return amount, None, None, None
 
 
+def count_redeemed(conn: Connection) -> int:
+    """How many codes of a file have been redeemed."""
+    return int(conn.execute("SELECT count(redeemed_at) FROM codes").fetchone()[0])
+
+
 def redeem(
     db: Database, user_id: int, code: str, now: int | None = None, key: str | None = None
 ) -> dict[str, Any]:

@@ -160,6 +160,28 @@ SELECT name || ', ' || day || ', token ' || token_id || ', ' || model, '',
   FROM differences JOIN users ON users.id = user_id
  WHERE ({", ".join(SUMMED)}) <> ({", ".join("0" for _ in SUMMED)})"""
 
+# What the ledger rests on outside itself: a file that somebody has changed by hand gives itself away
+# where codes are unused again, or where the trail has lost what was done.
+CODES = """
+WITH sums AS (SELECT user_id, pocket, sum(amount) AS amount FROM entries
+               WHERE kind = 'redeem' GROUP BY user_id, pocket),
+     used AS (SELECT redeemed_by AS user_id, iif(kind = 'plan', 'quota', kind) AS pocket,
+                     sum(coalesce(iif(kind = 'plan', quota, amount), 0)) AS amount
+                FROM codes WHERE redeemed_by IS NOT NULL GROUP BY 1, 2)
+SELECT name, pocket, coalesce(used.amount, 0), coalesce(sums.amount, 0)
+  FROM used FULL JOIN sums USING (user_id, pocket) JOIN users ON users.id = user_id
+ WHERE coalesce(used.amount, 0) <> coalesce(sums.amount, 0)"""
+
+TRAIL = """
+SELECT name || ', entry ' || entries.id, '', 'no row', 'a row'
+  FROM entries JOIN users ON users.id = user_id
+ WHERE (kind IN ('top_up', 'refund', 'adjust') OR by_user_id IS NOT NULL)
+   AND entries.id NOT IN (SELECT json_extract(detail, '$.entry') FROM audit
+                           WHERE action LIKE 'ledger.%' AND json_extract(detail, '$.entry') IS NOT NULL)"""
+
+TRAIL_GAPS = """
+SELECT 'the audit trail', '', count(*), max(id) FROM audit HAVING count(*) <> coalesce(max(id), 0)"""
+
 CHECKS = (
     ("{}: the {} balance is {}; its entries sum to {}", BALANCES),
     ("{}: there are no balances{}: {} instead of {}", MISSING_BALANCES),
@@ -175,6 +197,9 @@ CHECKS = (
     ("{}: the {} that was paid is {}; what the grant left comes to {}", SPLITS),
     ("{}: the roll-ups of the {} sum to {}; the charges to {}", ROLL_UPS),
     ("{}: the roll-ups{} are off the calls by {}{}", ROLLED_CALLS),
+    ("{}: codes for the {} that were redeemed sum to {}; the entries to {}", CODES),
+    ("{}: made by hand, it has{} {} in the audit trail instead of {}", TRAIL),
+    ("{}: it has{} {} rows, and its last is number {}", TRAIL_GAPS),
 )
 EACH_MAX = 20  # findings named of each check; a damaged file has thousands
 

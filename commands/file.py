@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 import billing
+import codes
 import db
 import verify
 from commands import given, shown
@@ -85,6 +86,8 @@ def _seen(path: Path) -> dict | None:
             "newest_call": shown.when(newest),
             "calls": calls,
             "members": members,
+            "codes_redeemed": codes.count_redeemed(conn),
+            "audit_rows": audit.size(conn),
             **shown.pockets(pockets),
         }
     return None
@@ -103,6 +106,9 @@ def _compared(path: Path, now: dict | None, source: Path, then: dict | None) -> 
     if now and then and now["calls"] > then["calls"]:
         gone = now["calls"] - then["calls"]
         lines.append(f"{gone} calls are only in the file in force, and their charges too.")
+    if now and then and now["codes_redeemed"] > then["codes_redeemed"]:
+        gone = now["codes_redeemed"] - then["codes_redeemed"]
+        lines.append(f"{gone} codes that were redeemed can be redeemed again in the file to come.")
     return lines
 
 

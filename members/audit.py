@@ -16,6 +16,11 @@ COLUMNS = (
 )
 
 
+def size(conn) -> int:
+    """How many rows the trail of a file has."""
+    return int(conn.execute("SELECT count(*) FROM audit").fetchone()[0])
+
+
 def record(
     conn: Connection,
     by: int | None,

@@ -9,6 +9,7 @@ import json
 import re
 import sqlite3
 import threading
+from contextlib import closing
 from datetime import UTC, datetime
 from types import SimpleNamespace
 from zoneinfo import ZoneInfo
@@ -589,6 +590,55 @@ def test_restore_refuses_a_damaged_file_and_keeps_the_old_one(operator, tmp_path
     operator.refused("restore", tmp_path / "empty.db", "--yes")
     operator.refused("restore", operator.db.path, "--yes")
     assert operator.json("balance", "alice")["wallet"] == "10.00"
+
+
+DOCTORED = {
+    "a code is unused again": (
+        "UPDATE codes SET redeemed_at = NULL, redeemed_by = NULL",
+        "codes for the wallet that were redeemed",
+    ),
+    "the trail is emptied": ("DELETE FROM audit", "in the audit trail"),
+    "a row of the trail is gone": (
+        "DELETE FROM audit WHERE id = (SELECT max(id) - 1 FROM audit)",
+        "the audit trail",
+    ),
+    "money came from nowhere": (
+        """INSERT INTO entries (user_id, pocket, kind, amount, balance_after, created_at)
+           VALUES (1, 'wallet', 'adjust', 5, 15000000005, 1)""",
+        "it has no row in the audit trail",
+    ),
+}
+
+
+@pytest.mark.parametrize("how", DOCTORED)
+def test_a_backup_that_somebody_has_doctored_is_refused_by_name(operator, tmp_path, how):
+    operator("credit", "alice", "--wallet", "10")
+    (made,) = operator.json("code", "add", "--wallet", "5")
+    codes.redeem(operator.db, 1, made)
+    operator("credit", "alice", "--grant", "10")
+    operator("backup", tmp_path / "copy.db")
+    statement, words = DOCTORED[how]
+    with closing(sqlite3.connect(tmp_path / "copy.db")) as copy:
+        laws = copy.execute("SELECT name, sql FROM sqlite_schema WHERE type = 'trigger'").fetchall()
+        for name, _ in laws:
+            copy.execute(f"DROP TRIGGER {name}")
+        copy.execute(statement)
+        if "entries" in statement:
+            copy.execute("UPDATE balances SET wallet_balance = wallet_balance + 5")
+        for _, law in laws:
+            copy.execute(law)
+        copy.commit()
+    assert words in operator.refused("restore", tmp_path / "copy.db", "--yes")
+    assert operator.json("balance", "alice")["wallet"] == "15.00"
+
+
+def test_restore_says_which_codes_can_be_redeemed_again(operator, tmp_path):
+    (made,) = operator.json("code", "add", "--wallet", "5")
+    operator("backup", tmp_path / "copy.db")
+    codes.redeem(operator.db, 1, made)
+    said = operator("restore", tmp_path / "copy.db", "--yes")
+    assert "1 codes that were redeemed can be redeemed again" in said
+    assert "codes redeemed 1" in said and "audit rows" in said
 
 
 def test_backup_refuses_where_it_cannot_write(operator, tmp_path):
