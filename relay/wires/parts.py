@@ -1,7 +1,7 @@
 """Parts of content that chat has no word for, and those that agents hide in a text."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 LOST_RESULT = "(the result of a tool call that is no longer in this conversation)"
@@ -72,6 +72,13 @@ def call_arguments(given: object) -> str:
     if given and not isinstance(given, dict):
         given = {"input": given}
     return json.dumps(given or {}, ensure_ascii=False)
+
+
+def missing(tools: Iterable[str]) -> str:
+    """What a model is told of tools that it was offered and that nobody here can run: it would rely on
+    them, or wonder why the instructions name them. "" for none."""
+    names = ", ".join(dict.fromkeys(tools))
+    return f"These tools cannot be used in this conversation: {names}." if names else ""
 
 
 def in_words(part: object) -> str:

@@ -435,3 +435,43 @@ def test_tools_that_the_caller_of_responses_runs_come_back_as_their_calls(
     for name, value in item.items():
         expected = value if isinstance(value, str) else made[name] | value
         assert made[name] == expected
+
+
+def instructions(fake) -> str:
+    first = fake.requests[-1].json["messages"][0]
+    return first["content"] if first["role"] == "system" else ""
+
+
+MISSING = "These tools cannot be used in this conversation: "
+
+
+def test_tools_that_cannot_be_had_are_said_behind_the_instructions(alice, fake):
+    tools = [
+        {"type": "web_search_20250305", "name": "web_search"},
+        {"name": "f", "input_schema": {"type": "object"}},
+        {"type": "mcp_toolset", "mcp_server_name": "files"},
+        {"type": "bash_20250124", "name": "bash"},
+        {"type": "web_search_20250305", "name": "web_search"},
+    ]
+    assert messages(alice, "Hi", tools=tools, system="Be kind.").status == 200
+    assert instructions(fake) == f"Be kind.\n\n{MISSING}web_search, files."
+    hosted = [
+        {"type": "web_search"},
+        {"type": "image_generation"},
+        {"type": "function", "name": "f"},
+    ]
+    assert responses(alice, tools=hosted, instructions="Be kind.").status == 200
+    assert instructions(fake) == f"Be kind.\n\n{MISSING}web_search, image_generation."
+    added = {"type": "additional_tools", "tools": [{"type": "web_search"}]}
+    assert responses(alice, added).status == 200
+    assert instructions(fake) == f"{MISSING}web_search."
+
+
+def test_where_every_tool_can_be_had_nothing_is_said(alice, fake):
+    tools = [
+        {"type": "custom", "name": "g"},
+        {"name": "f"},
+        {"type": "memory_20250818", "name": "m"},
+    ]
+    assert messages(alice, "Hi", tools=tools).status == 200 and not instructions(fake)
+    assert responses(alice, tools=[{"type": "shell"}]).status == 200 and not instructions(fake)

@@ -21,8 +21,16 @@ from relay.errors import BadRequest, NotInChat
 from relay.wires.chat import count, flag
 from relay.wires.messages.checks import optional, string, want
 from relay.wires.messages.names import chat_id, chat_name
-from relay.wires.messages.tools import to_functions, tool_choice
-from relay.wires.parts import LOST_RESULT, call_arguments, dicts, in_json, in_words, picture
+from relay.wires.messages.tools import left_out, to_functions, tool_choice
+from relay.wires.parts import (
+    LOST_RESULT,
+    call_arguments,
+    dicts,
+    in_json,
+    in_words,
+    missing,
+    picture,
+)
 
 Block = tuple[str, dict[str, Any]]  # a content block, behind its path in the request
 EFFORTS = ("minimal", "low", "medium", "high", "xhigh", "max")
@@ -107,6 +115,7 @@ def _messages(body: dict[str, Any], lenient: bool) -> list[dict[str, Any]]:
             )
         ),
     ]
+    system += filter(None, [missing(left_out(body))])
     turns: list[dict[str, Any]] = []
     calls: list[str] = []
     for assistant, run in groupby(

@@ -86,6 +86,19 @@ def to_functions(body: dict[str, Any]) -> list[dict[str, Any]]:
     return tools
 
 
+def left_out(body: dict[str, Any]) -> list[str]:
+    """The names of the tools that Anthropic runs itself, which nobody can run here."""
+    offered = [tool for tool in body.get("tools") or () if isinstance(tool, dict)]
+    gone = [
+        tool
+        for tool in offered
+        if tool.get("type") not in (None, "custom")
+        and not str(tool["type"]).startswith(tuple(CLIENT_RUN))
+    ]
+    names = (tool.get("name") or tool.get("mcp_server_name") or tool["type"] for tool in gone)
+    return [name for name in names if isinstance(name, str)]
+
+
 def tool_choice(
     body: dict[str, Any], tools: list[dict[str, Any]], lenient: bool = False
 ) -> dict[str, Any]:

@@ -82,8 +82,11 @@ class AssistantTurn:
         return told + ([{"role": "user", "content": shown}] if shown else [])
 
 
-def messages(body: dict[str, Any], key: bytes | str, lenient: bool = False) -> list[dict[str, Any]]:
-    """Chat's messages. `key` is what sealed reasoning is believed by.
+def messages(
+    body: dict[str, Any], key: bytes | str, lenient: bool = False, note: str = ""
+) -> list[dict[str, Any]]:
+    """Chat's messages. `key` is what sealed reasoning is believed by; `note` is said behind the
+    instructions.
 
     Raises BadRequest, which names the place. `lenient`: the newest words are not refused for their
     content either.
@@ -108,7 +111,7 @@ def messages(body: dict[str, Any], key: bytes | str, lenient: bool = False) -> l
         elif kind not in SILENT:
             turn.texts.append(in_words(item))
     talk += _kept(turn).messages(outputs)
-    head = "\n\n".join(text for text in system if text)
+    head = "\n\n".join(text for text in (*system, note) if text)
     told = ([{"role": "system", "content": head}] if head else []) + talk
     if not told:
         raise BadRequest("'input' holds nothing to answer.", param="input")

@@ -9,6 +9,7 @@ from typing import Any
 
 from relay.errors import BadRequest
 from relay.wires import chat
+from relay.wires.parts import missing
 from relay.wires.responses import compaction, conversation, tools
 
 EFFORTS = ("minimal", "low", "medium", "high", "xhigh", "max")
@@ -41,7 +42,7 @@ def to_chat(
     compacts = compaction.asked(body)
     request: dict[str, Any] = {
         "model": chat.model(body),
-        "messages": conversation.messages(body, key, lenient),
+        "messages": conversation.messages(body, key, lenient, missing(box.left_out)),
     }
     if functions and not compacts:
         request["tools"] = functions

@@ -104,6 +104,7 @@ class Toolbox:
     echo: list[dict[str, Any]] = field(
         default_factory=list
     )  # what is in force, in the caller's own shape
+    left_out: list[str] = field(default_factory=list)  # kinds that nobody here can run
 
     def tool(self, name: str) -> Tool:
         """The caller's tool behind a name that the model used.
@@ -169,6 +170,7 @@ def _add(
         _put(box, Tool(kind, kind), {"description": description, "parameters": schema}, at)
         return {"type": kind}
     if kind not in ("function", "custom"):
+        box.left_out.append(kind)
         return None
     tool = tool | {"name": _name(tool, at), "description": _told(tool, at)}
     function, echo = _function(tool, at) if kind == "function" else _custom(tool)
