@@ -8,6 +8,7 @@ documentation.
 """
 
 import json
+import secrets
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -273,12 +274,13 @@ class _Item:
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """Which call a piece continues, and what of it was told before."""
+    """Which call a piece continues, what of it was told before, and its id."""
 
     number: int
     identified: bool
     named: bool
     whole: bool
+    id: str
 
 
 @dataclass(slots=True)
@@ -297,6 +299,7 @@ class _Spoken:
     said: bool = False  # something was said that was not read
     called: bool = False  # among it a call
     placed: list["_Place"] = field(default_factory=list)  # of the pieces of calls read last
+    mends: bool = False  # what is read goes on to a client of chat, who cannot do without ids
 
     @property
     def calls(self) -> list[_Item]:
@@ -333,6 +336,7 @@ class _Spoken:
     def mended(self, choice: dict[str, Any], place: str) -> dict[str, Any]:
         """The choice as clients know it, its words in `place`, which is delta or message."""
         words = self._news(choice) if place == "delta" else choice.get("message")
+        self.mends = True
         self.feed(choice)
         if "text" in choice or not isinstance(words, dict):
             return choice  # an old completion's, or nothing to mend
@@ -380,11 +384,13 @@ class _Spoken:
             item = _Item(kind, slot)
             self.items.append(item)
         again = item.again(text) or any(item is over for over in self.items[: self.over])
-        if kind == "call":
-            number = next(at for at, call in enumerate(self.calls) if call is item)
-            self.placed.append(_Place(number, bool(item.id), bool(item.name), again))
+        identified, named = bool(item.id), bool(item.name)
         if not again:  # else it is behind its end
             item.take(id, name, text)
+        if kind == "call" and self.mends:
+            item.id = item.id or made_id()
+            number = next(at for at, call in enumerate(self.calls) if call is item)
+            self.placed.append(_Place(number, identified, named, again, item.id))
 
     def _call(self, slot: int | None, id: str, name: str, text: str) -> _Item | None:
         """The call that a piece continues, None if it begins one.
@@ -446,6 +452,11 @@ def numbered(message: dict[str, Any]) -> dict[str, Any]:
     return {"tool_calls": [{"index": at} | call for at, call in enumerate(calls)]} if calls else {}
 
 
+def made_id() -> str:
+    """An id for a call whose provider gives none: callers name its result by it."""
+    return f"call_{secrets.token_hex(12)}"
+
+
 def _told(call: dict[str, Any]) -> tuple[str, str, str]:
     """A call's id, name and arguments, which some send as an object."""
     function = _object(call, "function") or {}
@@ -464,12 +475,18 @@ def _proper_call(call: dict[str, Any], places: Iterator[_Place] | None) -> dict[
     if isinstance(function.get("arguments"), dict | list):
         function["arguments"] = _told(call)[2]
     place = next(places, None) if places is not None and any(_told(call)) else None
+    if places is None:  # a whole message's
+        made |= {"id": call.get("id") or made_id(), "type": call.get("type") or "function"}
     if place:
         made["index"] = place.number
         if place.identified:
             made.pop("id", None)
+        elif not call.get("id"):
+            made["id"] = place.id
         if place.named:
             function.pop("name", None)
+        elif not call.get("type"):
+            made["type"] = "function"
         if place.whole:
             function["arguments"] = ""
     return made | ({"function": function} if "function" in call else {})

@@ -5,6 +5,7 @@ wire read is boiled down to: was it an error, and which text and which calls.
 """
 
 import json
+import re
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -194,7 +195,10 @@ def read_chat(streamed: Stream) -> tuple:
                 put_together(each, calls)
     good = not failed and b"[DONE]" in streamed.body
     assert all(json.loads(each["arguments"]) is not None for each in calls.values() if good)
-    assert all(each["id"] in ("", "call_a", "call_b") for each in calls.values())
+    ids = [each["id"] for each in calls.values()]
+    assert all(re.fullmatch(r"call_(?:[ab]|[0-9a-f]{24})", id) for id in ids) and len(
+        {*ids}
+    ) == len(ids)
     return good, said, tuple(each["name"] for each in calls.values() if each["name"])
 
 
@@ -358,6 +362,36 @@ def test_a_caller_of_chat_can_tell_calls_apart_that_came_with_one_index(alice, f
     path, body = ASKS["chat"]
     streamed = alice.open("POST", path, {"model": "test-model", "stream": True} | body)
     assert numbers_of(streamed) == [0, 1]
+
+
+@pytest.mark.parametrize("given", [None, "", "absent"])
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_call_without_an_id_gets_one_by_which_its_result_can_be_named(
+    alice, fake, given, streamed
+):
+    calls = [call("f", "{}", index=0, id=None), call("g", "{}", index=1, id=None)]
+    for each in calls if given != "absent" else ():
+        each["id"] = given
+    for each in calls:
+        del each["type"]
+    path, body = ASKS["chat"]
+    if streamed:
+        chunks = [delta(tool_calls=calls), delta("tool_calls"), usage_chunk(COUNTS)]
+        fake.always([head(content_type="text/event-stream"), *chunks, end])
+        got = alice.open("POST", path, {"model": "test-model", "stream": True} | body)
+        told = [
+            each
+            for doc in got.documents()
+            for choice in doc["choices"]
+            for each in choice["delta"].get("tool_calls", ())
+        ]
+    else:
+        fake.always(answer(message("tool_calls", tool_calls=calls) | {"usage": COUNTS}))
+        told = alice.post(path, {"model": "test-model"} | body).json["choices"][0]["message"][
+            "tool_calls"
+        ]
+    assert len({each["id"] for each in told}) == 2
+    assert all(each["id"].startswith("call_") and each["type"] == "function" for each in told)
 
 
 def test_of_two_answers_one_that_broke_off_is_no_good_end(alice, fake):
