@@ -16,7 +16,7 @@ Money is nano-yuan; the grant pocket counts LLM tokens. `now` is in ms and None 
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -155,7 +155,7 @@ class Ending:
     usage_source: str = "none"
     usage_note: str | None = None
     upstream: str | None = None
-    attempts: list[Any] | tuple[Any, ...] = ()
+    attempts: Sequence[Any] = ()
     first_byte_ms: int | None = None
     duration_ms: int | None = None
     error: str | None = None

@@ -231,7 +231,8 @@ def verify(db: Database) -> list[str]:
             ]
         return found
     finally:
-        conn.execute("ROLLBACK")
+        if conn.in_transaction:  # a damaged file may have ended it
+            conn.execute("ROLLBACK")
 
 
 def _broken_laws(conn: Connection) -> list[str]:

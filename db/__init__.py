@@ -20,6 +20,7 @@ from db.files import BESIDE, identity, make_file, replacing
 from db.lock import serving_pid
 from db.migrations import SCHEMA
 from db.schema import migrate, vacuum_into
+from db.spare import Spare
 from db.writer import DatabaseError, DirectWriter, GroupWriter, StorageError, Unusable
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "Error",
     "IntegrityError",
     "Row",
+    "Spare",
     "StorageError",
     "Unusable",
     "connect",

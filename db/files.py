@@ -16,10 +16,15 @@ BESIDE = ("", "-wal", "-shm", "-journal", ".lock")
 
 
 def make_file(path: Path, empty: bool = True) -> None:
-    """See that the folder is there and the file, if any, is for this user's eyes only."""
+    """See that the folder is there and the file, if any, is for this user's eyes only.
+
+    One that is there is not opened: to close it would take away the locks that SQLite holds on it in
+    this process (sqlite.org/howtocorrupt.html, 2.2).
+    """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     if empty:
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        with suppress(FileExistsError):
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
     if path.exists() and path.stat().st_mode & 0o077:
         path.chmod(0o600)
 

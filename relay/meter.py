@@ -20,7 +20,7 @@ import msgspec
 
 import billing
 from billing import COUNTS, Price, Usage
-from db import Database, StorageError
+from db import Database, Spare, StorageError
 from relay import errors, estimate, metrics
 from relay.body import Ask
 from relay.catalog import Model, PriceList
@@ -159,6 +159,15 @@ def merged(before: Usage | None, usage: Usage) -> Usage:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """An ending that the database has not taken."""
+
+    call_id: str
+    end: billing.Ending
+    price: Price | None
+
+
 class Settlement:
     """What all meters share.
 
@@ -171,6 +180,7 @@ class Settlement:
         self.on_close: Callable[[Caller, Usage], None] = lambda caller, usage: None
         self._waiting: list[tuple] = []
         self._lock = threading.Lock()
+        self._spare = Spare(db.path.with_name(f"{db.path.name}-endings"))
 
     def configure(self, settings) -> None:
         """Take over the rules of (new) settings."""
@@ -181,7 +191,8 @@ class Settlement:
     def close(self, call_id: str, end: billing.Ending, price) -> None:
         """Close a call.
 
-        If the disk refuses, the ending waits in memory and `retry` writes it later.
+        If the disk refuses, the ending waits and `retry` writes it later: in memory, and where there
+        was room beforehand, so that whoever has read the answer is charged whatever comes.
         """
         try:
             billing.close(self.db, call_id, end, price)
@@ -189,7 +200,26 @@ class Settlement:
             log.exception("the ending of %s could not be written; it will be tried again", call_id)
             with self._lock:
                 self._waiting.append((call_id, end, price))
+                self._spare.keep(msgspec.json.encode(Kept(call_id, end, price)))
                 metrics.unrecorded.set(len(self._waiting))
+
+    def end(self) -> None:
+        """Let the file of what waits go; what is in it is found at the next start."""
+        self._spare.close()
+
+    def recover(self) -> None:
+        """Write the endings that the last process could not. Raises StorageError."""
+        kept = self._spare.kept()
+        for record in kept:
+            try:
+                found = msgspec.json.decode(record, type=Kept)
+            except msgspec.DecodeError:
+                log.exception("an ending that was kept cannot be read")
+                continue
+            billing.close(self.db, found.call_id, found.end, found.price)
+        if kept:
+            log.warning("%s endings that the disk had not taken are written now", len(kept))
+            self._spare.clear()
 
     def retry(self) -> None:
         """Write the endings that wait, in order, as far as the disk takes them."""
@@ -201,6 +231,8 @@ class Settlement:
             with self._lock:
                 self._waiting.pop(0)
                 metrics.unrecorded.set(len(self._waiting))
+                if not self._waiting:
+                    self._spare.clear()
 
 
 @dataclass(slots=True)

@@ -83,6 +83,7 @@ class Relay:
         """Write what is only counted yet, and let the database go."""
         with contextlib.suppress(StorageError):
             self.turned_away.write(self.db)
+        self.settlement.end()
         self.db.close()
 
     def upstream_report(self) -> list[dict]:

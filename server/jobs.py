@@ -69,6 +69,7 @@ def put_in_order(relay) -> None:
     """What must be done once before the first call. Raises StorageError: it is to be done again."""
     if relay.in_order:
         return
+    relay.settlement.recover()  # before what is open is taken for interrupted
     orphans = billing.release_orphans(relay.db)
     if orphans:
         log.warning(

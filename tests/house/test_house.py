@@ -86,6 +86,7 @@ KNOWS_ONLY = {
         "db.lock",
         "db.migrations",
         "db.schema",
+        "db.spare",
         "db.writer",
     },
     "db.copies": {"db.connection", "db.files", "db.lock", "db.schema", "db.writer"},

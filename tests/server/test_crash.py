@@ -21,7 +21,7 @@ import pytest
 from server.http import Server
 from tests.client import assert_openai_error
 from tests.fake_upstream import DONE, Gate, silence, stream
-from tests.providers import openai_stream, plain, usage, words
+from tests.providers import openai_stream, plain, usage, usage_chunk, words
 from tests.stage import LIMIT_S, ROOT, wait_until, write_config
 
 KILLS = 20
@@ -323,3 +323,26 @@ def test_an_address_that_cannot_be_listened_on_is_named(relay, host, said):
     there = msgspec.structs.replace(settings.server, host=host, port=relay.port)
     with pytest.raises(OSError, match=f"{host}:{relay.port} .*{said}"):
         Server(relay.app, msgspec.structs.replace(settings, server=there))
+
+
+def test_an_answer_that_a_full_disk_did_not_take_is_charged_after_a_kill(
+    start_relay, person, fake, small_disk
+):
+    """Whoever has read the whole answer is charged, though the process never wrote it to the ledger."""
+    opened = Gate()
+    whole = stream(*words(), opened, usage_chunk(usage(20, 10)))
+    relay = start_relay(process=True, database={"path": str(small_disk / "relay.db")})
+    alice = person("alice", relay).given(wallet="10")
+    fake.always(whole)
+    streamed = alice.chat_stream()
+    streamed.next_event()
+    fill(small_disk / "ballast")
+    let_files_grow(relay.process, 4096)
+    opened.open()
+    assert b"[DONE]" in streamed.read()
+    relay.end(signal.SIGKILL)
+    (small_disk / "ballast").unlink()
+    relay.start_again()
+    row = relay.closed_row(streamed.request_id)
+    assert (row["outcome"], row["cost"]) == ("complete", 20 * 2_000 + 10 * 8_000)
+    assert relay.ledger_is_right() and "are written now" in relay.log.read_text()
