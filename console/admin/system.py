@@ -48,6 +48,7 @@ def page():
         disk=disk,
         problem=relay.db.problem,
         draining=relay.draining,
+        clock=relay.clock.problem,
         retention=relay.settings.retention.requests_days,
         calls_max=relay.calls_max,
         backup=meta.get(relay.db, "backup"),

@@ -1042,6 +1042,13 @@ def test_the_system_page_says_how_the_house_is(home, alice, desk):
         assert words in seen, words
 
 
+def test_the_system_page_says_that_the_clock_is_in_doubt(home, desk):
+    assert "Clock Steady" in desk.read("/admin/system")
+    home.relay.clock.problem = "jumped 2 days forward"
+    seen = desk.read("/admin/system")
+    assert "Clock In doubt It jumped 2 days forward. Until it has held" in seen
+
+
 def test_the_ledger_is_proved_on_demand(home, alice, desk):
     home.called(alice, home.token(alice))
     assert desk.send("/admin/system/verify").headers["Location"] == "/admin/system#ledger"
