@@ -44,6 +44,14 @@ COLUMNS = (
     "id, name, hint, models, rpm, tpm, calls_at_once, cap_day, cap_month, addresses, created_at, expires_at,"
     " revoked_at"
 )
+PAGE = 50
+SEARCHED_FROM = 8  # so many are seen at a glance
+ORDERS = {
+    "": _l("Newest first"),
+    "name": _l("Name"),
+    "used": _l("Last used"),
+    "cost": _l("Cost"),
+}
 ONCE = "1 per day"  # a form that made a token makes no second one
 REASONS = {  # of turned_away
     "rate": _l("over its rate"),
@@ -221,10 +229,21 @@ def own(token_id: int) -> dict:
 def page():
     """All tokens with their limits, last use, calls and cost."""
     every, db, today = gate.tokens(state().db, member().id), state().db, str(date_range.today())
-    shown = [each for each in every if each["revoked_at"] is None]
+    kept = [each for each in every if each["revoked_at"] is None]
+    q, order = request.args.get("q", "").strip()[:100], request.args.get("order", "")
+    found = _found(kept, q, order)
+    number = min(request.args.get("page", 1, int), max(1, -(-len(found) // PAGE)))
+    shown = found[(max(1, number) - 1) * PAGE :][:PAGE]
     return render_template(
         "member/tokens.html",
         tokens=shown,
+        kept=kept,
+        q=q,
+        order=order if order in ORDERS else "",
+        orders=list(ORDERS.items()),
+        searchable=len(kept) > SEARCHED_FROM,
+        number=max(1, number),
+        more=len(found) > max(1, number) * PAGE,
         used={
             each["id"]: caps.used(
                 db, today, member().id, (each["cap_day"], each["cap_month"]), each["id"]
@@ -237,6 +256,19 @@ def page():
         turned=turned_away.of_tokens(state().db, member().id, str(date_range.latest(7).first)),
         reasons=REASONS,
     )
+
+
+def _found(kept: list[dict], q: str, order: str) -> list[dict]:
+    """Those whose name or hint holds `q`, in this order; those that have expired come last."""
+    now, words = billing.now_ms(), q.casefold()
+    hit = [each for each in kept if words in each["name"].casefold() or q and q in each["hint"]]
+    keys = {
+        "name": lambda each: each["name"].casefold(),
+        "used": lambda each: -(each["last_used_at"] or 0),
+        "cost": lambda each: -each["cost"],
+    }
+    ordered = sorted(hit, key=keys[order]) if order in keys else hit
+    return sorted(ordered, key=lambda each: (each["expires_at"] or now + 1) <= now)
 
 
 @pages.route("/new", methods=["GET", "POST"])

@@ -665,3 +665,31 @@ def test_the_database_holds_no_password_and_no_code(home, alice, browser):
     dump = "\n".join(conn.iterdump())
     conn.close()
     assert PASSWORD not in dump and code not in dump and code.replace("-", "") not in dump
+
+
+def names_on(html: str) -> list[str]:
+    return re.findall(r'<th scope="row"><span><a[^>]*>([^<]+)</a>', html)
+
+
+def test_many_keys_are_searched_sorted_and_shown_by_pages(home, alice, browser):
+    ids = [home.token(alice, f"key {number:02}") for number in range(60)]
+    tokens.change(home.db, alice.id, ids[59], "key 59", expires_at=billing.now_ms() + 1)
+    home.called(alice, ids[7], usage=(9_000, 0, 0))
+    home.called(alice, ids[30], usage=(20_000, 0, 0))
+    first = names_on(browser.page("/console/tokens"))
+    assert len(first) == 50 and first[0] == "key 58", "the newest first"
+    rest = names_on(browser.page("/console/tokens?page=2"))
+    assert len(rest) == 10 and rest[-1] == "key 59", "and what has expired last"
+    assert names_on(browser.page("/console/tokens?page=99")) == rest
+    assert names_on(browser.page("/console/tokens?q=KEY+1"))[::9] == ["key 19", "key 10"]
+    assert names_on(browser.page("/console/tokens?order=name"))[:2] == ["key 00", "key 01"]
+    assert names_on(browser.page("/console/tokens?order=cost"))[:2] == ["key 30", "key 07"]
+    assert set(names_on(browser.page("/console/tokens?order=used"))[:2]) == {"key 30", "key 07"}
+    assert "No API key fits" in browser.page("/console/tokens?q=nothing")
+    for odd in ("page=-1", "page=x", "order=nonsense", "q=%00"):
+        assert browser.get(f"/console/tokens?{odd}").status_code == 200
+
+
+def test_few_keys_need_no_search(home, alice, browser):
+    home.token(alice, "one")
+    assert 'name="q"' not in browser.page("/console/tokens")
