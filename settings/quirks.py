@@ -18,6 +18,7 @@ QUIRKS = {
     "effort_high_or_max": "An effort is sent as `high` or `max`; in chat `none` as thinking switched off.",
     "untyped_tools": "To a messages address, tools of the type `custom` are sent without a type.",
     "known_fields_only": "To a responses address, fields that OpenAI alone knows, such as `metadata`, are not sent.",
+    "plain_as_plain": "A long plain call is not asked for as a stream: the provider has none, or none worth it.",
     "no_stream_options": "`stream_options` is not sent: usage comes without it.",
     "spark_chunks": "Tool calls are asked for in the usual list, which Spark gives only on request.",
     "max_tokens_only": "`max_completion_tokens` is sent as `max_tokens`.",

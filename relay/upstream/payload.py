@@ -48,7 +48,8 @@ def streams(ask: Ask, target: Target) -> bool:
     its end is seen, so it is given up, made again, and billed twice.
     """
     most = ask.output_tokens_max or target.output_max or 0
-    return ask.stream or (most > LONG_OUTPUT and target.wire in LIMIT_OF and ask.choices <= 1)
+    can = target.wire in LIMIT_OF and ask.choices <= 1 and "plain_as_plain" not in target.quirks
+    return ask.stream or (can and most > LONG_OUTPUT)
 
 
 def payload(wire: Wire, ask: Ask, target: Target) -> bytes:

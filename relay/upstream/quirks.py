@@ -347,6 +347,7 @@ FILTERS: dict[str, dict[str, Filter]] = {
     },
     "untyped_tools": {"messages": untyped_tools},
     "known_fields_only": {"responses": known_fields_only},
+    "plain_as_plain": {},  # `payload.streams` asks for it
     "no_stream_options": {"chat": no_stream_options},
     "spark_chunks": {"chat": spark_chunks},
     "max_tokens_only": {"chat": max_tokens_only},

@@ -131,6 +131,14 @@ def test_a_short_answer_is_asked_for_as_it_was(start_relay, person, fake, asked,
     assert sent.get("stream", False) is streamed and ("stream_options" in sent) is streamed
 
 
+def test_a_provider_without_streams_is_asked_for_none(start_relay, person, fake):
+    fake.always(plain(COUNTS))
+    upstream = upstream_config(fake.url, quirks=["plain_as_plain"])
+    relay = start_relay(upstreams=[upstream], models=[model_config(output_max=100_000)])
+    assert person("alice", relay).given(wallet="10").chat().status == 200
+    assert "stream" not in fake.requests[0].json
+
+
 def test_who_leaves_a_long_plain_answer_pays_for_what_was_written(start_relay, person, fake):
     written, said = [chunk(content="A word, and another one. ") for _ in range(40)], Gate()
     fake.always(stream(*written, said, done=False))
