@@ -129,7 +129,7 @@ class Mistyped:
         started = time.monotonic()
         done = self.agent.start(stage, stage.fresh(), MISTYPED)
         took_s, output = time.monotonic() - started, done.stdout + done.stderr
-        if not done.returncode or "API token is missing or not valid" not in output:
+        if not done.returncode or "API key provided: it is missing or not valid" not in output:
             raise Wrong(f"exit status {done.returncode}:\n{output[-4000:]}")
         if took_s > MISTYPED_S:
             raise Wrong(f"it took {took_s:.0f} s to say so")

@@ -81,7 +81,7 @@ class Sample:
 
 
 SCENES = (
-    Sample("chat.sh", (("sh", "{file}"),), (HELLO, '"total_tokens": 30'), 1),
+    Sample("chat.sh", (("sh", "{file}"),), (HELLO, '"total_tokens":30'), 1),
     Sample("chat.py", (("python", "{file}"),), (HELLO, COUNT, HELLO), 2),
     Sample("test.py", (("python", "{file}"),), (HELLO,), 1),
     Sample("chat.mjs", (("node", "{file}"),), (HELLO, COUNT, HELLO), 2),
