@@ -223,9 +223,13 @@ SELECT (SELECT coalesce(sum(charged_quota + charged_wallet), 0) FROM daily WHERE
          WHERE closed_at IS NULL AND {})"""
 
 
+RUNNING = "SELECT count(*) FROM requests WHERE user_id = ? AND closed_at IS NULL"
+
+
 @dataclass(frozen=True, slots=True)
 class Held:
-    """What each pocket holds for a call, and for how much output they would pay; None: for any."""
+    """What each pocket holds for a call, and for how much output they would pay, its share of what
+    the member's calls may write that run now; None: for any."""
 
     pockets: Pockets
     output: int | None
@@ -277,7 +281,11 @@ def _hold(
             held.wallet,
         ),
     )
-    return Held(held, output_afforded(usage, price, has, overdraft))
+    reaches = output_afforded(usage, price, has, overdraft)
+    if reaches is not None:  # what there is has to do for the calls that run beside it too
+        (running,) = conn.execute(RUNNING, (call.user_id,)).fetchone()
+        reaches //= running
+    return Held(held, reaches)
 
 
 def spent(

@@ -6,7 +6,7 @@ import billing
 from members import accounts
 from pricing import output_afforded
 from tests.client import CHAT, ask
-from tests.fake_upstream import DONE, Gate, answer, end, head, stream
+from tests.fake_upstream import DONE, Gate, answer, end, head, silence, stream
 from tests.providers import chunk, plain, usage, usage_chunk
 from tests.stage import model_config, upstream_config, wait_until
 from tests.wires.test_native import MESSAGE_EVENTS, RESPONSE_EVENTS
@@ -79,6 +79,20 @@ def test_the_grant_counts_token_for_token_and_a_free_model_ends_nowhere(start_re
     assert fake.requests[0].json["max_tokens"] == pytest.approx(5_990, abs=12)
     assert alice.chat(model="free-model").status == 200
     assert "max_tokens" not in fake.requests[1].json
+
+
+def test_calls_that_run_at_once_share_what_there_is(start_relay, person, fake):
+    fake.always(stream(chunk(content="Sunny."), silence, done=False))
+    alice = person("alice", house(start_relay, fake, output_max=100_000)).given(wallet="0.4")
+    running = [alice.chat_stream() for _ in range(4)]
+    for each in running:
+        each.next_event()
+    limits = [each.json["max_tokens"] for each in fake.requests]
+    held = 4_096 * 8_000 / 0.4e9  # of each, in shares of the wallet
+    expected = [50_000 * (1 - held * number) / (number + 1) for number in range(4)]
+    assert limits == pytest.approx(expected, rel=0.01)
+    for each in running:
+        each.leave()
 
 
 @pytest.mark.parametrize(
