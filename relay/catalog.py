@@ -172,12 +172,12 @@ class Catalog:
         if (model := self.models.get(name)) is not None:
             return model
         fitting = [
-            (len(alias), model)
+            ("*" not in alias, len(alias), model)
             for model in self.models.values()
             for alias in model.aliases
             if _fits(name, alias)
         ]
-        return max(fitting, key=lambda each: each[0])[1] if fitting else None
+        return max(fitting, key=lambda each: each[:2])[2] if fitting else None
 
     def _near(self, name: str) -> str:
         """The id of a model that may have been meant, "" for none."""

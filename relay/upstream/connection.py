@@ -178,7 +178,7 @@ class Watcher:
                 if now >= line.ends_at and not line.left:
                     line.overdue = True
                     line.cut()
-                elif line.barred() and not line.left:
+                elif not line.left and line.barred():
                     line.shut_out = True
                     line.cut()
                 elif not line.left and gone():

@@ -2,8 +2,8 @@
 
 Owns the connections that are kept for the next call, and the framing of both directions; what an
 answer's bytes mean is httptools' (Node's parser). It knows no redirects or cookies: nothing of the
-outside leaks in. It is here because the general libraries were a third of
-a call's work, and cannot be cut from another thread while they wait for headers.
+outside leaks in. It is here because the general libraries were a third of a call's work, and cannot
+be cut from another thread while they wait for headers.
 """
 
 import functools

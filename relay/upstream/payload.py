@@ -94,7 +94,8 @@ def _without_extras(body: dict, allowed: frozenset[str]) -> dict[str, object]:
     Raises BadRequest.
     """
     for name in SEARCHING:
-        if body.get(name) and name not in allowed:
+        # An empty object of options asks for a search too: web_search_options of OpenAI.
+        if body.get(name) not in (None, False, []) and name not in allowed:
             raise BadRequest(
                 f"'{name}' costs extra at the provider, and no price is set for that here.",
                 param=name,

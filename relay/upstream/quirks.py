@@ -94,8 +94,8 @@ def any_tool_as_auto(body: Mapping) -> dict:
     blocks = [{"type": "text", "text": content}] if isinstance(content, str) else content
     if not isinstance(blocks, list):
         return said
-    told = {**last, "content": [*blocks, {"type": "text", "text": _demand(choice)}]}
-    return said | {"messages": [*messages[:-1], told]}
+    turn = {**last, "content": [*blocks, {"type": "text", "text": _demand(choice)}]}
+    return said | {"messages": [*messages[:-1], turn]}
 
 
 def _where_it_thinks(filter: Filter) -> Filter:
@@ -204,12 +204,12 @@ def _within(holder: str, allowed: Callable[[str], str]) -> Filter:
     """The same where the effort stands in a member, as those of Messages and Responses do."""
 
     def filter(body: Mapping) -> dict:
-        told = body.get(holder)
-        effort = told.get("effort") if isinstance(told, dict) else None
-        if not isinstance(told, dict) or not isinstance(effort, str) or effort == "none":
+        given = body.get(holder)
+        effort = given.get("effort") if isinstance(given, dict) else None
+        if not isinstance(given, dict) or not isinstance(effort, str) or effort == "none":
             return {}
         wanted = allowed(effort)
-        return {holder: told | {"effort": wanted}} if wanted != effort else {}
+        return {holder: given | {"effort": wanted}} if wanted != effort else {}
 
     return filter
 

@@ -168,9 +168,8 @@ class Reply:
 class Dispatch:
     """What an ask's attempts have in common.
 
-    `spoken(target)` is what to send it; `affinity` is the
-    same for calls of one conversation, which are best sent to the same place; `gone` tells whether
-    the caller has left.
+    `spoken(target)` is what to send it; `affinity` is the same for calls of one conversation, which
+    are best sent to the same place; `gone` tells whether the caller has left.
     """
 
     ask: Ask
@@ -582,7 +581,10 @@ def _ends(events: list[bytes], wire: Wire) -> bool:
 
 def _folded(reply: Reply, wire: Wire) -> dict[str, Any]:
     """The document of a stream that came where none was asked for."""
-    events = reply.cut(reply.data + b"\n\n")
+    try:
+        events = sse.Events(EVENT_BYTES_MAX).feed(reply.data + b"\n\n")
+    except sse.TooLong as err:
+        raise errors.UpstreamError(UNREADABLE) from err
     datas = [data.strip() for event in events if (data := sse.data(event))]
     try:
         docs = [_decode(data) for data in datas if data != b"[DONE]"]

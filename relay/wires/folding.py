@@ -62,8 +62,17 @@ def _add(whole: dict[str, Any], choice: dict[str, Any]) -> None:
             _speak(whole.setdefault("message", {"role": "assistant", "content": None}), value)
         elif name == "text" and isinstance(value, str):
             whole[name] = whole.get(name, "") + value
+        elif name == "logprobs" and isinstance(value, dict):
+            _extend(whole.setdefault(name, {}), value)
         elif name != "index" and value:
             whole[name] = value
+
+
+def _extend(whole: dict[str, Any], more: dict[str, Any]) -> None:
+    """Lists of one entry a token, each behind what there is of it."""
+    for name, value in more.items():
+        if isinstance(value, list):
+            whole[name] = [*(whole.get(name) or ()), *value]
 
 
 def _speak(message: dict[str, Any], delta: dict[str, Any]) -> None:
@@ -73,6 +82,8 @@ def _speak(message: dict[str, Any], delta: dict[str, Any]) -> None:
         elif name == "tool_calls":
             for call in reader.calls_of(delta):
                 _call(message.setdefault("tool_calls", []), call)
+        elif isinstance(value, list):
+            _extend(message, {name: value})
         elif name != "role" and value:
             message[name] = value
 
@@ -124,6 +135,8 @@ def _write(block: dict[str, Any], delta: dict[str, Any]) -> None:
     name, place = DELTAS.get(str(delta.get("type")), ("", ""))
     if name and isinstance(delta.get(name), str):
         block[place] = (block.get(place) or "") + delta[name]
+    elif isinstance(delta.get("citation"), dict):
+        _extend(block, {"citations": [delta["citation"]]})
 
 
 def response(events: Iterable[dict[str, Any]], done: bool) -> dict[str, Any] | None:

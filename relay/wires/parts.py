@@ -22,12 +22,12 @@ def in_json(output: object) -> object:
     if not isinstance(output, str) or "image" not in output or output.lstrip()[:1] not in "[{":
         return output
     try:
-        told = json.loads(output)
+        value = json.loads(output)
     except (ValueError, RecursionError):
         return output
-    if isinstance(told, dict) and told.get("type") is None:
-        told = told.get("content")
-    parts = [_plain(part) for part in (told if isinstance(told, list) else [told])]
+    if isinstance(value, dict) and value.get("type") is None:
+        value = value.get("content")
+    parts = [_plain(part) for part in (value if isinstance(value, list) else [value])]
     known = all(parts) and any(part and part["type"] == "image_url" for part in parts)
     return parts if known else output
 

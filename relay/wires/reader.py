@@ -230,6 +230,7 @@ class _Item:
     id: str = ""
     name: str = ""
     texts: list[str] = field(default_factory=list)  # all of a call, of others what waits
+    size: int = 0  # characters that were read
     sent: int = 0  # texts that went out
     begun: bool = False
     blanks: int = 0  # characters of white space that came last
@@ -246,12 +247,14 @@ class _Item:
 
     def again(self, text: str) -> bool:
         """Whether a piece is the whole of a call's arguments once more, as some send at its end."""
-        return self.kind == "call" and len(text) > 2 and self.whole and text == "".join(self.texts)
+        as_long = self.kind == "call" and len(text) > 2 and len(text) == self.size
+        return as_long and text == "".join(self.texts) and self.whole
 
     def take(self, id: str, name: str, text: str) -> None:
         """Add a piece. Some gateways repeat id and name with each: the first ones count."""
         self.id, self.name = self.id or id, self.name or name
         self.texts.append(text)
+        self.size += len(text)
         if self.kind == "call":
             self.blanks = self.blanks + len(text) if not text.strip() else 0
             if self.blanks > BLANKS_MAX:

@@ -41,6 +41,15 @@ def test_a_model_answers_to_its_aliases_and_the_row_has_its_own_name(alice, fake
     assert fake.requests[-1].json["model"] == "upstream-model"
 
 
+@pytest.mark.parametrize("asked, model", [("fast", "exact"), ("fast-one", "any")])
+def test_a_whole_name_is_before_any_pattern(start_relay, person, fake, asked, model):
+    fake.always(plain(COUNTS))
+    models = [model_config("any", aliases=["fast*"]), model_config("exact", aliases=["fast"])]
+    alice = person("alice", start_relay(models=models)).given(wallet="10")
+    got = alice.post(CHAT, ask() | {"model": asked})
+    assert alice.relay.closed_row(got.request_id)["model"] == model
+
+
 @pytest.mark.parametrize(
     "asked, hint",
     [

@@ -14,7 +14,7 @@ import pytest
 
 import billing
 import plans
-from db import Database
+from db import Database, Error
 from members import tokens
 from relay import gate, limits
 from tests.client import CHAT, Client, ask, assert_openai_error
@@ -580,3 +580,27 @@ def test_whoever_holds_a_whole_answer_may_call_again_at_once(start_relay, person
             assert any(b"[DONE]" in event for event in streamed.events())
         else:
             assert alice.chat().status == 200
+
+
+def test_the_watcher_goes_on_where_the_database_cannot_be_read(monkeypatch):
+    """One thread watches everybody's calls: its last look holds until it can look again."""
+    monkeypatch.setattr(gate, "LOOK_S", -1)  # every time
+    rows = [[(7,)], Error("disk I/O error"), []]
+
+    class Reader:
+        def read(self):
+            return self
+
+        def execute(self, sql):
+            found = rows.pop(0)
+            if isinstance(found, Exception):
+                raise found
+            return found
+
+    settings = SimpleNamespace(
+        site=SimpleNamespace(timezone="UTC", cap_month=None),
+        plans={},
+        limits=SimpleNamespace(failures_per_minute=1),
+    )
+    door = gate.Gate(Reader(), settings, None, None, None)
+    assert [door.disabled(7) for _ in range(3)] == [True, True, False]

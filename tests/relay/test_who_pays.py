@@ -6,7 +6,7 @@ import billing
 from members import accounts
 from pricing import output_afforded
 from tests.client import CHAT, ask
-from tests.fake_upstream import DONE, Gate, answer, end, head, silence, stream
+from tests.fake_upstream import DONE, Gate, answer, end, event, head, silence, stream
 from tests.providers import chunk, plain, usage, usage_chunk
 from tests.stage import model_config, upstream_config, wait_until
 from tests.wires.test_native import MESSAGE_EVENTS, RESPONSE_EVENTS
@@ -136,6 +136,18 @@ def test_a_long_plain_answer_is_made_as_a_stream_and_given_whole(start_relay, pe
     assert (row["outcome"], row["usage_source"]) == ("complete", "upstream") and row["cost"] > 0
 
 
+@pytest.mark.parametrize("last", [usage_chunk(COUNTS), DONE], ids=["the usage", "the end mark"])
+def test_the_last_event_of_a_long_plain_answer_may_lack_its_end(start_relay, person, fake, last):
+    events = STREAMS["chat"][: STREAMS["chat"].index(last)]
+    last = last if isinstance(last, bytes) else event(last)
+    fake.always([head(content_type="text/event-stream"), *events, last.rstrip(), end])
+    alice = person("alice", house(start_relay, fake, output_max=100_000)).given(wallet="10")
+    got = alice.chat(max_tokens=50_000)
+    assert got.status == 200 and b"Sunny." in got.body
+    row = alice.relay.closed_row(got.request_id)
+    assert (row["usage_source"], row["cost"]) == ("upstream", 20 * 2_000 + 10 * 8_000)
+
+
 @pytest.mark.parametrize("asked, streamed", [(8192, False), (8193, True), (None, True)])
 def test_a_short_answer_is_asked_for_as_it_was(start_relay, person, fake, asked, streamed):
     fake.always(plain(COUNTS))
@@ -218,6 +230,13 @@ def test_a_search_that_nobody_pays_for_is_refused(start_relay, person, fake, nam
     assert (refused.status, refused.json["error"]["param"]) == (400, name)
     assert "costs extra" in refused.json["error"]["message"] and not fake.requests
     assert alice.chat(**{name: None}).status == 200
+
+
+def test_a_search_with_no_wishes_of_its_own_is_one(start_relay, person, fake):
+    alice = person("alice", house(start_relay, fake)).given(wallet="10")
+    refused = alice.chat(web_search_options={})
+    assert (refused.status, refused.json["error"]["param"]) == (400, "web_search_options")
+    assert not fake.requests
 
 
 @pytest.mark.parametrize("name", SEARCHES)

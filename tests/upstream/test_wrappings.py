@@ -63,6 +63,30 @@ def test_a_document_in_the_place_of_a_stream_is_one(alice, fake, wire, kind):
     assert alice.relay.closed_row(streamed.request_id)["cost"] == COST
 
 
+@pytest.mark.parametrize("last", [DONE.rstrip(), event(CHUNKS[-1]).rstrip()])
+def test_the_last_event_of_such_a_stream_may_lack_its_end(alice, fake, last):
+    chunks = CHUNKS[:-1] if last != DONE.rstrip() else CHUNKS
+    pieces = [event(chunk) for chunk in chunks]
+    fake.always([head(content_type="text/event-stream"), *pieces, last, end])
+    got = alice.chat()
+    assert (got.status, said("chat", got.json)) == (200, "hello")
+    assert alice.relay.closed_row(got.request_id)["cost"] == COST
+
+
+def test_what_comes_in_lists_is_kept_whole(alice, fake):
+    """One entry a token or a source: later pieces stand behind the earlier ones."""
+    pieces = []
+    for letter in "ab":
+        piece = delta(content=letter, annotations=[{"type": "url_citation", "n": letter}])
+        piece["choices"][0]["logprobs"] = {"content": [{"token": letter, "logprob": -1}]}
+        pieces.append(piece)
+    chunks = [*pieces, delta("stop"), usage_chunk(COUNTS)]
+    fake.always([head(), *map(event, chunks), DONE, end])
+    (choice,) = alice.chat().json["choices"]
+    assert [one["token"] for one in choice["logprobs"]["content"]] == ["a", "b"]
+    assert [one["n"] for one in choice["message"]["annotations"]] == ["a", "b"]
+
+
 def test_the_calls_of_such_a_stream_are_put_together(alice, fake):
     thought = delta(role="assistant", reasoning_content="hm")
     second = [
