@@ -143,10 +143,24 @@ def test_a_native_stream_that_nobody_asked_for_is_a_whole_answer(native, fake, w
     assert native.relay.closed_row(got.request_id)["cost"] == PRICED
 
 
-def test_a_tools_input_and_a_signature_are_put_together_in_a_native_stream(native, fake):
+def folded(native, fake, blocks, deltas, stop) -> dict:
+    """The plain answer that is made of such a stream of Messages."""
+
     def named(**members):
         return b"event: " + members["type"].encode() + b"\n" + event(members)
 
+    starts = [
+        named(type="content_block_start", index=at, content_block=block)
+        for at, block in enumerate(blocks)
+    ]
+    pieces = [named(type="content_block_delta", index=at, delta=each) for at, each in deltas]
+    last = named(type="message_delta", delta=stop, usage={"output_tokens": 10})
+    fake.always(stream(MESSAGE_EVENTS[0], *starts, *pieces, last, done=False))
+    path, ask = ASKS["messages"]
+    return native.post(path, {"model": "test-model"} | ask).json
+
+
+def test_a_tools_input_and_a_signature_are_put_together_in_a_native_stream(native, fake):
     blocks = [
         {"type": "thinking", "thinking": "", "signature": ""},
         {"type": "tool_use", "id": "t", "name": "f", "input": {}},
@@ -158,24 +172,20 @@ def test_a_tools_input_and_a_signature_are_put_together_in_a_native_stream(nativ
         (1, {"type": "input_json_delta", "partial_json": "1}"}),
     ]
     stop = {"stop_reason": "tool_use"}
-    fake.always(
-        stream(
-            MESSAGE_EVENTS[0],
-            *(
-                named(type="content_block_start", index=at, content_block=b)
-                for at, b in enumerate(blocks)
-            ),
-            *(named(type="content_block_delta", index=at, delta=each) for at, each in deltas),
-            named(type="message_delta", delta=stop, usage={"output_tokens": 10}),
-            done=False,
-        )
-    )
-    path, ask = ASKS["messages"]
-    got = native.post(path, {"model": "test-model"} | ask).json
+    got = folded(native, fake, blocks, deltas, stop)
     thinking, used = got["content"]
     assert (thinking["thinking"], thinking["signature"]) == ("hm", "c2ln")
     assert (used["input"], got["stop_reason"]) == ({"a": 1}, "tool_use")
     assert got["usage"]["input_tokens"] == 12 and got["usage"]["output_tokens"] == 10
+
+
+def test_the_sources_of_a_text_in_a_native_stream_stay_with_it(native, fake):
+    sources = [{"type": "web_search_result_location", "url": f"https://{one}"} for one in "ab"]
+    deltas = [(0, {"type": "citations_delta", "citation": source}) for source in sources]
+    deltas.insert(1, (0, {"type": "text_delta", "text": "It is so."}))
+    blocks = [{"type": "text", "text": "", "citations": []}]
+    got = folded(native, fake, blocks, deltas, {"stop_reason": "end_turn"})
+    assert got["content"] == [{"type": "text", "text": "It is so.", "citations": sources}]
 
 
 def test_what_the_end_of_a_native_stream_leaves_out_was_told_before(native, fake):
