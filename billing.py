@@ -17,7 +17,7 @@ Money is nano-yuan; the grant pocket counts LLM tokens. `now` is in ms and None 
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from msgspec.json import encode
@@ -101,13 +101,14 @@ class LedgerError(Exception):
 class NotCovered(LedgerError):
     """The pockets do not hold what is needed."""
 
-    def __init__(self, available: Pockets, needed: Pockets):
+    def __init__(self, available: Pockets, needed: Pockets, shares: bool = False):
         super().__init__(
             f"needed: {yuan(needed.wallet)} yuan from the wallet; available: {yuan(available.wallet)}"
             if needed.wallet
             else f"the grant holds {available.grant} tokens, not {needed.grant}"
         )
         self.available, self.needed = available, needed
+        self.shares = shares  # whether the member's team has a wallet that might have paid
 
 
 class CapExceeded(LedgerError):
@@ -170,13 +171,16 @@ AVAILABLE = """
 SELECT grant_balance - grant_held, wallet_balance - wallet_held,
        CASE WHEN quota_balance = 0 THEN 0 ELSE (
             SELECT coalesce(sum(left), 0) - quota_held FROM subscriptions
-             WHERE user_id = balances.user_id AND ends_at > ?1 AND starts_at <= ?1) END
+             WHERE user_id = balances.user_id AND ends_at > ?1 AND starts_at <= ?1) END,
+       team_id, CASE WHEN team_id IS NULL THEN 0 ELSE (
+            SELECT wallet_balance - wallet_held FROM balances AS team WHERE team.user_id = balances.team_id) END
   FROM balances WHERE user_id = ?2"""
 
 BEGIN_CALL = """
 INSERT INTO requests (id, user_id, token_id, wire, model, upstream, stream, day, started_at,
-                      price_input, price_cached, price_output, hold_grant, hold_quota, hold_wallet)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+                      price_input, price_cached, price_output, hold_grant, hold_quota, hold_wallet, team_id,
+                      hold_team)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
 
 REFUSE_CALL = """
 INSERT INTO requests (id, user_id, token_id, wire, model, upstream, stream, day, started_at, closed_at,
@@ -185,9 +189,14 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'none', ?, ?, ?, ?)"""
 
 OPEN_CALL = """
 SELECT r.user_id, r.started_at, r.upstream,
-       grant_balance - grant_held + hold_grant AS grant, quota_balance - quota_held + hold_quota AS quota,
-       grant_balance, quota_balance, wallet_balance, invite_pending
-  FROM requests AS r JOIN balances USING (user_id) WHERE r.id = ? AND closed_at IS NULL"""
+       own.grant_balance - own.grant_held + hold_grant AS grant,
+       own.quota_balance - own.quota_held + hold_quota AS quota,
+       own.grant_balance, own.quota_balance, own.wallet_balance, own.invite_pending,
+       r.team_id, team.wallet_balance - team.wallet_held + hold_team AS team,
+       team.wallet_balance AS team_balance
+  FROM requests AS r JOIN balances AS own ON own.user_id = r.user_id
+  LEFT JOIN balances AS team ON team.user_id = r.team_id
+ WHERE r.id = ? AND closed_at IS NULL"""
 
 CLOSE_CALL = f"""
 UPDATE requests
@@ -195,7 +204,7 @@ UPDATE requests
        duration_ms = ?, usage_source = ?, usage_note = ?, upstream_cost = ?,
        message = ?, {", ".join(f"{name} = ?" for name in COUNTS)},
        {", ".join(f"{name} = coalesce(?, {name})" for name in PRICES)},
-       cost = ?, charged_grant = ?, charged_quota = ?, charged_wallet = ?
+       cost = ?, charged_grant = ?, charged_quota = ?, charged_wallet = ?, charged_team = ?
  WHERE id = ? AND closed_at IS NULL"""
 
 # Subscriptions that may pay for a call are those that were active when it began, the one that ends
@@ -209,6 +218,11 @@ INSERT INTO entries (user_id, pocket, kind, amount, balance_after, request_id, s
                      created_at)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
 
+IS_TEAM = "SELECT is_team FROM users WHERE id = ?"
+
+POST_FOR_MEMBER = """
+INSERT INTO entries (user_id, pocket, kind, amount, balance_after, request_id, member_id, created_at)
+VALUES (?, 'wallet', 'charge', ?, ?, ?, ?, ?)"""
 
 # What was spent since a day, and what calls that run have set aside: scope -> (of `daily`, of
 # `requests`).
@@ -218,12 +232,14 @@ CAPPED = {
     "site": ("1", "1"),
 }
 SPENT = """
-SELECT (SELECT coalesce(sum(charged_quota + charged_wallet), 0) FROM daily WHERE day >= :since AND {})
-     + (SELECT coalesce(sum(hold_quota + hold_wallet), 0) FROM requests INDEXED BY requests_open
+SELECT (SELECT coalesce(sum(charged_quota + charged_team + charged_wallet), 0) FROM daily WHERE day >= :since AND {})
+     + (SELECT coalesce(sum(hold_quota + hold_team + hold_wallet), 0) FROM requests INDEXED BY requests_open
          WHERE closed_at IS NULL AND {})"""
 
 
 RUNNING = "SELECT count(*) FROM requests WHERE user_id = ? AND closed_at IS NULL"
+RUNNING_OF_TEAM = """
+SELECT count(*) FROM requests INDEXED BY requests_open WHERE closed_at IS NULL AND team_id = ?"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,12 +271,12 @@ def hold(
 def _hold(
     conn: Connection, call: Call, usage: Usage, price: Price, overdraft: int, caps: tuple[Cap, ...]
 ) -> Held:
-    has = available(conn, call.user_id, call.started_at)
+    has, team_id = _available(conn, call.user_id, call.started_at)
     held = split(usage, price, has)
     if held.wallet > max(0, has.wallet + overdraft):
-        raise NotCovered(has, held)
-    for cap in caps if held.quota + held.wallet else ():  # gifts are no money
-        _check_cap(conn, call, cap, held.quota + held.wallet)
+        raise NotCovered(has, held, team_id is not None)
+    for cap in caps if held.money else ():  # gifts are no money
+        _check_cap(conn, call, cap, held.money)
     conn.execute(
         BEGIN_CALL,
         (
@@ -279,13 +295,33 @@ def _hold(
             held.grant,
             held.quota,
             held.wallet,
+            team_id,
+            held.team,
         ),
     )
-    reaches = output_afforded(usage, price, has, overdraft)
-    if reaches is not None:  # what there is has to do for the calls that run beside it too
-        (running,) = conn.execute(RUNNING, (call.user_id,)).fetchone()
-        reaches //= running
-    return Held(held, reaches)
+    return Held(held, _output_afforded(conn, call, usage, price, has, overdraft, team_id))
+
+
+def _output_afforded(
+    conn: Connection,
+    call: Call,
+    usage: Usage,
+    price: Price,
+    has: Pockets,
+    overdraft: int,
+    team_id: int | None,
+) -> int | None:
+    """A call's share of the output that the pockets pay for: what there is has to do for the calls
+    that run beside it too, the member's own pockets for the member's, and the team's for the team's."""
+    most = output_afforded(usage, price, has, overdraft)
+    if most is None:
+        return None
+    own = output_afforded(usage, price, replace(has, team=0), overdraft) or 0 if has.team else most
+    (running,) = conn.execute(RUNNING, (call.user_id,)).fetchone()
+    if own == most:
+        return most // int(running)
+    (of_team,) = conn.execute(RUNNING_OF_TEAM, (team_id,)).fetchone()
+    return own // int(running) + (most - own) // int(of_team)
 
 
 def spent(
@@ -295,7 +331,7 @@ def spent(
     user_id: int | None = None,
     token_id: int | None = None,
 ) -> int:
-    """What counts against a cap of this scope since a day: nano-yuan from quota and wallet, and what
+    """What counts against a cap of this scope since a day: nano-yuan from quota and wallets, and what
     running calls have set aside."""
     values = {"since": since, "user_id": user_id, "token_id": token_id}
     (amount,) = conn.execute(SPENT.format(*CAPPED[scope]), values).fetchone()
@@ -366,7 +402,7 @@ def _close(
     charged = NOTHING
     cost = 0
     if usage is not None and price is not None:
-        charged = split(usage, price, Pockets(call["grant"], quota, 0))
+        charged = split(usage, price, Pockets(call["grant"], quota, 0, call["team"] or 0))
         cost = price.cost(usage)
     conn.execute(
         CLOSE_CALL,
@@ -389,6 +425,7 @@ def _close(
             charged.grant,
             charged.quota,
             charged.wallet,
+            charged.team,
             call_id,
         ),
     )
@@ -417,6 +454,10 @@ def _charge(
         if part := min(rest, left):
             entry("quota", part, balance, subscription_id)
             rest, balance = rest - part, balance - part
+    if charged.team:
+        rest = call["team_balance"] - charged.team
+        values = (call["team_id"], -charged.team, rest, call_id, user_id, now)
+        conn.execute(POST_FOR_MEMBER, values)
     if charged.wallet:
         entry("wallet", charged.wallet, call["wallet_balance"])
     if call["invite_pending"] and charged.quota + charged.wallet:
@@ -448,12 +489,18 @@ def _attempts(end: Ending) -> str:
 
 
 def available(conn: Connection, user_id: int, now: int) -> Pockets:
-    """What each pocket of a member has free, within a transaction of who calls. Raises Unknown."""
+    """What each pocket of a member has free, within a transaction of who calls; of the team's wallet
+    what all its members have together. Raises Unknown."""
+    return _available(conn, user_id, now)[0]
+
+
+def _available(conn: Connection, user_id: int, now: int) -> tuple[Pockets, int | None]:
+    """The same, and the member's team."""
     row = conn.execute(AVAILABLE, (now, user_id)).fetchone()
     if row is None:
         raise Unknown("there is no such member")
-    grant, wallet, quota = row
-    return Pockets(grant, max(0, quota), wallet)
+    grant, wallet, quota, team_id, team = row
+    return Pockets(grant, max(0, quota), wallet, max(0, team)), team_id
 
 
 # ---- money
@@ -522,7 +569,8 @@ def credit_all(
 ) -> dict[str, dict[str, Any]]:
     """The same for several pockets, all or none; `kind` None.
 
-    Top_up for what is put in, adjust for what is taken.
+    Top_up for what is put in, adjust for what is taken. A team has a wallet alone, out of which
+    nothing is taken that it has not free: ValueError, NotCovered.
     """
     for pocket, amount in amounts.items():
         if pocket not in ("grant", "wallet") or kind not in (None, *CREDIT_KINDS):
@@ -534,6 +582,8 @@ def credit_all(
         has = available(conn, user_id, now)
         if has.grant + amounts.get("grant", 0) < 0:
             raise NotCovered(has, Pockets(-amounts["grant"], 0, 0))
+        if conn.execute(IS_TEAM, (user_id,)).fetchone()[0]:
+            _check_shared(has, amounts)
         return {
             pocket: post(
                 conn,
@@ -549,6 +599,14 @@ def credit_all(
         }
 
     return db.write(once, user_id, key, ["credit", amounts, kind, note], act, now or now_ms())
+
+
+def _check_shared(has: Pockets, amounts: dict[str, int]) -> None:
+    """A team has a wallet alone, and nothing is taken out of it that running calls count on."""
+    if "grant" in amounts:
+        raise ValueError("a team has a wallet and no grant")
+    if amounts["wallet"] < 0 and has.wallet + amounts["wallet"] < 0:
+        raise NotCovered(has, Pockets(0, 0, -amounts["wallet"]))
 
 
 def once(

@@ -25,7 +25,8 @@ CREATE TABLE users (
     created_at     INTEGER NOT NULL,
     disabled_at    INTEGER,
     invite_uses    INTEGER CHECK (invite_uses >= 0),  -- how many may still come by it; NULL: any number
-    invite_until   INTEGER                           -- until when; NULL: as long as it is not renewed
+    invite_until   INTEGER,                          -- until when; NULL: as long as it is not renewed
+    is_team        INTEGER NOT NULL DEFAULT 0 CHECK (is_team IN (0, 1))  -- nobody signs in; members share its wallet
 ) STRICT;
 
 -- Whom a member brought, and the LLM tokens promised for it. They are paid once, with the first call of the invited one
@@ -66,6 +67,11 @@ CREATE TABLE tokens (
 CREATE INDEX tokens_by_user ON tokens (user_id);
 CREATE INDEX tokens_by_old_digest ON tokens (old_digest) WHERE old_digest IS NOT NULL;
 
+CREATE TRIGGER a_team_makes_no_calls BEFORE INSERT ON tokens
+WHEN EXISTS (SELECT 1 FROM users WHERE id = NEW.user_id AND is_team) BEGIN
+    SELECT RAISE(ABORT, 'a team makes no calls, its members do');
+END;
+
 -- How often whose token was turned away before there was a call: for its rate, its address, or because it works no more.
 -- One row a day and reason, however often somebody tries.
 CREATE TABLE turned_away (
@@ -90,6 +96,7 @@ CREATE TABLE caps (
 -- Money -------------------------------------------------------------------------------------------------------------
 
 -- The three pockets of each member, and what unfinished calls have set aside of them. `available` is balance - held.
+-- A team has a row too, of which the wallet alone is used: its members' calls draw on it.
 -- Only the wallet may fall below zero, and only it may have more set aside than it holds.
 CREATE TABLE balances (
     user_id         INTEGER PRIMARY KEY REFERENCES users,
@@ -99,8 +106,17 @@ CREATE TABLE balances (
     quota_held      INTEGER NOT NULL DEFAULT 0 CHECK (quota_held BETWEEN 0 AND quota_balance),
     wallet_balance  INTEGER NOT NULL DEFAULT 0,
     wallet_held     INTEGER NOT NULL DEFAULT 0 CHECK (wallet_held >= 0),
-    invite_pending  INTEGER NOT NULL DEFAULT 0 CHECK (invite_pending IN (0, 1))
+    invite_pending  INTEGER NOT NULL DEFAULT 0 CHECK (invite_pending IN (0, 1)),
+    team_id         INTEGER REFERENCES users         -- whose wallet pays after the member's own grant and quota
 ) STRICT;
+
+CREATE INDEX balances_by_team ON balances (team_id) WHERE team_id IS NOT NULL;
+
+CREATE TRIGGER a_member_shares_the_wallet_of_a_team BEFORE UPDATE OF team_id ON balances
+WHEN NEW.team_id IS NOT NULL AND NOT (EXISTS (SELECT 1 FROM users WHERE id = NEW.team_id AND is_team)
+                                  AND EXISTS (SELECT 1 FROM users WHERE id = NEW.user_id AND NOT is_team)) BEGIN
+    SELECT RAISE(ABORT, 'members share the wallet of a team, and of nobody else');
+END;
 
 CREATE TRIGGER every_member_has_balances AFTER INSERT ON users BEGIN
     INSERT INTO balances (user_id) VALUES (NEW.id);
@@ -120,6 +136,9 @@ CREATE TABLE entries (
     note             TEXT    CHECK (length(note) <= 500),
     by_user_id       INTEGER REFERENCES users,        -- the administrator, if one did it
     created_at       INTEGER NOT NULL,
+    -- Whose call it was that a team's wallet paid, which no call takes below zero.
+    member_id        INTEGER REFERENCES users CHECK (member_id IS NULL OR (kind = 'charge' AND pocket = 'wallet'
+                                                     AND member_id <> user_id AND balance_after >= 0)),
     CHECK ((pocket = 'quota') = (subscription_id IS NOT NULL)),
     CHECK (kind <> 'charge' OR (amount < 0 AND request_id IS NOT NULL))
 ) STRICT;
@@ -283,6 +302,9 @@ CREATE TABLE requests (
     price_search           INTEGER CHECK (price_search >= 0),
     upstream_cost          INTEGER CHECK (upstream_cost >= 0),   -- of the same usage, at the provider's price for us
     message                TEXT,                                 -- what a refused caller read, in our own words
+    team_id                INTEGER REFERENCES users,             -- the member's team, when the call began
+    hold_team              INTEGER NOT NULL DEFAULT 0 CHECK (hold_team >= 0),
+    charged_team           INTEGER NOT NULL DEFAULT 0 CHECK (charged_team >= 0),
     CHECK ((closed_at IS NULL) = (outcome IS NULL))
 ) STRICT;
 
@@ -308,9 +330,21 @@ WHEN OLD.closed_at IS NULL AND OLD.hold_grant + OLD.hold_quota + OLD.hold_wallet
      WHERE user_id = OLD.user_id;
 END;
 
-CREATE TRIGGER a_call_closes_once BEFORE UPDATE OF closed_at, hold_grant, hold_quota, hold_wallet ON requests
+CREATE TRIGGER a_call_that_begins_is_held_by_the_team AFTER INSERT ON requests
+WHEN NEW.closed_at IS NULL AND NEW.hold_team > 0 BEGIN
+    UPDATE balances SET wallet_held = wallet_held + NEW.hold_team WHERE user_id = NEW.team_id;
+END;
+
+CREATE TRIGGER a_call_that_ends_is_released_by_the_team AFTER UPDATE OF closed_at ON requests
+WHEN OLD.closed_at IS NULL AND OLD.hold_team > 0 BEGIN
+    UPDATE balances SET wallet_held = wallet_held - OLD.hold_team WHERE user_id = OLD.team_id;
+END;
+
+CREATE TRIGGER a_call_closes_once
+BEFORE UPDATE OF closed_at, hold_grant, hold_quota, hold_wallet, hold_team, team_id ON requests
 WHEN OLD.closed_at IS NOT NULL OR NEW.closed_at IS NULL OR NEW.hold_grant <> OLD.hold_grant
-  OR NEW.hold_quota <> OLD.hold_quota OR NEW.hold_wallet <> OLD.hold_wallet BEGIN
+  OR NEW.hold_quota <> OLD.hold_quota OR NEW.hold_wallet <> OLD.hold_wallet OR NEW.hold_team <> OLD.hold_team
+  OR NEW.team_id IS NOT OLD.team_id BEGIN
     SELECT RAISE(ABORT, 'a call closes once, with the hold it began with');
 END;
 
@@ -339,8 +373,25 @@ CREATE TABLE daily (
     cache_write_1h_tokens  INTEGER NOT NULL DEFAULT 0,
     searches               INTEGER NOT NULL DEFAULT 0,
     upstream_cost          INTEGER NOT NULL DEFAULT 0,
+    charged_team           INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (user_id, day, token_id, model)
 ) STRICT, WITHOUT ROWID;
+
+-- What each team's wallet paid, day by day and for whom.
+CREATE TABLE daily_teams (
+    team_id  INTEGER NOT NULL REFERENCES users,
+    day      TEXT    NOT NULL,
+    user_id  INTEGER NOT NULL REFERENCES users,
+    calls    INTEGER NOT NULL,
+    charged  INTEGER NOT NULL,
+    PRIMARY KEY (team_id, day, user_id)
+) STRICT, WITHOUT ROWID;
+
+CREATE TRIGGER a_call_that_ends_is_its_teams AFTER UPDATE OF closed_at ON requests
+ WHEN OLD.closed_at IS NULL AND NEW.charged_team > 0 BEGIN
+    INSERT INTO daily_teams VALUES (NEW.team_id, NEW.day, NEW.user_id, 1, NEW.charged_team)
+    ON CONFLICT DO UPDATE SET calls = calls + 1, charged = charged + excluded.charged;
+END;
 
 -- The same by upstream: what administrators ask of a provider over months. A call that nobody answered is of none.
 CREATE TABLE daily_upstreams (
@@ -370,7 +421,8 @@ CREATE TRIGGER a_call_that_ends_is_rolled_up AFTER UPDATE OF closed_at ON reques
         coalesce(NEW.input_tokens, 0), coalesce(NEW.cached_tokens, 0), coalesce(NEW.output_tokens, 0), NEW.cost,
         NEW.charged_grant, NEW.charged_quota, NEW.charged_wallet, NEW.started_at,
         coalesce(NEW.cache_read_tokens, 0), coalesce(NEW.cache_write_tokens, 0),
-        coalesce(NEW.cache_write_1h_tokens, 0), coalesce(NEW.searches, 0), coalesce(NEW.upstream_cost, 0))
+        coalesce(NEW.cache_write_1h_tokens, 0), coalesce(NEW.searches, 0), coalesce(NEW.upstream_cost, 0),
+        NEW.charged_team)
     ON CONFLICT DO UPDATE SET
         calls = calls + 1, refused = refused + excluded.refused, input_tokens = input_tokens + excluded.input_tokens,
         cached_tokens = cached_tokens + excluded.cached_tokens, output_tokens = output_tokens + excluded.output_tokens,
@@ -380,13 +432,14 @@ CREATE TRIGGER a_call_that_ends_is_rolled_up AFTER UPDATE OF closed_at ON reques
         cache_read_tokens = cache_read_tokens + excluded.cache_read_tokens,
         cache_write_tokens = cache_write_tokens + excluded.cache_write_tokens,
         cache_write_1h_tokens = cache_write_1h_tokens + excluded.cache_write_1h_tokens,
-        searches = searches + excluded.searches, upstream_cost = upstream_cost + excluded.upstream_cost;
+        searches = searches + excluded.searches, upstream_cost = upstream_cost + excluded.upstream_cost,
+        charged_team = charged_team + excluded.charged_team;
 END;
 
 CREATE TRIGGER a_refused_call_is_rolled_up AFTER INSERT ON requests WHEN NEW.closed_at IS NOT NULL BEGIN
     INSERT INTO daily VALUES (
         NEW.user_id, NEW.day, NEW.token_id, iif(NEW.error = 'model_not_found', '', coalesce(NEW.model, '')), 1,
-        NEW.outcome = 'refused', 0, 0, 0, 0, 0, 0, 0, NEW.started_at, 0, 0, 0, 0, 0)
+        NEW.outcome = 'refused', 0, 0, 0, 0, 0, 0, 0, NEW.started_at, 0, 0, 0, 0, 0, 0)
     ON CONFLICT DO UPDATE SET
         calls = calls + 1, refused = refused + excluded.refused, last_at = max(last_at, excluded.last_at);
 END;
@@ -395,7 +448,7 @@ CREATE INDEX daily_by_token ON daily (token_id, day);
 
 -- The team's days, whole: what its charts sum up stands here in the order in which they want it.
 CREATE INDEX daily_by_day ON daily (day, model, calls, refused, input_tokens, cached_tokens, output_tokens, cost,
-                                    charged_grant, charged_quota, charged_wallet);
+                                    charged_grant, charged_quota, charged_wallet, charged_team);
 
 
 -- The house ---------------------------------------------------------------------------------------------------------

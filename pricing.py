@@ -209,11 +209,20 @@ class Price:
 
 @dataclass(frozen=True, slots=True)
 class Pockets:
-    """An amount for each pocket: LLM tokens, nano-yuan, nano-yuan."""
+    """An amount for each pocket: LLM tokens for the grant, nano-yuan for the others.
+
+    `team` is the wallet that a member's team shares; it pays after the quota, before the wallet.
+    """
 
     grant: int
     quota: int
     wallet: int
+    team: int = 0
+
+    @property
+    def money(self) -> int:
+        """All of it but the grant's LLM tokens."""
+        return self.quota + self.team + self.wallet
 
 
 NOTHING = Pockets(0, 0, 0)
@@ -223,7 +232,7 @@ def split(usage: Usage, price: Price, pockets: Pockets) -> Pockets:
     """What each pocket pays for a usage. The wallet takes the rest, however much.
 
     The grant pays LLM tokens one for one, kind by kind in the order of KINDS. What is left is
-    priced; the quota pays before the wallet. A free model debits nothing.
+    priced; the quota pays first, then the team. A free model debits nothing.
     """
     if price.free:
         return NOTHING
@@ -233,7 +242,8 @@ def split(usage: Usage, price: Price, pockets: Pockets) -> Pockets:
         left -= by_grant
         rest += (count - by_grant) * prices[kind]
     quota = min(max(0, pockets.quota), rest)
-    return Pockets(max(0, pockets.grant) - left, quota, rest - quota)
+    team = min(max(0, pockets.team), rest - quota)
+    return Pockets(max(0, pockets.grant) - left, quota, rest - quota - team, team)
 
 
 def output_afforded(usage: Usage, price: Price, pockets: Pockets, overdraft: int = 0) -> int | None:
@@ -244,7 +254,8 @@ def output_afforded(usage: Usage, price: Price, pockets: Pockets, overdraft: int
     if not price.output:
         return None
     rest = split(replace(usage, output_tokens=0), price, pockets)
-    money = max(0, pockets.quota) + max(0, pockets.wallet + overdraft) - rest.quota - rest.wallet
+    money = max(0, pockets.quota) + max(0, pockets.team) + max(0, pockets.wallet + overdraft)
+    money -= rest.money
     return max(0, pockets.grant) - rest.grant + max(0, money) // price.output
 
 

@@ -33,8 +33,10 @@ SELECT name || ', entry ' || e.id, pocket, balance_after, running FROM (
   JOIN users ON users.id = e.user_id WHERE balance_after <> running"""
 
 HOLDS = """
-WITH sums AS (SELECT user_id, sum(hold_grant) AS a, sum(hold_quota) AS b, sum(hold_wallet) AS c
-                FROM requests WHERE closed_at IS NULL GROUP BY user_id),
+WITH running AS (SELECT * FROM requests WHERE closed_at IS NULL),
+     sums AS (SELECT user_id, sum(a) AS a, sum(b) AS b, sum(c) AS c
+                FROM (SELECT user_id, hold_grant AS a, hold_quota AS b, hold_wallet AS c FROM running
+                      UNION ALL SELECT team_id, 0, 0, hold_team FROM running) GROUP BY user_id),
      kept AS (SELECT user_id, 'grant' AS pocket, grant_held AS held, a AS sum
                 FROM balances LEFT JOIN sums USING (user_id)
               UNION ALL SELECT user_id, 'quota', quota_held, b FROM balances LEFT JOIN sums USING (user_id)
@@ -72,12 +74,38 @@ SELECT name, 'quota', quota_balance, coalesce(sum(left), 0)
 
 CHARGES = """
 WITH paid AS (SELECT request_id, -sum(iif(pocket = 'grant', amount, 0)) AS a,
-                     -sum(iif(pocket = 'quota', amount, 0)) AS b, -sum(iif(pocket = 'wallet', amount, 0)) AS c
+                     -sum(iif(pocket = 'quota', amount, 0)) AS b,
+                     -sum(iif(pocket = 'wallet' AND member_id IS NULL, amount, 0)) AS c,
+                     -sum(iif(member_id IS NOT NULL, amount, 0)) AS d
                 FROM entries WHERE kind = 'charge' GROUP BY request_id)
-SELECT r.id, '', charged_grant || ', ' || charged_quota || ', ' || charged_wallet,
-       coalesce(a, 0) || ', ' || coalesce(b, 0) || ', ' || coalesce(c, 0)
+SELECT r.id, '', charged_grant || ', ' || charged_quota || ', ' || charged_wallet || ', ' || charged_team,
+       coalesce(a, 0) || ', ' || coalesce(b, 0) || ', ' || coalesce(c, 0) || ', ' || coalesce(d, 0)
   FROM requests AS r LEFT JOIN paid ON request_id = r.id
- WHERE (charged_grant, charged_quota, charged_wallet) <> (coalesce(a, 0), coalesce(b, 0), coalesce(c, 0))"""
+ WHERE (charged_grant, charged_quota, charged_wallet, charged_team)
+       <> (coalesce(a, 0), coalesce(b, 0), coalesce(c, 0), coalesce(d, 0))"""
+
+# A charge stands with whom the call says: the caller's own pockets, and the team's wallet in the
+# caller's name.
+PAYERS = """
+SELECT e.id, '', e.user_id || ' for ' || coalesce(member_id, e.user_id),
+       iif(member_id IS NULL, r.user_id, coalesce(team_id, 'nobody')) || ' for ' || r.user_id
+  FROM entries AS e JOIN requests AS r ON r.id = request_id
+ WHERE kind = 'charge' AND (coalesce(member_id, e.user_id) <> r.user_id
+                            OR e.user_id IS NOT iif(member_id IS NULL, r.user_id, team_id))"""
+
+# What a team's members have in common ends at nothing.
+TEAM_WALLETS = """
+SELECT name, 'wallet', wallet_balance - wallet_held, 0 FROM balances JOIN users ON users.id = user_id
+ WHERE is_team AND (wallet_balance < wallet_held OR grant_balance <> 0 OR quota_balance <> 0)"""
+
+TEAM_DAYS = """
+WITH paid AS (SELECT user_id AS team_id, member_id AS user_id, -sum(amount) AS amount FROM entries
+               WHERE member_id IS NOT NULL GROUP BY 1, 2),
+     kept AS (SELECT team_id, user_id, sum(charged) AS charged FROM daily_teams GROUP BY 1, 2)
+SELECT team.name || ', for ' || users.name, 'wallet', coalesce(charged, 0), coalesce(amount, 0)
+  FROM kept FULL JOIN paid USING (team_id, user_id)
+  JOIN users ON users.id = user_id JOIN users AS team ON team.id = team_id
+ WHERE coalesce(charged, 0) <> coalesce(amount, 0)"""
 
 LOST_CALLS = """
 SELECT request_id, '', 'no row', 'a row' FROM entries
@@ -87,7 +115,7 @@ SELECT request_id, '', 'no row', 'a row' FROM entries
 # What a call used, kind by kind in the order in which a grant pays: plain input, writes, hits, reads,
 # output. A price that is not there is that of what the kind is in general.
 USED = """
-SELECT id, cost, charged_grant, charged_quota + charged_wallet AS paid,
+SELECT id, cost, charged_grant, charged_quota + charged_team + charged_wallet AS paid,
        input_tokens - cached_tokens - coalesce(cache_write_tokens, 0) - coalesce(cache_write_1h_tokens, 0) AS n1,
        coalesce(cache_write_tokens, 0) AS n2, coalesce(cache_write_1h_tokens, 0) AS n3,
        cached_tokens - coalesce(cache_read_tokens, 0) AS n4, coalesce(cache_read_tokens, 0) AS n5,
@@ -118,11 +146,12 @@ SELECT id, 'money', paid, r1 * p1 + r2 * p2 + r3 * p3 + r4 * p4 + r5 * p5 + r6 *
  WHERE paid <> made OR charged_grant > n1 + n2 + n3 + n4 + n5 + n6"""
 
 ROLL_UPS = """
-WITH paid AS (SELECT user_id, pocket, -sum(amount) AS amount FROM entries
-               WHERE kind = 'charge' GROUP BY user_id, pocket),
+WITH paid AS (SELECT coalesce(member_id, user_id) AS user_id, iif(member_id IS NULL, pocket, 'team') AS pocket,
+                     -sum(amount) AS amount FROM entries WHERE kind = 'charge' GROUP BY 1, 2),
      kept AS (SELECT user_id, 'grant' AS pocket, sum(charged_grant) AS charged FROM daily GROUP BY user_id
               UNION ALL SELECT user_id, 'quota', sum(charged_quota) FROM daily GROUP BY user_id
-              UNION ALL SELECT user_id, 'wallet', sum(charged_wallet) FROM daily GROUP BY user_id)
+              UNION ALL SELECT user_id, 'wallet', sum(charged_wallet) FROM daily GROUP BY user_id
+              UNION ALL SELECT user_id, 'team', sum(charged_team) FROM daily GROUP BY user_id)
 SELECT name, pocket, coalesce(charged, 0), coalesce(amount, 0)
   FROM kept FULL JOIN paid USING (user_id, pocket) JOIN users ON users.id = user_id
  WHERE coalesce(charged, 0) <> coalesce(amount, 0)"""
@@ -144,6 +173,7 @@ SUMMED = (
     "charged_grant",
     "charged_quota",
     "charged_wallet",
+    "charged_team",
 )
 ROLLED_CALLS = f"""
 WITH differences AS (
@@ -192,6 +222,9 @@ CHECKS = (
     ("{}: what plans took from the {} is noted as {}; its entries took {}", PAID),
     ("{}: the {} balance is {}; what is left of the subscriptions sums to {}", QUOTAS),
     ("{}: the call says that it was charged {}{}; the entries say {}", CHARGES),
+    ("entry {}: it charges{} {}; its call says {}", PAYERS),
+    ("{}: what is free of the team's {} is {}, below {}, or it has other balances", TEAM_WALLETS),
+    ("{}: the roll-ups of what the {} paid sum to {}; the charges to {}", TEAM_DAYS),
     ("{}: an entry charges a call that has {}{} instead of {}", LOST_CALLS),
     ("{}: the cost in {} is {}; usage and price make {}", COSTS),
     ("{}: the {} that was paid is {}; what the grant left comes to {}", SPLITS),

@@ -32,8 +32,9 @@ def amount(pocket: str, value: int | None) -> int | str | None:
 
 
 def pockets(amounts: Pockets) -> dict:
-    """{"grant": 1200, "quota": "20.00", "wallet": "-0.000012500"}."""
-    return {name: amount(name, getattr(amounts, name)) for name in ("grant", "quota", "wallet")}
+    """{"grant": 1200, "quota": "20.00", "wallet": "-0.000012500"}, and "team" where it has a part."""
+    names = ("grant", "quota", "wallet", *(("team",) if amounts.team else ()))
+    return {name: amount(name, getattr(amounts, name)) for name in names}
 
 
 def one(as_json: bool, document: object, sentence: str) -> None:

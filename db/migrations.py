@@ -104,6 +104,36 @@ END""",
 )
 
 
+# The triggers that step 2 changed and step 6 changes once more: only the last writes them.
+_ROLLED_UP = "a_call_that_ends_is_rolled_up", "a_refused_call_is_rolled_up"
+
+_TEAMS_6 = (
+    "ALTER TABLE users ADD COLUMN is_team INTEGER NOT NULL DEFAULT 0 CHECK (is_team IN (0, 1))",
+    "ALTER TABLE balances ADD COLUMN team_id INTEGER REFERENCES users",
+    "CREATE INDEX balances_by_team ON balances (team_id) WHERE team_id IS NOT NULL",
+    (
+        "ALTER TABLE entries ADD COLUMN member_id INTEGER REFERENCES users"
+        " CHECK (member_id IS NULL OR (kind = 'charge' AND pocket = 'wallet'"
+        " AND member_id <> user_id AND balance_after >= 0))"
+    ),
+    "ALTER TABLE requests ADD COLUMN team_id INTEGER REFERENCES users",
+    "ALTER TABLE requests ADD COLUMN hold_team INTEGER NOT NULL DEFAULT 0 CHECK (hold_team >= 0)",
+    "ALTER TABLE requests ADD COLUMN charged_team INTEGER NOT NULL DEFAULT 0 CHECK (charged_team >= 0)",
+    "ALTER TABLE daily ADD COLUMN charged_team INTEGER NOT NULL DEFAULT 0",
+    "DROP INDEX daily_by_day",
+    """CREATE INDEX daily_by_day ON daily (day, model, calls, refused, input_tokens, cached_tokens, output_tokens, cost,
+                                    charged_grant, charged_quota, charged_wallet, charged_team)""",
+    """CREATE TABLE daily_teams (
+    team_id  INTEGER NOT NULL REFERENCES users,
+    day      TEXT    NOT NULL,
+    user_id  INTEGER NOT NULL REFERENCES users,
+    calls    INTEGER NOT NULL,
+    charged  INTEGER NOT NULL,
+    PRIMARY KEY (team_id, day, user_id)
+) STRICT, WITHOUT ROWID""",
+)
+
+
 def kinds(conn: "Connection") -> None:
     """Version 2: cache reads, cache writes, searches, what the provider bills, caps of members.
 
@@ -115,7 +145,8 @@ def kinds(conn: "Connection") -> None:
     for column in _DAILY_2:
         conn.execute(f"ALTER TABLE daily ADD COLUMN {column}")
     conn.execute(_CAPS_2)
-    _as_written(conn, "a_call_that_ends_is_rolled_up", "a_refused_call_is_rolled_up")
+    for trigger in _ROLLED_UP:
+        conn.execute(f"DROP TRIGGER {trigger}")
 
 
 def people(conn: "Connection") -> None:
@@ -142,8 +173,25 @@ def upstreams(conn: "Connection") -> None:
     )
 
 
+def teams(conn: "Connection") -> None:
+    """Version 6: teams with a wallet that their members share."""
+    for statement in _TEAMS_6:
+        conn.execute(statement)
+    conn.execute("DROP TRIGGER a_call_closes_once")
+    _as_written(
+        conn,
+        *_ROLLED_UP,
+        "a_call_closes_once",
+        "a_team_makes_no_calls",
+        "a_member_shares_the_wallet_of_a_team",
+        "a_call_that_begins_is_held_by_the_team",
+        "a_call_that_ends_is_released_by_the_team",
+        "a_call_that_ends_is_its_teams",
+    )
+
+
 def _as_written(conn: "Connection", *triggers: str) -> None:
-    """Make these triggers anew, as models.sql has them.
+    """Make these triggers, which are not there, as models.sql has them.
 
     The next step that changes one of them copies today's text to here.
     """
@@ -151,9 +199,8 @@ def _as_written(conn: "Connection", *triggers: str) -> None:
     for name in triggers:
         made = re.search(rf"^CREATE TRIGGER {name}\b.*?\bEND;$", schema, re.DOTALL | re.MULTILINE)
         assert made is not None, name
-        conn.execute(f"DROP TRIGGER {name}")
         conn.execute(made[0])
 
 
 # The n-th takes a connection from version n to n + 1.
-MIGRATIONS: tuple[Callable[..., Any], ...] = (kinds, people, months, upstreams)
+MIGRATIONS: tuple[Callable[..., Any], ...] = (kinds, people, months, upstreams, teams)

@@ -89,7 +89,7 @@ class Member:
 
 MEMBERS = """
 SELECT id, name, role, disabled_at, created_at, session_epoch, language, invite_code, invited_by,
-       invite_uses, invite_until FROM users"""
+       invite_uses, invite_until FROM users WHERE NOT is_team"""
 DAY_MS = 86_400_000
 REWARDED_A_DAY = 10  # of the invites of one member: rewards are no harvest
 INVITES = (
@@ -105,7 +105,7 @@ def find(db: Database, user_id: int) -> Member | None:
 
 def named(db: Database, name: str) -> Member | None:
     """The member with this name, in whatever letters' size."""
-    return _one(db.read(), "name_key = ?", _key(name))
+    return _one(db.read(), "name_key = ?", name_key(name))
 
 
 def inviter(db: Database, code: str) -> Member | None:
@@ -136,11 +136,11 @@ def members(db: Database, like: str = "", *, after: int = 0, limit: int = 1000) 
 
     The next page `after` the last id.
     """
-    start = _key(like)
+    start = name_key(like)
     rows = (
         db.read()
         .execute(
-            f"{MEMBERS} WHERE id > ?1 AND substr(name_key, 1, length(?2)) = ?2 ORDER BY id LIMIT ?3",
+            f"{MEMBERS} AND id > ?1 AND substr(name_key, 1, length(?2)) = ?2 ORDER BY id LIMIT ?3",
             (after, start, limit),
         )
         .fetchall()
@@ -155,7 +155,9 @@ def authenticate(db: Database, name: str, password: str) -> Member | None:
     """
     row = (
         db.read()
-        .execute("SELECT id, password FROM users WHERE name_key = ?", (_key(name),))
+        .execute(
+            "SELECT id, password FROM users WHERE name_key = ? AND NOT is_team", (name_key(name),)
+        )
         .fetchone()
     )
     proven = _matches(row["password"] if row else NOBODY, password)
@@ -188,9 +190,8 @@ def add(
     that costs money. Beyond REWARDED_A_DAY of one inviter nobody gets any reward. Raises
     BadName, BadPassword, NameTaken, BadInvite.
     """
-    name = _checked_name(name)
-    if named(db, name):
-        raise NameTaken(f"somebody is called {name} already")
+    name = checked_name(name)
+    check_free(db.read(), name)
     hashed, now = hash_password(password), now or now_ms()
 
     def act(conn) -> Member:
@@ -219,7 +220,7 @@ def _insert(conn, name: str, hashed: str, role: str, language: str | None, now: 
         return conn.execute(
             "INSERT INTO users (name, name_key, password, role, session_epoch, language, invite_code, created_at)"
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            (name, _key(name), hashed, role, _epoch(), language, secrets.token_urlsafe(9), now),
+            (name, name_key(name), hashed, role, _epoch(), language, secrets.token_urlsafe(9), now),
         ).lastrowid
     except IntegrityError as err:
         if "name_key" in str(err):
@@ -400,7 +401,7 @@ def set_up(
     """
     if not setup_key_is(db, key):
         raise BadInvite("this set-up address is not valid, or has been used")
-    name, hashed, now = _checked_name(name), hash_password(password), now_ms()
+    name, hashed, now = checked_name(name), hash_password(password), now_ms()
 
     def act(conn) -> Member:
         if not _opens(conn, key):
@@ -446,7 +447,8 @@ def _matches(hashed: str, password: str) -> bool:
         return check_password_hash(hashed, unicodedata.normalize("NFC", password))
 
 
-def _checked_name(name: str) -> str:
+def checked_name(name: str) -> str:
+    """A name as it is kept. Raises BadName."""
     name = unicodedata.normalize("NFC", name.strip())
     if not 1 <= len(name) <= NAME_LENGTH_MAX:
         raise BadName(f"a name has 1 to {NAME_LENGTH_MAX} characters")
@@ -455,7 +457,13 @@ def _checked_name(name: str) -> str:
     return name
 
 
-def _key(name: str) -> str:
+def check_free(conn, name: str) -> None:
+    """Raises NameTaken if a member or a team is called so."""
+    if conn.execute("SELECT 1 FROM users WHERE name_key = ?", (name_key(name),)).fetchone():
+        raise NameTaken(f"somebody is called {name} already")
+
+
+def name_key(name: str) -> str:
     """Names with the same key are one name.
 
     Letters' size, and letters that only look different, do not count.
@@ -469,5 +477,5 @@ def _epoch() -> str:
 
 
 def _one(conn, where: str, value) -> Member | None:
-    row = conn.execute(f"{MEMBERS} WHERE {where}", (value,)).fetchone()
+    row = conn.execute(f"{MEMBERS} AND {where}", (value,)).fetchone()
     return Member(*row) if row else None

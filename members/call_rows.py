@@ -16,12 +16,21 @@ BATCH = 500  # rows read at a time; between two batches nothing is open
 
 # What is read of a call, wherever calls are listed.
 COLUMNS = f"""
-id, user_id, token_id, (SELECT name FROM users WHERE users.id = requests.user_id) AS user,
+id, user_id, token_id, team_id, (SELECT name FROM users WHERE users.id = requests.user_id) AS user,
 (SELECT name FROM tokens WHERE tokens.id = requests.token_id) AS token, wire, model, upstream, outcome, status, error,
 message, stream, started_at, started_at AS created_at, closed_at, {", ".join(COUNTS)}, usage_source, usage_note,
-{", ".join(PRICES)}, cost, upstream_cost, hold_grant, hold_quota, hold_wallet, charged_grant, charged_quota,
-charged_wallet, first_byte_ms, duration_ms, attempts"""
-NOT_IN_JSON = "key", "started_at", "message", "hold_grant", "hold_quota", "hold_wallet"
+{", ".join(PRICES)}, cost, upstream_cost, hold_grant, hold_quota, hold_wallet, hold_team, charged_grant,
+charged_quota, charged_wallet, charged_team, first_byte_ms, duration_ms, attempts"""
+NOT_IN_JSON = (
+    "key",
+    "started_at",
+    "message",
+    "hold_grant",
+    "hold_quota",
+    "hold_wallet",
+    "hold_team",
+    "team_id",
+)
 
 # The running ones are few, and have an index of their own, which SQLite would not choose by itself.
 RUNNING = "requests INDEXED BY requests_open", "closed_at IS NULL"
@@ -98,6 +107,8 @@ def rows(
 def _nested(found) -> dict:
     row = {name: value for name, value in dict(found).items() if name not in NOT_IN_JSON}
     charged = {pocket: row.pop(f"charged_{pocket}") for pocket in ("grant", "quota", "wallet")}
+    if by_team := row.pop("charged_team"):  # who is in no team reads of none
+        charged["team"] = by_team
     return row | {
         "charged": charged,
         "stream": bool(row["stream"]),
@@ -140,9 +151,12 @@ def _forget_some(conn, limit: str) -> int:
 def contents(conn) -> tuple[int | None, int, int, Pockets]:
     """What is in a file of any version: the newest call's time (ms), calls, members, and the sum of
     all balances."""
+    has_teams = conn.execute(
+        "SELECT 1 FROM pragma_table_info('users') WHERE name = 'is_team'"
+    ).fetchone()
     newest, calls, members, *pockets = conn.execute(
         "SELECT (SELECT max(started_at) FROM requests), (SELECT count(*) FROM requests),"
-        " (SELECT count(*) FROM users), coalesce(sum(grant_balance), 0),"
+        f" (SELECT count(*) FROM users {'WHERE NOT is_team' if has_teams else ''}), coalesce(sum(grant_balance), 0),"
         " coalesce(sum(quota_balance), 0), coalesce(sum(wallet_balance), 0) FROM balances"
     ).fetchone()
     return newest, calls, members, Pockets(*pockets)

@@ -280,7 +280,7 @@ def used_between(db: Database, first: str, last: str) -> list[dict]:
     rows = db.read().execute(
         "SELECT user_id, (SELECT name FROM users WHERE users.id = user_id), model, sum(calls),"
         " sum(refused), sum(input_tokens), sum(cached_tokens), sum(output_tokens), sum(cost),"
-        " sum(charged_quota + charged_wallet) FROM daily WHERE day BETWEEN ? AND ?"
+        " sum(charged_quota + charged_team + charged_wallet) FROM daily WHERE day BETWEEN ? AND ?"
         " GROUP BY user_id, model ORDER BY user_id, model",
         (first, last),
     )

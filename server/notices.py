@@ -21,8 +21,8 @@ log = logging.getLogger("notices")
 SHARES = (50, 80, 100)  # per cent of a cap that are told of
 
 LOW = """
-SELECT users.id, name, grant_balance, wallet_balance FROM balances JOIN users ON users.id = user_id
- WHERE disabled_at IS NULL AND (wallet_balance < :wallet OR grant_balance < :grant)"""
+SELECT users.id, name, is_team, grant_balance, wallet_balance FROM balances JOIN users ON users.id = user_id
+ WHERE disabled_at IS NULL AND (wallet_balance < :wallet OR grant_balance < :grant AND NOT is_team)"""
 EVER_FILLED = (
     "SELECT EXISTS (SELECT 1 FROM entries WHERE user_id = ? AND pocket = ? AND balance_after > 0)"
 )
@@ -33,7 +33,7 @@ CAPPED = (
     " WHERE disabled_at IS NULL"
 )
 SPENT_SINCE = """
-SELECT coalesce(sum(charged_quota + charged_wallet), 0) FROM daily WHERE day >= :since
+SELECT coalesce(sum(charged_quota + charged_team + charged_wallet), 0) FROM daily WHERE day >= :since
    AND (:name = '' OR user_id = (SELECT id FROM users WHERE name = :name))"""
 
 
@@ -130,15 +130,15 @@ class Notices:
         )
         if not wallet and not grant:
             return
-        for user_id, name, has_grant, has_wallet in (
+        for user_id, name, shared, has_grant, has_wallet in (
             db.read().execute(LOW, {"wallet": wallet or -(2**62), "grant": grant}).fetchall()
         ):
             if wallet and has_wallet < wallet:
                 yield (
                     (user_id, "wallet"),
-                    f"The wallet of {name} holds {billing.yuan(has_wallet)} yuan.",
+                    f"The wallet of {'the team ' if shared else ''}{name} holds {billing.yuan(has_wallet)} yuan.",
                 )
-            if has_grant < grant:
+            if has_grant < grant and not shared:
                 yield (user_id, "grant"), f"The grant of {name} holds {has_grant} tokens."
 
     def _sent(self, hook: Hook, notice: dict) -> bool:

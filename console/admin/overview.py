@@ -61,11 +61,11 @@ SELECT {{name}} AS name, first_byte_ms FROM requests
 TOTALS = """
 SELECT coalesce(sum(calls), 0), coalesce(sum(refused), 0), coalesce(sum(input_tokens), 0),
        coalesce(sum(cached_tokens), 0), coalesce(sum(cost), 0),
-       coalesce(sum(charged_quota + charged_wallet), 0)
+       coalesce(sum(charged_quota + charged_team + charged_wallet), 0)
   FROM daily WHERE day BETWEEN ? AND ?"""
 CELLS = """
 SELECT (SELECT name FROM users WHERE users.id = user_id), model, sum(calls), sum(input_tokens),
-       sum(output_tokens), sum(cost), sum(charged_quota + charged_wallet)
+       sum(output_tokens), sum(cost), sum(charged_quota + charged_team + charged_wallet)
   FROM daily WHERE day BETWEEN ? AND ? GROUP BY user_id, model"""
 NEWEST = f"""
 SELECT outcome, first_byte_ms FROM requests WHERE id >= ? AND id < ? AND closed_at IS NOT NULL

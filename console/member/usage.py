@@ -59,6 +59,7 @@ SUMS = {
     "grant": "charged_grant",
     "quota": "charged_quota",
     "wallet": "charged_wallet",
+    "team": "charged_team",
 }
 
 SUMMED = ", ".join(f'sum({column}) AS "{name}"' for name, column in SUMS.items())
@@ -343,6 +344,8 @@ def summary(row) -> str:
         parts.append(_("Token balance: %(n)s tokens", n=format.count(row["charged_grant"])))
     if row["charged_quota"]:
         parts.append(_("Plan quota: %(amount)s", amount=format.money(row["charged_quota"])))
+    if row["charged_team"]:
+        parts.append(_("Team wallet: %(amount)s", amount=format.money(row["charged_team"])))
     if row["charged_wallet"]:
         parts.append(_("Wallet: %(amount)s", amount=format.money(row["charged_wallet"])))
     parts.append(

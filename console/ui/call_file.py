@@ -32,11 +32,12 @@ COLUMNS = [
     "charged_grant",
     "charged_quota",
     "charged_wallet",
+    "charged_team",
     "first_byte_ms",
     "duration_ms",
     "attempts",
 ]
-MONEY = (*PRICES, "cost", "upstream_cost", "charged_quota", "charged_wallet")
+MONEY = (*PRICES, "cost", "upstream_cost", "charged_quota", "charged_wallet", "charged_team")
 OPERATORS_ONLY = {"user", "upstream", "upstream_cost", "attempts"}
 MEMBERS_COLUMNS = [name for name in COLUMNS if name not in OPERATORS_ONLY]
 

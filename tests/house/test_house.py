@@ -28,7 +28,7 @@ LAYERS = """
 2  relay.refusals relay.gate relay.meter relay.upstream.sender relay.answer relay.upstream.payload
 1  relay.upstream.discovery
 1  relay.catalog relay.wires relay.upstream.demo relay.upstream.provider_errors members.tokens members.caps
-1  server.notices server.outbox server.backups server.clock server.digest
+1  members.teams server.notices server.outbox server.backups server.clock server.digest
 0  members.call_rows members.entries members.turned_away members.credit_requests
 0  billing codes db members.accounts members.audit plans pricing verify settings server.logs
 0  relay.body relay.errors relay.estimate relay.limits relay.lookups relay.metrics relay.unquoted

@@ -28,6 +28,7 @@ TABLES = (
     "operations",
     "requests",
     "daily",
+    "daily_teams",
     "audit",
     "meta",
 )

@@ -14,6 +14,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 import billing
 import plans
 from billing import NotCovered, Pockets, Price, Usage
+from members import teams
 from tests.money.ledger_book import ALICE, BOB, DAY, NOW, open_book
 
 PEOPLE = st.sampled_from([ALICE, ALICE, ALICE, ALICE, BOB])
@@ -64,13 +65,23 @@ class Model:
         self.now = NOW
         self.grant, self.wallet = {ALICE: 0, BOB: 0}, {ALICE: 0, BOB: 0}
         self.subscriptions = []  # [user, left, starts, ends], in the order in which they came
-        self.calls = {}  # call id -> (user, begun, held)
+        self.calls = {}  # call id -> (user, begun, held, team)
+        self.team_of = {ALICE: None, BOB: None}
+        self.teams = {}  # team -> what its wallet holds
 
     def held(self, user, but=None):
         holds = [
-            held for call, (owner, _, held) in self.calls.items() if owner == user and call != but
+            held
+            for call, (owner, _, held, _) in self.calls.items()
+            if owner == user and call != but
         ]
         return [sum(held[pocket] for held in holds) for pocket in range(3)]
+
+    def shared(self, team, but=None):
+        """What a team has free."""
+        return self.teams.get(team, 0) - sum(
+            held[3] for call, (*_, held, of) in self.calls.items() if of == team and call != but
+        )
 
     def paying(self, user, at):
         return sorted(
@@ -78,7 +89,7 @@ class Model:
             key=lambda s: s[3],
         )
 
-    def pay(self, usage, price, grant, quota):
+    def pay(self, usage, price, grant, quota, shared):
         price, unpaid, granted = price.at(usage.input_tokens), 0, 0
         unpaid = usage.searches * price.search
         write, long = usage.cache_write_tokens, usage.cache_write_1h_tokens
@@ -95,35 +106,33 @@ class Model:
                     (granted + 1, unpaid) if granted < grant else (granted, unpaid + each)
                 )
         by_quota = min(quota, unpaid)
-        return granted, by_quota, unpaid - by_quota
+        by_team = min(shared, unpaid - by_quota)
+        return granted, by_quota, unpaid - by_quota - by_team, by_team
 
     def hold(self, call, user, usage, price, overdraft):
         grant, quota, wallet = self.held(user)
         left = max(0, sum(s[1] for s in self.paying(user, self.now)) - quota)
-        share = (
-            (0, 0, 0)
-            if price.free
-            else self.pay(usage, price.highest(), self.grant[user] - grant, left)
-        )
+        team = self.team_of[user]
+        free = self.grant[user] - grant, left, self.shared(team)
+        share = (0, 0, 0, 0) if price.free else self.pay(usage, price.highest(), *free)
         if share[2] and share[2] > self.wallet[user] - wallet + overdraft:
             return False
-        self.calls[call] = (user, self.now, share)
+        self.calls[call] = (user, self.now, share, team)
         return True
 
     def close(self, call, usage, price):
-        user, begun, _ = self.calls[call]
+        user, begun, _, team = self.calls[call]
         grant, quota, _ = self.held(user, but=call)
         paying = self.paying(user, begun)
         everything = sum(s[1] for s in self.subscriptions if s[0] == user)
         left = min(sum(s[1] for s in paying), everything - quota)
-        share = (
-            self.pay(usage, price, self.grant[user] - grant, left)
-            if usage and not price.free
-            else (0, 0, 0)
-        )
+        free = self.grant[user] - grant, left, self.shared(team, but=call)
+        share = self.pay(usage, price, *free) if usage and not price.free else (0, 0, 0, 0)
         del self.calls[call]
         self.grant[user] -= share[0]
         self.wallet[user] -= share[2]
+        if team:
+            self.teams[team] -= share[3]
         rest = share[1]
         for subscription in paying:
             part = min(rest, subscription[1])
@@ -134,7 +143,7 @@ class Model:
             if s[3] <= self.now:
                 needed = sum(
                     held[1]
-                    for user, begun, held in self.calls.values()
+                    for user, begun, held, _ in self.calls.values()
                     if user == s[0] and s[2] <= begun < s[3]
                 )
                 everything = sum(other[1] for other in self.subscriptions if other[0] == s[0])
@@ -153,6 +162,8 @@ class Ledger(RuleBasedStateMachine):
         self.book.db._writer._conn.execute(
             "PRAGMA synchronous = OFF"
         )  # quicker; nothing is lost but power
+        self.teams = [teams.add(self.book.db, name).id for name in ("ops", "web")]
+        self.model.teams = dict.fromkeys(self.teams, 0)
 
     def teardown(self):
         for call in list(self.model.calls):
@@ -174,6 +185,27 @@ class Ledger(RuleBasedStateMachine):
         if grant:
             billing.credit(self.book.db, user, "grant", grant, "reward", now=self.model.now)
             self.model.grant[user] += grant
+
+    @rule(number=st.integers(0, 1), amount=st.integers(-9_000, 40_000).filter(bool))
+    def credit_a_team(self, number, amount):
+        team = self.teams[number]
+        covered = amount > 0 or self.model.shared(team) + amount >= 0
+        try:
+            billing.credit(self.book.db, team, "wallet", amount, "adjust", now=self.model.now)
+        except NotCovered:
+            assert not covered
+        else:
+            assert covered
+            self.model.teams[team] += amount
+
+    @rule(user=PEOPLE, number=st.none() | st.integers(0, 1) | st.integers(0, 1))
+    def share_a_wallet(self, user, number):
+        team = None if number is None else self.teams[number]
+        if team:
+            teams.join(self.book.db, team, user)
+        else:
+            teams.leave(self.book.db, user)
+        self.model.team_of[user] = team
 
     @rule(user=PEOPLE, quota=st.integers(1, 100_000), days=st.integers(1, 5))
     def be_given_a_plan(self, user, quota, days):
@@ -240,6 +272,9 @@ class Ledger(RuleBasedStateMachine):
                 self.model.grant[user], sum(left), self.model.wallet[user]
             )
             assert self.book.held(user) == Pockets(*self.model.held(user))
+        for team, wallet in self.model.teams.items():
+            assert self.book.balance(team) == Pockets(0, 0, wallet)
+            assert wallet - self.book.held(team).wallet == self.model.shared(team) >= 0
 
 
 Ledger.TestCase.settings = settings(
