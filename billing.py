@@ -1,28 +1,36 @@
-"""The ledger: holds, charges, and every movement of money.
+"""Calls and money: what a call sets aside, what it is charged, and what may be spent.
 
-Owns the balances and the entries: nothing else writes them. What a call costs and which pocket pays
-is pricing.py's. It refuses to know what a call says, who may make it, and the settings: prices and
-limits come as arguments.
+Owns holds, charges and caps. What a call costs and which pocket pays is pricing.py's; the books that
+it is written into are ledger.py's, whose names are those of this module too. It refuses to know what
+a call says, who may make it, and the settings: prices and limits come as arguments.
 
 Money is nano-yuan; the grant pocket counts LLM tokens. `now` is in ms and None means the clock's.
-
-    LedgerError                what was asked cannot be done; the message is a sentence for who
-    asked
-     ├─ NotCovered             the pockets do not hold what is needed: .available, .needed
-     ├─ CapExceeded            a cap leaves no room: .cap
-     ├─ Unknown                no such member, call or subscription
-     └─ KeyReused              this idempotency key stands for another operation
 """
 
-import json
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from msgspec.json import encode
 
 from db import Connection, Database
+from ledger import (
+    KEY_LENGTH_MAX,
+    KeyReused,
+    LedgerError,
+    NotCovered,
+    Unknown,
+    available,
+    available_with_team,
+    balances,
+    credit,
+    credit_all,
+    held_in_all,
+    now_ms,
+    once,
+    post,
+    post_charge,
+)
 from pricing import (
     AMOUNT_MAX,
     COUNTS,
@@ -43,6 +51,7 @@ from verify import verify
 __all__ = [
     "AMOUNT_MAX",
     "COUNTS",
+    "KEY_LENGTH_MAX",
     "KINDS",
     "NANO",
     "PRICES",
@@ -63,6 +72,7 @@ __all__ = [
     "close",
     "credit",
     "credit_all",
+    "held_in_all",
     "hold",
     "nano",
     "now_ms",
@@ -74,9 +84,6 @@ __all__ = [
     "verify",
     "yuan",
 ]
-
-KEY_LENGTH_MAX = 255
-CREDIT_KINDS = ("reward", "top_up", "refund", "adjust")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,37 +101,12 @@ class Cap:
     strict: bool = True
 
 
-class LedgerError(Exception):
-    """What was asked of the ledger cannot be done."""
-
-
-class NotCovered(LedgerError):
-    """The pockets do not hold what is needed."""
-
-    def __init__(self, available: Pockets, needed: Pockets, shares: bool = False):
-        super().__init__(
-            f"needed: {yuan(needed.wallet)} yuan from the wallet; available: {yuan(available.wallet)}"
-            if needed.wallet
-            else f"the grant holds {available.grant} tokens, not {needed.grant}"
-        )
-        self.available, self.needed = available, needed
-        self.shares = shares  # whether the member's team has a wallet that might have paid
-
-
 class CapExceeded(LedgerError):
     """A cap leaves no room for the call: `.cap`."""
 
     def __init__(self, cap: Cap):
         super().__init__(cap.sentence)
         self.cap = cap
-
-
-class Unknown(LedgerError):
-    """There is no such member, call or subscription."""
-
-
-class KeyReused(LedgerError):
-    """This idempotency key has been used for another operation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,15 +149,6 @@ class Ending:
 # ---- calls: hold, refuse, close
 
 
-AVAILABLE = """
-SELECT grant_balance - grant_held, wallet_balance - wallet_held,
-       CASE WHEN quota_balance = 0 THEN 0 ELSE (
-            SELECT coalesce(sum(left), 0) - quota_held FROM subscriptions
-             WHERE user_id = balances.user_id AND ends_at > ?1 AND starts_at <= ?1) END,
-       team_id, CASE WHEN team_id IS NULL THEN 0 ELSE (
-            SELECT wallet_balance - wallet_held FROM balances AS team WHERE team.user_id = balances.team_id) END
-  FROM balances WHERE user_id = ?2"""
-
 BEGIN_CALL = """
 INSERT INTO requests (id, user_id, token_id, wire, model, upstream, stream, day, started_at,
                       price_input, price_cached, price_output, hold_grant, hold_quota, hold_wallet, team_id,
@@ -212,17 +185,6 @@ UPDATE requests
 PAYING = """
 SELECT id, left FROM subscriptions
  WHERE user_id = ?1 AND ends_at > ?2 AND starts_at <= ?2 AND left > 0 ORDER BY ends_at, id"""
-
-POST = """
-INSERT INTO entries (user_id, pocket, kind, amount, balance_after, request_id, subscription_id, note, by_user_id,
-                     created_at)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
-
-IS_TEAM = "SELECT is_team FROM users WHERE id = ?"
-
-POST_FOR_MEMBER = """
-INSERT INTO entries (user_id, pocket, kind, amount, balance_after, request_id, member_id, created_at)
-VALUES (?, 'wallet', 'charge', ?, ?, ?, ?, ?)"""
 
 # What was spent since a day, and what calls that run have set aside: scope -> (of `daily`, of
 # `requests`).
@@ -271,7 +233,7 @@ def hold(
 def _hold(
     conn: Connection, call: Call, usage: Usage, price: Price, overdraft: int, caps: tuple[Cap, ...]
 ) -> Held:
-    has, team_id = _available(conn, call.user_id, call.started_at)
+    has, team_id = available_with_team(conn, call.user_id, call.started_at)
     held = split(usage, price, has)
     if held.wallet > max(0, has.wallet + overdraft):
         raise NotCovered(has, held, team_id is not None)
@@ -430,237 +392,12 @@ def _close(
         ),
     )
     if charged != NOTHING:
-        _charge(conn, call_id, call, charged, paying, now)
+        post_charge(conn, call_id, call, charged, paying, now)
     return charged
-
-
-def _charge(
-    conn: Connection, call_id: str, call: Any, charged: Pockets, paying: list[Any], now: int
-) -> None:
-    """One entry a pocket, and for the quota one a subscription.
-
-    The hold has been released before.
-    """
-    user_id = call["user_id"]
-
-    def entry(pocket: str, amount: int, balance: int, subscription_id: int | None = None) -> None:
-        values = (user_id, pocket, "charge", -amount, balance - amount, call_id, subscription_id)
-        conn.execute(POST, (*values, None, None, now))
-
-    if charged.grant:
-        entry("grant", charged.grant, call["grant_balance"])
-    rest, balance = charged.quota, call["quota_balance"]
-    for subscription_id, left in paying:
-        if part := min(rest, left):
-            entry("quota", part, balance, subscription_id)
-            rest, balance = rest - part, balance - part
-    if charged.team:
-        rest = call["team_balance"] - charged.team
-        values = (call["team_id"], -charged.team, rest, call_id, user_id, now)
-        conn.execute(POST_FOR_MEMBER, values)
-    if charged.wallet:
-        entry("wallet", charged.wallet, call["wallet_balance"])
-    if call["invite_pending"] and charged.quota + charged.wallet:
-        _reward_inviter(conn, user_id, call_id, now)
-
-
-def _reward_inviter(conn: Connection, user_id: int, call_id: str, now: int) -> None:
-    conn.execute("UPDATE balances SET invite_pending = 0 WHERE user_id = ?", (user_id,))
-    owed = conn.execute(
-        "UPDATE invites SET rewarded_at = ? WHERE user_id = ? AND rewarded_at IS NULL"
-        " RETURNING inviter_id, reward",
-        (now, user_id),
-    ).fetchone()
-    if owed and owed["reward"]:
-        post(
-            conn,
-            owed["inviter_id"],
-            "grant",
-            "reward",
-            owed["reward"],
-            note="invite",
-            request_id=call_id,
-            now=now,
-        )
 
 
 def _attempts(end: Ending) -> str:
     return encode(end.attempts).decode() if end.attempts else "[]"
-
-
-def available(conn: Connection, user_id: int, now: int) -> Pockets:
-    """What each pocket of a member has free, within a transaction of who calls; of the team's wallet
-    what all its members have together. Raises Unknown."""
-    return _available(conn, user_id, now)[0]
-
-
-def _available(conn: Connection, user_id: int, now: int) -> tuple[Pockets, int | None]:
-    """The same, and the member's team."""
-    row = conn.execute(AVAILABLE, (now, user_id)).fetchone()
-    if row is None:
-        raise Unknown("there is no such member")
-    grant, wallet, quota, team_id, team = row
-    return Pockets(grant, max(0, quota), wallet, max(0, team)), team_id
-
-
-# ---- money
-
-
-def post(
-    conn: Connection,
-    user_id: int,
-    pocket: str,
-    kind: str,
-    amount: int,
-    *,
-    now: int,
-    note: str | None = None,
-    by: int | None = None,
-    request_id: str | None = None,
-    subscription_id: int | None = None,
-) -> dict[str, Any]:
-    """Write one entry, within a transaction of who calls; returns {"entry": id, "balance".
-
-    Nano-yuan after it}.
-    """
-    before = conn.execute(
-        f"SELECT {pocket}_balance FROM balances WHERE user_id = ?", (user_id,)
-    ).fetchone()
-    if before is None:
-        raise Unknown("there is no such member")
-    after = before[0] + amount
-    if abs(after) > max(AMOUNT_MAX, abs(before[0])):
-        raise LedgerError("the balance would be absurdly large")
-    done = conn.execute(
-        POST, (user_id, pocket, kind, amount, after, request_id, subscription_id, note, by, now)
-    )
-    return {"entry": done.lastrowid, "balance": after}
-
-
-def credit(
-    db: Database,
-    user_id: int,
-    pocket: str,
-    amount: int,
-    kind: str = "top_up",
-    note: str | None = None,
-    by: int | None = None,
-    now: int | None = None,
-    key: str | None = None,
-) -> dict[str, Any]:
-    """Put an amount into the grant or the wallet, or take it out (negative); returns {"entry",
-    "balance"}.
-
-    Sent twice with the same `key` it happens once. Raises ValueError for what is no credit,
-    NotCovered if the grant does not hold what is taken out, Unknown, KeyReused.
-    """
-    return credit_all(db, user_id, {pocket: amount}, kind, note, by, now, key)[pocket]
-
-
-def credit_all(
-    db: Database,
-    user_id: int,
-    amounts: dict[str, int],
-    kind: str | None = None,
-    note: str | None = None,
-    by: int | None = None,
-    now: int | None = None,
-    key: str | None = None,
-) -> dict[str, dict[str, Any]]:
-    """The same for several pockets, all or none; `kind` None.
-
-    Top_up for what is put in, adjust for what is taken. A team has a wallet alone, out of which
-    nothing is taken that it has not free: ValueError, NotCovered.
-    """
-    for pocket, amount in amounts.items():
-        if pocket not in ("grant", "wallet") or kind not in (None, *CREDIT_KINDS):
-            raise ValueError(f"there is no credit of kind {kind!r} into {pocket!r}")
-        if amount == 0 or abs(amount) > AMOUNT_MAX:
-            raise ValueError("the amount is zero or absurdly large")
-
-    def act(conn: Connection, now: int) -> dict[str, Any]:
-        has = available(conn, user_id, now)
-        if has.grant + amounts.get("grant", 0) < 0:
-            raise NotCovered(has, Pockets(-amounts["grant"], 0, 0))
-        if conn.execute(IS_TEAM, (user_id,)).fetchone()[0]:
-            _check_shared(has, amounts)
-        return {
-            pocket: post(
-                conn,
-                user_id,
-                pocket,
-                kind or ("top_up" if amount > 0 else "adjust"),
-                amount,
-                now=now,
-                note=(note or None) and note[:500],
-                by=by,
-            )
-            for pocket, amount in amounts.items()
-        }
-
-    return db.write(once, user_id, key, ["credit", amounts, kind, note], act, now or now_ms())
-
-
-def _check_shared(has: Pockets, amounts: dict[str, int]) -> None:
-    """A team has a wallet alone, and nothing is taken out of it that running calls count on."""
-    if "grant" in amounts:
-        raise ValueError("a team has a wallet and no grant")
-    if amounts["wallet"] < 0 and has.wallet + amounts["wallet"] < 0:
-        raise NotCovered(has, Pockets(0, 0, -amounts["wallet"]))
-
-
-def once(
-    conn: Connection,
-    user_id: int,
-    key: str | None,
-    request: list[Any],
-    act: Callable[[Connection, int], dict[str, Any]],
-    now: int,
-) -> dict[str, Any]:
-    """Run `act(conn, now)`, or give back what came of it when this key of this member was first
-    used."""
-    if key is None:
-        return act(conn, now)
-    if not 1 <= len(key) <= KEY_LENGTH_MAX:
-        raise ValueError(f"a key has 1 to {KEY_LENGTH_MAX} characters")
-    wanted = json.dumps(request, ensure_ascii=False)
-    done = conn.execute(
-        "SELECT request, result FROM operations WHERE user_id = ? AND key = ?", (user_id, key)
-    ).fetchone()
-    result: dict[str, Any]
-    if done is None:
-        result = act(conn, now)
-        conn.execute(
-            "INSERT INTO operations VALUES (?, ?, ?, ?, ?)",
-            (user_id, key, wanted, json.dumps(result), now),
-        )
-        return result
-    if done["request"] != wanted:
-        raise KeyReused("this idempotency key was used for another operation")
-    result = json.loads(done["result"])
-    return result
-
-
-def balances(db: Database, user_id: int) -> dict[str, Pockets]:
-    """{"balance": Pockets, "held": Pockets} of a member. Raises Unknown."""
-    row = (
-        db.read()
-        .execute(
-            "SELECT grant_balance, quota_balance, wallet_balance, grant_held, quota_held, wallet_held"
-            " FROM balances WHERE user_id = ?",
-            (user_id,),
-        )
-        .fetchone()
-    )
-    if row is None:
-        raise Unknown("there is no such member")
-    return {"balance": Pockets(*row[:3]), "held": Pockets(*row[3:])}
-
-
-def held_in_all(db: Database) -> int:
-    """What running calls of all members have set aside, in nano-yuan."""
-    row = db.one("SELECT coalesce(sum(quota_held + wallet_held), 0) FROM balances")
-    return int(row[0])
 
 
 def release_orphans(db: Database, now: int | None = None) -> int:
@@ -676,8 +413,3 @@ def _release_orphans(conn: Connection, now: int) -> int:
     for (call_id,) in orphans:
         _close(conn, call_id, Ending("interrupted", error="interrupted"), None, now)
     return len(orphans)
-
-
-def now_ms() -> int:
-    """The clock, in ms."""
-    return time.time_ns() // 1_000_000

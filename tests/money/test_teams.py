@@ -286,7 +286,7 @@ def test_what_is_done_to_a_team_is_in_the_trail(book, ops):
         "UPDATE balances SET wallet_held = wallet_held + 1 WHERE user_id = :ops",
         "UPDATE balances SET wallet_balance = wallet_balance + 1 WHERE user_id = :ops",
         "UPDATE balances SET grant_balance = 5 WHERE user_id = :ops",
-        "UPDATE requests SET charged_team = charged_team + 1, charged_wallet = charged_wallet - 1",
+        "UPDATE requests SET charged_team = charged_wallet, charged_wallet = charged_team",
         "UPDATE daily SET charged_team = charged_team + 1",
         "UPDATE daily_teams SET charged = charged + 1",
         "DELETE FROM daily_teams",
