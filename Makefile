@@ -58,6 +58,7 @@ screenshots: $(VENV)/ready-to-test ## photograph every page into screenshots/ (C
 soak: $(VENV)/ready         ## ten minutes of random faults: nothing may grow, and every charge must be right
 	$(IN) -m tests.soak.run
 	$(IN) -m tests.soak.kills
+	$(IN) -m tests.soak.overspend
 
 bench: $(VENV)/ready        ## measure the relay, beside others where `python -m bench --install-peer` was run
 	$(IN) -m bench

@@ -16,6 +16,7 @@ from commands import (
     models,
     money,
     serving,
+    teams,
     tokens,
     upstream,
     users,
@@ -26,6 +27,7 @@ __all__ = ["DatabaseWhenAsked", "register", "start_said"]
 
 TOPICS = (
     users.user,
+    teams.team,
     tokens.token,
     money.credit,
     money.balance,

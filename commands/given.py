@@ -21,7 +21,7 @@ from flask.cli import AppGroup, ScriptInfo, with_appcontext
 
 import billing
 from db import Database, DatabaseError, Error
-from members import accounts
+from members import accounts, teams
 from settings import SettingsError
 
 ID = click.IntRange(1, 2**63 - 1)
@@ -127,6 +127,18 @@ class MemberType(Type):
         return member
 
 
+class TeamType(Type):
+    """A team, by name."""
+
+    name = "team"
+
+    def read(self, value, relay, param, ctx):
+        team = teams.named(relay.db, value)
+        if team is None:
+            raise click.ClickException(f"there is no team {value!r}")
+        return team
+
+
 class MoneyType(Type):
     """An amount of yuan as nano-yuan; no more than nine decimals."""
 
@@ -176,7 +188,8 @@ class MomentType(Type):
             )
 
 
-MEMBER, MONEY, PAST, FUTURE = MemberType(), MoneyType(), MomentType(-1), MomentType(1)
+MEMBER, TEAM, MONEY = MemberType(), TeamType(), MoneyType()
+PAST, FUTURE = MomentType(-1), MomentType(1)
 
 password_option = click.option(
     "--password", metavar="P", help="Else it is asked for, or read as a line from standard input."

@@ -1,6 +1,7 @@
 """`flask ledger`: proof that the money is right, and where it went."""
 
 import itertools
+from collections.abc import Iterator
 
 import click
 
@@ -34,12 +35,15 @@ def show(member: accounts.Member, pocket: str | None, since: int | None, as_json
     """List what came into and went out of USER's pockets, newest first."""
     shown.listing(
         as_json,
-        _entries(member.id, pocket, since),
+        entry_rows(member.id, pocket, since),
         f"{member.name} has no such entries.",
     )
 
 
-def _entries(user_id: int, pocket: str | None, since: int | None):
+def entry_rows(
+    user_id: int, pocket: str | None = None, since: int | None = None, shared: bool = False
+) -> Iterator[dict]:
+    """The entries of a member or a team, as they are printed; `shared`: with whose call it was."""
     found = entries.listed(user_id, pocket, since=since).all(given.relay().db.read(), 1000)
     for row in itertools.chain.from_iterable(found):
         written = {
@@ -54,4 +58,5 @@ def _entries(user_id: int, pocket: str | None, since: int | None):
             "request_id": row["request_id"],
             "note": row["note"],
             "by": row["by"],
+            **({"member": row["member"]} if shared else {}),
         }

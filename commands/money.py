@@ -5,7 +5,7 @@ import click
 import billing
 from commands import given, shown
 from commands.users import plan_of
-from members import accounts
+from members import accounts, teams
 
 
 @given.command
@@ -44,14 +44,21 @@ def balance(member: accounts.Member, as_json: bool) -> None:
 
 
 def show_balance(member: accounts.Member, as_json: bool) -> None:
-    """The three pockets and the plan."""
+    """The three pockets, the plan, and the wallet of the team where there is one."""
     has, held = billing.balances(given.relay().db, member.id).values()
     document = shown.pockets(has) | {"held": shown.pockets(held), "plan": plan_of(member)}
+    shared = ""
+    if team := teams.of(given.relay().db, member.id):
+        document["team"] = {"name": team.name} | {
+            name: billing.yuan(getattr(team, name)) for name in ("balance", "held")
+        }
+        shared = f"team    {billing.yuan(team.balance)} in {team.name}{_aside(team.held, billing.yuan(team.held))}\n"
     shown.one(
         as_json,
         document,
         f"grant   {has.grant} LLM tokens{_aside(held.grant, f'{held.grant}')}\n"
         f"quota   {billing.yuan(has.quota)}{_aside(held.quota, billing.yuan(held.quota))}\n"
+        f"{shared}"
         f"wallet  {billing.yuan(has.wallet)}{_aside(held.wallet, billing.yuan(held.wallet))}\n"
         f"plan    {document['plan']}",
     )

@@ -198,6 +198,7 @@ def account_of(caller: gate.Caller) -> lookups.Account:
         grant=has.grant - held.grant,
         quota=has.quota - held.quota,
         wallet=has.wallet - held.wallet,
+        team=billing.available(db.read(), caller.user_id, billing.now_ms()).team,
         spent=used.cost,
         spent_by_token=used.cost_by_token,
         calls=used.calls,

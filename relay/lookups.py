@@ -35,13 +35,14 @@ class Account:
     calls: int
     expires_at: int | None  # the token's
     days: tuple[tuple[str, int], ...] | None = None  # spent, on the days that were asked for
+    team: int = 0  # what the team's wallet has free, for all its members
     grant_worth: int = 0  # what the grant would at least cost in money
 
     @property
     def left(self) -> int:
         """What there is to spend, in money: tools know no other, and call an account empty that
         has a grant alone."""
-        return self.quota + self.wallet + self.grant_worth
+        return self.quota + self.team + self.wallet + self.grant_worth
 
 
 def subscription(account: Account) -> dict:

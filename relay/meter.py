@@ -539,6 +539,7 @@ def _shortage(err: billing.NotCovered) -> str:
     has = err.available
     return (
         f"The balances do not cover this call: it may need {billing.yuan(err.needed.wallet)} yuan from the wallet. "
-        f"Available are {has.grant} tokens (grant), {billing.yuan(has.quota)} yuan (subscription quota) and "
+        f"Available are {has.grant} tokens (grant), {billing.yuan(has.quota)} yuan (subscription quota)"
+        f"{f', {billing.yuan(has.team)} yuan (team wallet)' if err.shares else ''} and "
         f"{billing.yuan(has.wallet)} yuan (wallet)."
     )

@@ -17,6 +17,7 @@ from console.admin import (  # noqa: F401
     money,
     overview,
     system,
+    teams,
     upstreams,
 )
 from console.admin.guard import pages

@@ -16,7 +16,7 @@ from console.ui import csv, format
 from console.ui.i18n import gettext as _
 from console.ui.i18n import lazy_gettext as _l
 from db import keyset
-from members import accounts, audit
+from members import accounts, audit, teams
 
 ACTIONS = {
     "member.add": _l("Member made"),
@@ -46,6 +46,11 @@ ACTIONS = {
     "upstream.key": _l("Upstream's key changed"),
     "upstream.enable": _l("Upstream switched on"),
     "upstream.disable": _l("Upstream switched off"),
+    "team.add": _l("Team made"),
+    "team.join": _l("Joined a team"),
+    "team.leave": _l("Left a team"),
+    "team.close": _l("Team closed"),
+    "team.reopen": _l("Team reopened"),
     "user.cap": _l("Limits of a member"),
     "notice.test": _l("Test of the notices"),
     "models.price": _l("Price of a model"),
@@ -76,6 +81,7 @@ DETAILS = {
     "outcome": _l("status"),
     "mistakes": _l("mistakes"),
     "model": _l("model"),
+    "team": _l("team"),
 }
 WORDS = {
     "pocket": wallet.POCKETS,
@@ -92,7 +98,7 @@ def _asked() -> tuple[str | None, str]:
 def _found() -> keyset.List:
     """What fits. A name is found however it is written, as in every other search."""
     action, who = _asked()
-    found = accounts.named(state().db, who) if who else None
+    found = (accounts.named(state().db, who) or teams.named(state().db, who)) if who else None
     return audit.listed(action, found.name if found else who, found.id if found else None)
 
 

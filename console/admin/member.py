@@ -21,7 +21,7 @@ from console.ui import csv, date_range
 from console.ui.forms import Form, options
 from console.ui.i18n import gettext as _
 from console.ui.i18n import lazy_gettext as _l
-from members import accounts, caps, entries
+from members import accounts, caps, entries, teams
 from members.call_rows import COLUMNS
 from relay import gate
 
@@ -57,15 +57,20 @@ class CreditForm(Form):
         render_kw={"autocomplete": "off", "maxlength": 200},
     )
 
+    @property
+    def in_money(self) -> bool:
+        """Whether the amount is yuan, rather than LLM tokens."""
+        return self.pocket.data == "wallet"
+
     def validate_amount(self, field):
         """The amount in the pocket's unit, with the sign that its kind allows."""
         text = field.data.replace(",", "").replace(" ", "")
         try:
-            self.number = billing.nano(text) if self.pocket.data == "wallet" else int(text)
+            self.number = billing.nano(text) if self.in_money else int(text)
         except ValueError:
             raise ValidationError(
                 _("An amount such as 10 or 10.50.")
-                if self.pocket.data == "wallet"
+                if self.in_money
                 else _("A whole number of tokens.")
             ) from None
         if self.number == 0 or abs(self.number) > billing.AMOUNT_MAX:
@@ -119,6 +124,10 @@ class CapsForm(Form):
             raise ValidationError(_("There is no model %(name)s.", name=", ".join(unknown)))
 
 
+class TeamForm(Form):
+    team = SelectField(_l("Team"), coerce=int)
+
+
 class NewPasswordForm(Form):
     password = optional_password(_l("New password"))
 
@@ -146,6 +155,7 @@ def show(who: accounts.Member, **forms) -> str:
         "credit": credit_form(),
         "plan": plan_form(),
         "caps": caps_form(who),
+        "team": team_form(who),
         "password": NewPasswordForm(prefix="password"),
     } | forms
     return render_template(
@@ -168,8 +178,9 @@ def show(who: accounts.Member, **forms) -> str:
     )
 
 
-def credit_form() -> CreditForm:
-    form = CreditForm(prefix="credit")
+def credit_form(kind: type[CreditForm] = CreditForm) -> CreditForm:
+    """The form for a credit, with a key that makes it good for one."""
+    form = kind(prefix="credit")
     form.key.data = form.key.data or secrets.token_urlsafe(12)
     return form
 
@@ -183,6 +194,17 @@ def caps_form(who: accounts.Member) -> CapsForm:
             "" if amount is None else billing.yuan(amount) for amount in (known.day, known.month)
         )
         form.models.data = ", ".join(known.models or ())
+    return form
+
+
+def team_form(who: accounts.Member) -> TeamForm:
+    """The form for a member's team; where none was sent, with the one that they are in."""
+    form = TeamForm(prefix="team")
+    open_teams = [(each.id, each.name) for each in teams.teams(state().db) if not each.closed]
+    form.team.choices = [(0, _("no team")), *open_teams]
+    if not form.is_submitted():
+        own = teams.of(state().db, who.id)
+        form.team.data = own.id if own else 0
     return form
 
 

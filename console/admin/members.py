@@ -82,7 +82,7 @@ def listed(wish: str, chosen: str) -> keyset.List:
         "users CROSS JOIN balances ON balances.user_id = users.id",
         COLUMNS,
         "users.id",
-        "1",
+        "NOT is_team",
         " AND ".join(matching),
         values,
     )
@@ -95,7 +95,8 @@ def ranked(conn, members: keyset.List) -> list:
         SELECT {members.columns} FROM {members.table} LEFT JOIN
                (SELECT user_id, sum(cost) AS used FROM daily WHERE day >= :first GROUP BY user_id) AS days
             ON days.user_id = users.id
-         WHERE {members.matching or "1"} ORDER BY coalesce(used, 0) DESC, users.id DESC LIMIT {RANKED}""",
+         WHERE {members.within} AND {members.matching or "1"}
+         ORDER BY coalesce(used, 0) DESC, users.id DESC LIMIT {RANKED}""",
         {**(members.values or {}), "first": str(date_range.latest().first)},
     ).fetchall()
 

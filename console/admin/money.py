@@ -10,12 +10,12 @@ import billing
 import plans
 from console import public
 from console.admin.guard import pages, recently_authenticated
-from console.admin.member import ask, caps_form, credit_form, of, plan_form, show
+from console.admin.member import ask, caps_form, credit_form, of, plan_form, show, team_form
 from console.context import member, state
 from console.session import back_to
 from console.ui import format
 from console.ui.i18n import gettext as _
-from members import caps
+from members import caps, teams
 
 
 @pages.post("/members/<int:user_id>/credit")
@@ -99,6 +99,26 @@ def set_caps(user_id: int):
     wanted = caps.Caps(form.day.nano, form.month.nano, form.ids or None)
     caps.put(state().db, user_id, wanted, by=member().id)
     flash(_("The limits of %(name)s hold from the next request on.", name=who.name), "good")
+    return back_to("admin.member", user_id=user_id)
+
+
+@pages.post("/members/<int:user_id>/team")
+@recently_authenticated
+def set_team(user_id: int):
+    """Let a member's calls draw on a team's wallet, or on none."""
+    who = of(user_id)
+    form = team_form(who)
+    if not form.validate_on_submit():
+        return show(who, team=form)
+    if form.team.data:
+        try:
+            teams.join(state().db, form.team.data, user_id, by=member().id)
+        except teams.TeamError:  # closed meanwhile
+            flash(_("This team is closed."), "warn")
+            return back_to("admin.member", user_id=user_id)
+    else:
+        teams.leave(state().db, user_id, by=member().id)
+    flash(_("It holds from the next request of %(name)s on.", name=who.name), "good")
     return back_to("admin.member", user_id=user_id)
 
 

@@ -24,7 +24,8 @@ from server import backups, jobs, status
 STARTED_AT = now_ms()
 PATIENCE_S = 4  # for a proof, before the page says that it runs
 COUNTS = """
-SELECT (SELECT count(*) FROM users) AS members, (SELECT count(*) FROM tokens WHERE revoked_at IS NULL) AS tokens,
+SELECT (SELECT count(*) FROM users WHERE NOT is_team) AS members,
+       (SELECT count(*) FROM tokens WHERE revoked_at IS NULL) AS tokens,
        (SELECT coalesce(sum(calls), 0) FROM daily) AS calls, (SELECT max(id) FROM entries) AS entries,
        (SELECT count(*) FROM requests WHERE closed_at IS NULL) AS open, sqlite_version() AS sqlite,
        (SELECT min(id) FROM requests) AS oldest"""

@@ -9,6 +9,7 @@ import billing
 import plans
 from billing import Pockets
 from console.context import state
+from members import teams
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,7 @@ class Holdings:
     available: Pockets
     active: list[plans.Subscription]
     plan: str  # the name of the one in force
+    team: teams.Team | None = None  # whose wallet pays before the member's own
 
     @property
     def pays_next(self) -> str:
@@ -29,6 +31,8 @@ class Holdings:
             if self.available.grant > 0
             else "quota"
             if self.available.quota > 0
+            else "team"
+            if self.available.team > 0
             else "wallet"
         )
 
@@ -49,7 +53,8 @@ class Holdings:
     @property
     def empty(self) -> bool:
         """Whether a call that costs anything would be refused."""
-        return max(self.available.grant, self.available.quota, self.available.wallet) <= 0
+        has = self.available
+        return max(has.grant, has.quota, has.team, has.wallet) <= 0
 
 
 def of(user_id: int) -> Holdings:
@@ -62,6 +67,7 @@ def of(user_id: int) -> Holdings:
         billing.available(db.read(), user_id, now),
         active,
         plan_in_force([each.plan for each in active]),
+        teams.of(db, user_id),
     )
 
 

@@ -23,7 +23,7 @@ CALLS_SHOWN = 6
 ENDING_MS = 7 * 86_400_000  # tokens that expire so soon are told of
 BY_DAY = """
 SELECT day, sum(calls) AS calls, sum(cost) AS cost, sum(charged_grant) AS grant, sum(charged_quota) AS quota,
-       sum(charged_wallet) AS wallet
+       sum(charged_team) AS team, sum(charged_wallet) AS wallet
   FROM daily WHERE user_id = ? AND day BETWEEN ? AND ? GROUP BY day"""
 NEWEST = f"SELECT {COLUMNS} FROM requests WHERE user_id = ? ORDER BY id DESC LIMIT {CALLS_SHOWN}"
 TOKENS = "SELECT count(*) FROM tokens WHERE user_id = ? AND revoked_at IS NULL"
@@ -70,17 +70,21 @@ def spending(rows, span: date_range.Span) -> charts.Chart:
     What the grant paid is drawn at the price of those calls.
     """
     by_day = {row["day"]: row for row in rows}
+    payers = {"grant": _("Token balance"), "quota": _("Plan quota"), "wallet": _("Wallet")}
+    if any(row["team"] for row in rows):
+        payers["team"] = _("Team wallet")
     points = []
     for name, days in span.points().items():
         sums = defaultdict(int)
         for row in (by_day[day] for day in days if day in by_day):
             sums["quota"] += row["quota"]
             sums["wallet"] += row["wallet"]
-            sums["grant"] += row["cost"] - row["quota"] - row["wallet"]
-        points.append((name, [sums["grant"], sums["quota"], sums["wallet"]]))
+            sums["team"] += row["team"]
+            sums["grant"] += row["cost"] - row["quota"] - row["team"] - row["wallet"]
+        points.append((name, [sums[payer] for payer in payers]))
     return charts.stacked_bars(
         _("Cost of requests, by the balance that paid"),
         points,
-        [_("Token balance"), _("Plan quota"), _("Wallet")],
+        list(payers.values()),
         write=format.money_short,
     )

@@ -105,14 +105,19 @@ def _refused(err: errors.RelayError, request_id: str) -> Response:
 def _sentence(err: errors.RelayError, message: str) -> str:
     """What the page says of an error: its sentence, and what its message says besides."""
     if err.code == errors.InsufficientBalance.code:
-        has = balances.of(member().id).available
-        return _(
+        holdings = balances.of(member().id)
+        has = holdings.available
+        said = _(
             "Your balances do not cover this request. They hold %(grant)s tokens, %(quota)s of quota and"
             " %(wallet)s in the wallet.",
             grant=format.count(has.grant),
             quota=format.money_short(has.quota),
             wallet=format.money_short(has.wallet),
         )
+        if holdings.team:
+            left = format.money_short(has.team)
+            said += " " + _("The team's wallet has %(amount)s free.", amount=left)
+        return said
     said = _(err.sentence)
     if message.startswith(err.sentence.rstrip(".")) and said == err.sentence:
         return message  # it says the same in more words

@@ -116,6 +116,46 @@ def test_it_adds_members_and_administrators(operator):
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", listed[0]["created_at"])
 
 
+def test_a_team_shares_its_wallet(operator):
+    assert operator.json("team", "add", "ops")["balance"] == "0"
+    operator("team", "credit", "ops", "--wallet", "10", "--note", "November", "--key", "k1")
+    operator("team", "credit", "OPS", "--wallet", "10", "--note", "November", "--key", "k1")
+    operator("team", "join", "ops", "alice")
+    (listed,) = operator.json("team", "list")
+    assert list(listed) == ["id", "name", "closed", "members", "balance", "held", "created_at"]
+    assert (listed["members"], listed["balance"]) == (1, "10.00")
+    has = operator.json("balance", "alice")
+    assert has["team"] == {"name": "ops", "balance": "10.00", "held": "0"}
+    assert "10.00 in ops" in operator("balance", "alice")
+    assert operator.json("team", "show", "ops")["shares"] == [
+        {"name": "alice", "inside": True, "calls": 0, "paid": "0"}
+    ]
+    (entry,) = operator.json("team", "entries", "ops")
+    assert (entry["amount"], entry["note"], entry["member"]) == ("10.00", "November", None)
+    operator("team", "leave", "alice")
+    assert "team" not in operator.json("balance", "alice")
+    assert operator.json("team", "close", "ops")["closed"] is True
+    assert "closed" in operator.refused("team", "join", "ops", "alice")
+    assert operator.json("team", "reopen", "ops")["closed"] is False
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["team", "add", "alice"], "already"),
+        (["team", "join", "web", "alice"], "no team 'web'"),
+        (["team", "join", "ops", "ops"], "no member 'ops'"),
+        (["team", "credit", "ops", "--wallet", "-1"], "available: 0"),
+        (["team", "reopen", "ops"], "no such team that is closed"),
+        (["user", "disable", "ops"], "no member 'ops'"),
+        (["credit", "ops", "--wallet", "1"], "no member 'ops'"),
+    ],
+)
+def test_what_cannot_be_done_to_a_team_is_refused(operator, words, reason):
+    operator("team", "add", "ops")
+    assert reason in operator.refused(*words)
+
+
 def test_it_reads_a_password_from_standard_input(operator):
     operator("user", "add", "bob", input=PASSWORD + "\n")
     from members import accounts

@@ -4,10 +4,12 @@ import threading
 
 import pytest
 
+import billing
+from members import accounts, teams, tokens
 from tests.client import CHAT, ask, assert_openai_error
 from tests.fake_upstream import Gate
 from tests.providers import openai_stream, plain, usage
-from tests.stage import LIMIT_S
+from tests.stage import LIMIT_S, Person
 
 COUNTS = usage(20, 10)
 COST = 20 * 2_000 + 10 * 8_000
@@ -45,6 +47,55 @@ def test_fifty_callers_with_money_for_one_make_one_upstream_call(person, relay, 
     assert sorted(row["outcome"] for row in rows) == ["complete"] + 49 * ["refused"]
     assert alice.balance().wallet == 150_000 - COST and alice.held().wallet == 0
     assert relay.ledger_is_right()
+
+
+def newcomer(relay, name: str) -> Person:
+    """A member with an API token and empty pockets."""
+    who = accounts.add(relay.db, name, "a long enough password").id
+    return Person(name, who, tokens.mint(relay.db, who, "laptop")[1], relay)
+
+
+def test_fifty_callers_of_ten_members_never_spend_more_than_their_team_has(relay, fake):
+    """There is money for seven of them."""
+    team = teams.add(relay.db, "ops").id
+    members = [newcomer(relay, f"member {number}") for number in range(10)]
+    for each in members:
+        teams.join(relay.db, team, each.id)
+    billing.credit(relay.db, team, "wallet", 10**9)
+    fake.always(plain(usage(10, 10)))
+    members[0].chat(max_tokens=10)
+    cost, held = 10 * 2_000 + 10 * 8_000, relay.rows()[0]["hold_team"]
+    billing.credit(relay.db, team, "wallet", cost - 10**9 + 7 * held, "adjust")
+    gate, refused, statuses = Gate(), threading.Semaphore(0), []
+    fake.always([gate, *plain(usage(10, 10))])
+
+    def call(who):
+        status = who.chat(max_tokens=10).status
+        statuses.append(status)
+        if status == 402:
+            refused.release()
+
+    callers = [threading.Thread(target=call, args=(who,)) for who in members * 5]
+    for caller in callers:
+        caller.start()
+    for _ in range(43):
+        assert refused.acquire(timeout=LIMIT_S)
+    gate.open()
+    for caller in callers:
+        caller.join(LIMIT_S)
+    assert sorted(statuses) == 7 * [200] + 43 * [402]
+    assert billing.balances(relay.db, team)["balance"].wallet == 7 * (held - cost)
+    assert {who.balance().wallet for who in members} == {0}
+    assert relay.ledger_is_right()
+
+
+def test_a_402_names_the_wallet_of_the_team(alice, relay, fake):
+    team = teams.add(relay.db, "ops").id
+    teams.join(relay.db, team, alice.id)
+    billing.credit(relay.db, alice.id, "wallet", -10 * 10**9, "adjust")
+    billing.credit(relay.db, team, "wallet", 1_000)
+    found = assert_openai_error(alice.post(CHAT, ask()), 402, "insufficient_balance")
+    assert "0.000001000 yuan (team wallet)" in found["message"]
 
 
 def test_a_402_names_the_pockets_and_tells_clients_not_to_retry(person, relay, fake):
