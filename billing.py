@@ -200,6 +200,7 @@ SELECT (SELECT coalesce(sum(charged_quota + charged_team + charged_wallet), 0) F
 
 
 RUNNING = "SELECT count(*) FROM requests WHERE user_id = ? AND closed_at IS NULL"
+RUNNING_OF_SITE = "SELECT count(*) FROM requests INDEXED BY requests_open WHERE closed_at IS NULL"
 RUNNING_OF_TEAM = """
 SELECT count(*) FROM requests INDEXED BY requests_open WHERE closed_at IS NULL AND team_id = ?"""
 
@@ -237,8 +238,7 @@ def _hold(
     held = split(usage, price, has)
     if held.wallet > max(0, has.wallet + overdraft):
         raise NotCovered(has, held, team_id is not None)
-    for cap in caps if held.money else ():  # gifts are no money
-        _check_cap(conn, call, cap, held.money)
+    room = min((_room(conn, call, cap, held.money) for cap in caps), default=AMOUNT_MAX)
     conn.execute(
         BEGIN_CALL,
         (
@@ -261,7 +261,11 @@ def _hold(
             held.team,
         ),
     )
-    return Held(held, _output_afforded(conn, call, usage, price, has, overdraft, team_id))
+    output = _output_afforded(conn, call, usage, price, has, overdraft, team_id)
+    if output is not None and room < AMOUNT_MAX:
+        capped = output_afforded(usage, price, Pockets(has.grant, max(0, room), 0))
+        output = min(output, capped or 0)
+    return Held(held, output)
 
 
 def _output_afforded(
@@ -300,11 +304,20 @@ def spent(
     return int(amount)
 
 
-def _check_cap(conn: Connection, call: Call, cap: Cap, held: int) -> None:
-    """Raise CapExceeded if a call that holds so much finds no room."""
-    before = spent(conn, cap.scope, cap.since, call.user_id, call.token_id)
-    if before + held > cap.amount if cap.strict else before >= cap.amount:
+def _room(conn: Connection, call: Call, cap: Cap, held: int) -> int:
+    """How much money a call may come to under a cap, beside those that run: more than it holds.
+
+    Raises CapExceeded if it finds no room; what gifts pay for needs none.
+    """
+    left = cap.amount - spent(conn, cap.scope, cap.since, call.user_id, call.token_id)
+    if held and (held > left if cap.strict else left <= 0):
         raise CapExceeded(cap)
+    if not cap.strict:
+        return AMOUNT_MAX
+    running = RUNNING if cap.scope == "member" else RUNNING_OF_SITE
+    values = (call.user_id,) if cap.scope == "member" else ()
+    (beside,) = conn.execute(running, values).fetchone()
+    return max(held, left // (int(beside) + 1))
 
 
 def refuse(db: Database, call: Call, ending: Ending) -> None:

@@ -111,3 +111,43 @@ def test_a_refused_call_holds_nothing(book):
     with pytest.raises(CapExceeded):
         begin(book, ALICE, member(COST - 1))
     assert book.held(ALICE) == Pockets(0, 0, 0) and book.is_right()
+
+
+# ---- where a cap ends, so does the output
+
+
+def output(book, *limits, who=ALICE, usage=CALL) -> int:
+    return billing.hold(book.db, book.call(who), usage, PRICE, caps=limits).output
+
+
+def test_no_answer_is_longer_than_its_cap_pays_for(book):
+    """¥0.006 is held; ¥0.01 pays for 1,000 of input and 1,000 of output at ¥8 per million."""
+    assert output(book, member(10_000_000)) == 1_000
+
+
+def test_what_is_left_under_a_cap_is_shared_by_the_calls_that_run(book):
+    assert output(book, member(100_000_000)) == (100_000_000 - 2_000_000) // 8_000
+    left = (100_000_000 - COST) // 2
+    assert output(book, member(100_000_000)) == (left - 2_000_000) // 8_000
+
+
+def test_the_sites_cap_is_shared_by_everybodys_calls(book):
+    begin(book, BOB)
+    left = (100_000_000 - COST) // 2
+    assert output(book, member(100_000_000, "site")) == (left - 2_000_000) // 8_000
+
+
+def test_the_share_of_a_cap_is_never_less_than_what_was_held(book):
+    """The hold was let in: the answer that it is for is not cut shorter."""
+    begin(book, ALICE)
+    assert output(book, member(2 * COST)) == 500
+
+
+def test_a_gift_pays_for_more_than_the_cap_and_a_used_cap_for_nothing_more(book):
+    billing.credit(book.db, ALICE, "grant", 5_000, "reward", now=NOW)
+    assert output(book, member(0)) == 4_000
+    assert output(book, member(16_000), usage=Usage(0, 0, 10)) == (5_000 - 1_500) + 1
+
+
+def test_the_holders_own_cap_on_a_token_cuts_no_answer(book):
+    assert output(book, member(COST, "token", strict=False)) == output(book, who=BOB)
