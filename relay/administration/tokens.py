@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from members import audit, tokens
+from members import tokens
 from relay import errors
 from relay.administration.shape import RequestBody, member_of, nano, read, when, yuan
 from relay.spine import Relay
@@ -56,7 +56,6 @@ def add_token(relay: Relay, by: int, user_id: int) -> tuple[dict, int]:
 
 def revoke_token(relay: Relay, by: int, user_id: int, token_id: int) -> dict:
     """The next request with it is refused."""
-    if not tokens.revoke(relay.db, token_id, member_of(relay, user_id).id):
+    if not tokens.revoke(relay.db, token_id, member_of(relay, user_id).id, by=by):
         raise errors.NotFound("There is no such API key that is not revoked.")
-    relay.db.write(audit.record, by, "token.revoke", user_id, {"token": token_id})
     return {"id": token_id, "revoked": True}
