@@ -1356,3 +1356,10 @@ def test_limits_of_a_member_are_set_shown_and_lifted(home, alice, desk):
     desk.send(f"{page}/caps", **{"caps-day": ""})
     assert caps.of(home.db, alice.id) == caps.Caps()
     assert len(trail(home, "user.cap")) == 2
+
+
+def test_a_plan_lasts_for_days_or_for_calendar_months(home, bob, desk):
+    path = f"/admin/members/{bob.id}"
+    fields = {"plan-plan": "pro", "plan-days": "3", "plan-monthly": "y", "plan-key": "k"}
+    answer = desk.send(f"{path}/plan", **fields)
+    assert "not both" in answer.get_data(as_text=True)
