@@ -339,23 +339,6 @@ def spent_by_day(db: Database, user_id: int, first: str, last: str) -> list[tupl
     return [(day, cost) for day, cost in rows.fetchall()]
 
 
-def used_between(db: Database, first: str, last: str) -> list[dict]:
-    """What each member used of each model from the day `first` to `last`, YYYY-MM-DD; money in
-    nano-yuan."""
-    names = (
-        *("member_id", "member", "model", "calls", "refused", "input_tokens", "cached_tokens"),
-        *("output_tokens", "cost", "paid"),
-    )
-    rows = db.read().execute(
-        "SELECT user_id, (SELECT name FROM users WHERE users.id = user_id), model, sum(calls),"
-        " sum(refused), sum(input_tokens), sum(cached_tokens), sum(output_tokens), sum(cost),"
-        " sum(charged_quota + charged_wallet) FROM daily WHERE day BETWEEN ? AND ?"
-        " GROUP BY user_id, model ORDER BY user_id, model",
-        (first, last),
-    )
-    return [dict(zip(names, row, strict=True)) for row in rows.fetchall()]
-
-
 def _checked(
     name: str,
     *,

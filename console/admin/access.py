@@ -8,7 +8,7 @@ from flask import abort, flash, request, url_for
 
 from console.admin.guard import pages, recently_authenticated
 from console.admin.member import NewPasswordForm, ask, of, show
-from console.admin.members import made_password, password_page
+from console.admin.members import password_page
 from console.context import member, state
 from console.session import back_to
 from console.ui.i18n import gettext as _
@@ -125,7 +125,7 @@ def reset_password(user_id: int):
     who, form = of(user_id), NewPasswordForm(prefix="password")
     if not form.validate_on_submit():
         return show(who, password=form)
-    password = form.password.data or made_password()
+    password = form.password.data or accounts.made_password()
     accounts.set_password(state().db, who.id, password, by=member().id)
     return password_page(who, None if form.password.data else password)
 

@@ -1,42 +1,66 @@
 """The administrators' API under /api/v1/admin: what the console and the command line do, for programs.
 
-Owns its addresses and shapes. It holds no rules: members, tokens, money, caps and plans are done by
-the modules that own them, which write the audit trail too. A token with the scope `admin`, held by
-an administrator, opens it.
+Owns its addresses and shapes, one module a topic, whose rows stand in its ADDRESSES. It holds no
+rules: they are those of the modules that own the matter, which write the audit trail too. A token
+with the scope `admin`, held by an administrator, opens it.
 
-Lists are `{"data": [...], "next": cursor or null}`, newest first but for members; `?after=` goes on
-where a list ended. Money is decimal strings in yuan, times are ISO 8601. A header `Idempotency-Key`
-lets a credit or a plan be sent twice and done once.
+Lists are `{"data": [...], "next": cursor or null}`; `?after=` goes on where a list ended, `?limit=`
+says how much is wanted. Money is decimal strings in yuan, times are ISO 8601. A header
+`Idempotency-Key` lets what moves money or makes a secret be sent twice and done once. What is wrong
+in a request is named in the error's `param`.
 """
 
+import re
 from collections.abc import Callable
 from typing import Any
 
-from flask import Blueprint, request
+import msgspec
+from flask import Blueprint, Response, request
 
 import billing
-from members import credit_requests
+from codes import CodesGone
+from members.credit_requests import CreditRequestError
+from members.tokens import SecretGone
 from relay import door, errors
-from relay.administration import calls, members, money, tokens
+from relay.administration import (
+    calls,
+    codes,
+    configured,
+    house,
+    members,
+    money,
+    providers,
+    tokens,
+)
+from relay.administration.shape import Address, Desk
 from relay.spine import Relay
 
 PREFIX = "/api/v1/admin"
+PATH_ID_MAX = 2**63 - 1  # the largest integer of SQLite
+TOPICS = (members, tokens, money, codes, calls, providers, configured, house)
+ADDRESSES: tuple[Address, ...] = tuple(each for topic in TOPICS for each in topic.ADDRESSES)
+KNOWN = (
+    ValueError,  # AccountError, TokenError, ConnectError and UnknownName among them
+    billing.LedgerError,
+    CreditRequestError,
+)
+WHERE = re.compile(r" - at `\$\.?([^`]*)`$|unknown field `([^`]*)`$|required field `([^`]*)`")
 
 
 def register(api: Blueprint, relay_of: Callable[[], Relay]) -> None:
     """Put the addresses on the API's blueprint."""
-    for method, path, act, _body in ADDRESSES:
+    for each in ADDRESSES:
         api.add_url_rule(
-            PREFIX + path,
-            f"admin_{method}_{act.__name__}",
-            _guarded(act, relay_of),
-            methods=[method],
+            PREFIX + each.path,
+            f"admin_{each.method}_{each.act.__name__}",
+            _guarded(each, relay_of),
+            methods=[each.method],
             provide_automatic_options=False,
         )
 
 
-def _guarded(act: Callable, relay_of: Callable[[], Relay]) -> Callable:
-    def view(**values):
+def _guarded(address: Address, relay_of: Callable[[], Relay]) -> Callable:
+    def view(**values: Any) -> Any:
         relay = relay_of()
         caller = door.identify(relay, request.environ)
         if not caller.administers:
@@ -44,35 +68,61 @@ def _guarded(act: Callable, relay_of: Callable[[], Relay]) -> Callable:
                 "This needs an API key with the scope 'admin', held by an administrator.",
                 code="admin_scope_needed",
             )
+        for name, value in values.items():
+            if isinstance(value, int) and value > PATH_ID_MAX:
+                raise errors.NotFound(f"Nothing has the {name} {value}.", code="not_found")
+        key = request.headers.get("Idempotency-Key") or None
+        desk = Desk(relay, caller.user_id, key, _query(address), _body(address), _base(relay))
         try:
-            return act(relay, caller.user_id, **values)
+            answer = address.act(desk, **values)
         except KNOWN as err:
-            raise errors.BadRequest(str(err), code="refused") from err
+            raise _refusal(err) from err
+        if isinstance(answer, Response):
+            return answer
+        return Response(
+            msgspec.json.encode(answer), address.status, content_type="application/json"
+        )
 
     return view
 
 
-KNOWN = (
-    ValueError,  # AccountError and TokenError among them
-    billing.LedgerError,
-    credit_requests.CreditRequestError,
-)
+def _query(address: Address) -> Any:
+    """What the address asks for. Raises BadRequest, which names the parameter."""
+    if address.query is None:
+        return None
+    try:
+        return msgspec.convert(request.args.to_dict(), address.query, strict=False)
+    except msgspec.ValidationError as err:
+        raise _unreadable("address", err) from None
 
-# Method, address, what is done, and what the body may say.
-ADDRESSES: tuple[tuple[str, str, Callable, Any], ...] = (
-    ("GET", "/members", members.members, None),
-    ("POST", "/members", members.add_member, members.NewMember),
-    ("GET", "/members/<int:user_id>", members.member, None),
-    ("PATCH", "/members/<int:user_id>", members.change_member, members.MemberChange),
-    ("POST", "/members/<int:user_id>/credit", money.give_credit, money.Credit),
-    ("PUT", "/members/<int:user_id>/caps", money.put_caps, money.CapsGiven),
-    ("POST", "/members/<int:user_id>/plan", money.give_plan, money.PlanGiven),
-    ("GET", "/members/<int:user_id>/tokens", tokens.list_tokens, None),
-    ("POST", "/members/<int:user_id>/tokens", tokens.add_token, tokens.NewToken),
-    ("DELETE", "/members/<int:user_id>/tokens/<int:token_id>", tokens.revoke_token, None),
-    ("GET", "/calls", calls.calls, None),
-    ("GET", "/usage", calls.usage, None),
-    ("GET", "/upstreams", calls.upstreams, None),
-    ("GET", "/credit-requests", money.list_credit_requests, None),
-    ("POST", "/credit-requests/<int:request_id>", money.decide, money.Decision),
-)
+
+def _body(address: Address) -> Any:
+    """What the body says. Raises BadRequest, which names the field."""
+    if address.body is None:
+        return None
+    if address.body is bytes:
+        return request.get_data()
+    try:
+        return msgspec.json.decode(request.get_data() or b"{}", type=address.body)
+    except (msgspec.ValidationError, msgspec.DecodeError) as err:
+        raise _unreadable("body", err) from None
+
+
+def _unreadable(what: str, err: Exception) -> errors.BadRequest:
+    said = str(err)
+    named = WHERE.search(said)
+    param = next(filter(None, named.groups()), None) if named else None
+    return errors.BadRequest(f"The {what} cannot be read: {said}.", param=param)
+
+
+def _refusal(err: Exception) -> errors.RelayError:
+    """What a module would not do, as an error that names the field where that is known."""
+    if isinstance(err, billing.Unknown):
+        return errors.NotFound(str(err), code="not_found")
+    if isinstance(err, billing.KeyReused | SecretGone | CodesGone):
+        return errors.BadRequest(str(err), param="Idempotency-Key", code="idempotency_key_used")
+    return errors.BadRequest(str(err), param=getattr(err, "field", None), code="refused")
+
+
+def _base(relay: Relay) -> str:
+    return str(relay.settings.site.public_url or request.host_url).rstrip("/")

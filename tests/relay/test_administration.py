@@ -77,7 +77,8 @@ def test_a_member_is_made_given_money_bound_and_shut_out(relay, desk):
     found = do(desk, "POST", f"{path}/credit", {"wallet": "12.50", "grant": 1000, "note": "start"})
     assert found["balance"] == {"grant": 1000, "quota": "0", "wallet": "12.50"}
     bound = do(desk, "PUT", f"{path}/caps", {"day": "5", "models": ["test-model"]})
-    assert bound["caps"] == {"day": "5.00", "month": None, "models": ["test-model"]}
+    limits = {"day": "5.00", "month": None, "models": ["test-model"]}
+    assert bound["caps"] == limits | {"day_used": "0", "month_used": None}
     token = do(desk, "POST", f"{path}/tokens", {"name": "laptop", "rpm": 5, "cap_day": "1"}, 201)
     assert relay.client(token["token"]).get("/v1/models").status == 200
     (listed,) = read(desk, f"{path}/tokens")["data"]
@@ -153,7 +154,7 @@ def test_requests_for_credit_are_decided_once(relay, bob, desk):
 @pytest.mark.parametrize(
     "method, path, body",
     [
-        ("POST", "/members", {"name": "x"}),
+        ("POST", "/members", {"password": "a-good-password"}),
         ("POST", "/members", {"name": "", "password": "a-good-password"}),
         ("POST", "/members", {"name": "x", "password": "a-good-password", "admin": True}),
         ("POST", "/members", b"no json"),
