@@ -6,6 +6,7 @@ the clock's.
 
     CodeRefused                this code gives nothing: unknown, used, expired or revoked, and
     nobody is told which
+    CodesGone                  this key has made codes before; codes are shown once
 """
 
 import hashlib
@@ -52,6 +53,10 @@ class CodeRefused(LedgerError):
     """This code gives nothing."""
 
 
+class CodesGone(LedgerError):
+    """This key has made codes before; codes are shown once."""
+
+
 def make(
     db: Database,
     kind: str,
@@ -61,12 +66,14 @@ def make(
     note: str | None = None,
     by: int | None = None,
     now: int | None = None,
+    key: str | None = None,
     **terms: Any,
 ) -> list[str]:
     """Make codes of a kind: `wallet` and `grant` with an amount, `plan` with its name (plan), quota
     and days.
 
-    Returns the codes, which are never to be had again. Raises ValueError.
+    Returns the codes, which are never to be had again. Sent twice with the same `key` of who makes
+    them, they are made once. Raises ValueError; CodesGone for the second time; KeyReused.
     """
     if not 1 <= count <= MADE_MAX:
         raise ValueError(f"from 1 to {MADE_MAX} codes are made at once")
@@ -76,11 +83,15 @@ def make(
     amount, plan, *_rest = worth
     detail = {"kind": kind, "count": count, "amount": amount, "plan": plan}
 
-    def act(conn: Connection) -> None:
+    def act(conn: Connection, now: int) -> dict[str, Any]:
         conn.executemany(MAKE, rows)
         audit.record(conn, by, "code.make", None, detail, now=now)
+        return {"hint": rows[0][1]}
 
-    db.write(act)
+    wanted = ["code.make", kind, count, *worth, note, expires_at]
+    done = db.write(once, by or 0, by and key, wanted, act, now)
+    if done["hint"] != rows[0][1]:
+        raise CodesGone(f"these codes were made already ({done['hint']} first) and shown then")
     return made
 
 

@@ -72,13 +72,19 @@ def active(db: Database, user_id: int, now: int | None = None) -> list[Subscript
     return subscriptions(db, user_id, now or now_ms())
 
 
-def unknown(db: Database, known: Iterable[str], now: int | None = None) -> dict[str, int]:
-    """Plans that members hold and that are none of the `known`: name -> how many members."""
+def holders(db: Database, now: int | None = None) -> dict[str, int]:
+    """How many members hold a plan now, or will: name -> number."""
     rows = db.read().execute(
         "SELECT plan, count(DISTINCT user_id) FROM subscriptions WHERE ends_at > ? GROUP BY plan",
         (now or now_ms(),),
     )
-    return {plan: count for plan, count in rows.fetchall() if plan not in set(known)}
+    return dict(rows.fetchall())
+
+
+def unknown(db: Database, known: Iterable[str], now: int | None = None) -> dict[str, int]:
+    """Plans that members hold and that are none of the `known`: name -> how many members."""
+    names = set(known)
+    return {plan: count for plan, count in holders(db, now).items() if plan not in names}
 
 
 def purchase(

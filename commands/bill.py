@@ -70,9 +70,9 @@ def bill(upstream, month, against, kinds, tolerance, as_csv, as_json, **columns)
         theirs = bills.invoice(against, named, _kinds(kinds))
         differing = bills.differences(found, theirs, tolerance)
     if as_json:
-        shown.one(True, document(found, differing), "")
+        shown.one(True, bills.document(found, differing), "")
     elif differing is not None:
-        shown.listing(False, _differences(differing), "The invoice agrees.")
+        shown.listing(False, bills.differing(differing), "The invoice agrees.")
     elif as_csv:
         rows = bills.rows(found, csv.money)
         shown.as_csv(list(FIELDS), ([row[name] for name in FIELDS] for row in rows))
@@ -80,28 +80,6 @@ def bill(upstream, month, against, kinds, tolerance, as_csv, as_json, **columns)
         _as_table(found)
     if differing:
         raise click.exceptions.Exit(1)
-
-
-def document(found: bills.Bill, differing: list[bills.Difference] | None) -> dict:
-    """The bill as JSON."""
-    total = found.total
-    written = {
-        "upstream": found.upstream,
-        "month": found.month,
-        "complete": not found.forgotten,
-        "calls": found.calls,
-        "calls_without_cost": found.unpriced,
-        "calls_with_note": found.noted,
-        "upstream_cost": billing.yuan(total.upstream_cost),
-        "charged": billing.yuan(total.charged),
-        "difference": billing.yuan(total.charged - total.upstream_cost),
-        "lines": list(bills.rows(found, billing.yuan)),
-        "unpaid": list(_unpaid(found)),
-        "failed_attempts": list(_attempts(found)),
-    }
-    return (
-        written if differing is None else written | {"differences": list(_differences(differing))}
-    )
 
 
 def _as_table(found: bills.Bill) -> None:
@@ -113,10 +91,10 @@ def _as_table(found: bills.Bill) -> None:
     )
     if found.unpaid:
         click.echo("\nBilled there, charged to nobody:")
-        shown.listing(False, _unpaid(found), "")
+        shown.listing(False, bills.unpaid(found), "")
     if found.attempts:
         click.echo("\nAttempts that failed after the provider had begun:")
-        shown.listing(False, _attempts(found), "")
+        shown.listing(False, bills.failed_attempts(found), "")
     for number, words in (
         (found.noted, "have a usage that was estimated or cut"),
         (found.unpriced, "were made when the provider's price was not known; they are left out"),
@@ -125,29 +103,6 @@ def _as_table(found: bills.Bill) -> None:
             click.echo(f"{number} calls {words}.")
     if found.forgotten:
         click.echo("Some of the month's requests are no longer kept: this is not the whole month.")
-
-
-def _unpaid(found: bills.Bill):
-    for (day, model, _), line in sorted(found.unpaid.items()):
-        cost = billing.yuan(line.upstream_cost)
-        yield {"day": day, "model": model, "calls": line.count, "upstream_cost": cost}
-
-
-def _attempts(found: bills.Bill):
-    for (day, model, error), number in sorted(found.attempts.items()):
-        yield {"day": day, "model": model, "error": error, "attempts": number}
-
-
-def _differences(differing: list[bills.Difference]):
-    for each in differing:
-        yield {
-            "day": each.day,
-            "model": each.model,
-            "kind": each.kind,
-            "ours": billing.yuan(each.ours),
-            "invoice": billing.yuan(each.theirs),
-            "difference": billing.yuan(each.theirs - each.ours),
-        }
 
 
 def _kinds(words: tuple[str, ...]) -> dict[str, str]:

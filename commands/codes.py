@@ -2,9 +2,9 @@
 
 import click
 
-import billing
 import codes
 from commands import given, shown
+from members import terms
 
 code = given.Topic("code", help="Codes to redeem: add, list, revoke.")
 
@@ -40,22 +40,10 @@ def add(
     if sum(each is not None for each in (wallet, grant, plan)) != 1:
         raise click.UsageError("give one of --wallet, --grant and --plan")
     kind = "wallet" if wallet is not None else "grant" if grant is not None else "plan"
-    worth = (
-        _plan_terms(plan) if kind == "plan" else {"amount": wallet if kind == "wallet" else grant}
-    )
+    amount = wallet if wallet is not None else grant
+    worth = {"amount": amount} if plan is None else terms.of_plan(given.relay().settings, plan)
     made = codes.make(given.relay().db, kind, count, **worth, expires_at=expires_at, note=note)
     shown.one(as_json, made, "\n".join(made))
-
-
-def _plan_terms(name: str) -> dict:
-    """What a code for this plan is worth, as the settings say now."""
-    offered = given.relay().settings.plans
-    if name not in offered or name == "free":
-        raise click.ClickException(
-            f"there is no plan {name!r} to give; there are "
-            f"{', '.join(each for each in offered if each != 'free') or 'none'}"
-        )
-    return {"plan": name, "quota": billing.nano(offered[name].quota), "days": offered[name].days}
 
 
 @code.command("list")

@@ -3,7 +3,7 @@
 import click
 
 from commands import given, shown
-from members import accounts, tokens
+from members import accounts, terms, tokens
 
 token = given.Topic("token", help="API tokens: add, list, revoke.")
 
@@ -60,8 +60,7 @@ def add(
 ) -> None:
     """Make a token called NAME for USER, and print it. It is never shown again."""
     relay = given.relay()
-    if unknown := set(models) - {each.id for each in relay.settings.models}:
-        raise click.ClickException(f"there is no model {min(unknown)!r}")
+    terms.check_models(relay.settings, models)
     token_id, raw = tokens.mint(
         relay.db,
         member.id,

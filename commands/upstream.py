@@ -16,8 +16,6 @@ from members import audit
 from relay import connect
 from relay.connect import ConnectError, Findings, OfferedModel, Preset, explained
 
-MODELS_MAX = 30  # so many are connected unasked; of more, the wanted ones must be named
-
 upstream = given.Topic("upstream", help="Providers: connect, list, test, remove.")
 
 
@@ -56,7 +54,7 @@ def add(
     findings = connect.look(row, key, known)
     if not findings.ok and not force:
         raise ConnectError(f"nothing is kept: {explained(findings)}")
-    chosen = _chosen(findings, models, input_price, output_price)
+    chosen = connect.choose(findings.offers, models, input_price, output_price)
     relay = given.relay()
     left_out = connect.keep(relay, findings.row, key, chosen, findings.outcome)
     done(relay, "upstream.add", upstream=findings.row["name"], models=len(chosen))
@@ -67,11 +65,7 @@ def _said(
     as_json: bool, findings: Findings, chosen: list[tuple[OfferedModel, dict]], left_out: list[str]
 ) -> None:
     row, ids = findings.row, [model["id"] for _, model in chosen]
-    free = [
-        model["id"]
-        for offer, model in chosen
-        if not offer.known and not row.get("allow_private") and model["prices"]["input"] == "0"
-    ]
+    free = connect.without_price(row, chosen)
     document = {
         "name": row["name"],
         "base_url": row["base_url"],
@@ -111,31 +105,6 @@ def _key(optional: bool) -> str:
     if not key and not optional:
         raise ConnectError("no key was given: it is read from standard input")
     return key
-
-
-def _chosen(
-    findings: Findings, names: tuple[str, ...], input_price: str | None, output_price: str | None
-) -> list[tuple[OfferedModel, dict]]:
-    """The models to keep, with their rows."""
-    offers = findings.offers
-    if names:
-        known = {each.name: each for each in offers} | {each.row["id"]: each for each in offers}
-        offers = [
-            known.get(each) or OfferedModel(each, {"id": each, "prices": dict(connect.FREE)}, False)
-            for each in names
-        ]
-    elif any(each.known for each in offers):
-        offers = [each for each in offers if each.known]
-    elif len(offers) > MODELS_MAX:
-        raise ConnectError(f"it lists {len(offers)} models: name those that you want with --model")
-    chosen = []
-    for each in offers:
-        row = dict(each.row)
-        for name, price in (("input", input_price), ("output", output_price)):
-            if price is not None and not (name == "output" and row.get("kind") == "embeddings"):
-                row["prices"] = row["prices"] | {name: price}
-        chosen.append((each, row))
-    return chosen
 
 
 @upstream.command()
@@ -187,7 +156,8 @@ def list_upstreams(as_json: bool) -> None:
 def test(name: str, model: str | None, as_json: bool) -> None:
     """Make one tiny real call to a provider; exit status 1 if it fails."""
     relay = given.relay()
-    findings = connect.try_out(relay, name, model)
+    found = connect.try_out(relay, name, model)
+    findings = next((each for each in found if not each.ok), found[0])
     done(relay, "upstream.test", wake=False, upstream=name, model=findings.asked)
     sentence = explained(findings) if not findings.ok else f"{name} answered for {findings.asked}."
     document = {"name": name, "words": findings.words} | (_outcome(findings) or {})
@@ -210,11 +180,12 @@ def remove(name: str, as_json: bool) -> None:
 
 @upstream.command()
 @click.argument("name")
+@click.option("--force", is_flag=True, help="Take it although the provider does not.")
 @shown.json_option
-def key(name: str, as_json: bool) -> None:
+def key(name: str, force: bool, as_json: bool) -> None:
     """Give a connected provider another key, asked for or read from standard input."""
     relay = given.relay()
-    connect.rotate(relay, name, _key(False))
+    connect.rotate(relay, name, _key(False), force)
     done(relay, "upstream.key", upstream=name)
     shown.one(as_json, {"name": name}, f"{name} has its new key.")
 

@@ -5,7 +5,7 @@ import click
 import billing
 import plans
 from commands import given, shown
-from members import accounts, caps
+from members import accounts, caps, terms
 
 user = given.Topic("user", help="Members: add, list, disable, give a plan.")
 
@@ -76,9 +76,7 @@ def cap(
     relay = given.relay()
     known = caps.of(relay.db, member.id)
     if day or month or models:
-        unknown = sorted(set(models) - {each.id for each in relay.settings.models} - {"none"})
-        if unknown:
-            raise ValueError(f"there is no model {', '.join(unknown)}")
+        terms.check_models(relay.settings, set(models) - {"none"})
         known = caps.Caps(
             _amount(day, known.day),
             _amount(month, known.month),
@@ -172,28 +170,20 @@ def plan(
     An allowance given again on the same terms is the one that NAME has; on others it takes the
     place of that.
     """
-    if monthly and days:
-        raise click.ClickException("give --days or --monthly")
     relay = given.relay()
-    if plan == "free":
-        plans.end_all(relay.db, member.id)
-        shown.one(as_json, {"name": member.name, "plan": plan}, f"{member.name} has the plan free.")
-        return
-    terms = relay.settings.plans.get(plan)
-    if terms is None:
-        raise click.ClickException(
-            f"there is no plan {plan!r}; there are {', '.join(relay.settings.plans)}"
-        )
-    done = plans.give_plan(
+    done = terms.give_plan(
         relay.db,
+        relay.settings,
         member.id,
         plan,
-        quota=billing.nano(terms.quota),
-        days=days or terms.days,
-        renew=renew or monthly,
-        months_of=relay.settings.site.timezone if monthly else None,
+        days=days,
+        renew=renew,
+        monthly=monthly,
         key=key,
     )
+    if done is None:
+        shown.one(as_json, {"name": member.name, "plan": plan}, f"{member.name} has the plan free.")
+        return
     until = shown.when(done["ends_at"])
     shown.one(
         as_json,

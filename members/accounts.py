@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from werkzeug.security import check_password_hash, generate_password_hash
 
 from billing import Unknown, now_ms, post
-from db import Database, IntegrityError
+from db import Database, IntegrityError, keyset
 from members import audit
 
 NAME_LENGTH_MAX = 64
@@ -90,6 +90,17 @@ class Member:
 MEMBERS = """
 SELECT id, name, role, disabled_at, created_at, session_epoch, language, invite_code, invited_by,
        invite_uses, invite_until FROM users WHERE NOT is_team"""
+LISTED = (
+    "users.id AS id, name, role, disabled_at, users.created_at AS created_at,"
+    " grant_balance - grant_held AS grant, quota_balance - quota_held AS quota,"
+    " wallet_balance - wallet_held AS wallet"
+)
+STATES = {
+    "active": "disabled_at IS NULL",
+    "disabled": "disabled_at IS NOT NULL",
+    "admin": "role = 'admin'",
+    "empty": "grant_balance <= 0 AND quota_balance <= 0 AND wallet_balance <= 0",
+}
 DAY_MS = 86_400_000
 REWARDED_A_DAY = 10  # of the invites of one member: rewards are no harvest
 INVITES = (
@@ -114,18 +125,25 @@ def inviter(db: Database, code: str) -> Member | None:
 
 
 def renew_invite(
-    db: Database, user_id: int, uses: int | None = None, until: int | None = None
+    db: Database,
+    user_id: int,
+    uses: int | None = None,
+    until: int | None = None,
+    *,
+    by: int | None = None,
 ) -> str:
     """Give a member a new invite, for so many people and until then (ms); the old one is worth
-    nothing from now on. Returns its code."""
+    nothing from now on. Returns its code. Raises Unknown."""
     code = secrets.token_urlsafe(9)
 
     def act(conn) -> None:
-        conn.execute(
+        done = conn.execute(
             "UPDATE users SET invite_code = ?, invite_uses = ?, invite_until = ? WHERE id = ?",
             (code, uses, until, user_id),
         )
-        audit.record(conn, user_id, "invite.renew", user_id, {"count": uses})
+        if not done.rowcount:
+            raise Unknown("there is no such member")
+        audit.record(conn, by, "invite.renew", user_id, {"count": uses})
 
     db.write(act)
     return code
@@ -146,6 +164,22 @@ def members(db: Database, like: str = "", *, after: int = 0, limit: int = 1000) 
         .fetchall()
     )
     return [Member(*row) for row in rows]
+
+
+def listed(like: str = "", state: str | None = None) -> keyset.List:
+    """Members whose name has this in it, with what they have free to spend; in one of the STATES,
+    or any."""
+    matching = ["instr(name_key, :like)"] if like else []
+    if state in STATES:
+        matching.append(STATES[state])
+    return keyset.List(
+        "users CROSS JOIN balances ON balances.user_id = users.id",
+        LISTED,
+        "users.id",
+        "NOT is_team",
+        " AND ".join(matching),
+        {"like": name_key(like)} if like else {},
+    )
 
 
 def authenticate(db: Database, name: str, password: str) -> Member | None:
@@ -263,7 +297,25 @@ def invited(db: Database, user_id: int) -> list[dict]:
     return [dict(row) for row in rows.fetchall()]
 
 
+def came_by(user_id: int) -> keyset.List:
+    """The same as a list, by the ids of who came."""
+    return keyset.List(
+        "invites JOIN users ON users.id = invites.user_id",
+        "users.name, invites.created_at, reward, rewarded_at",
+        "invites.user_id",
+        "inviter_id = :user_id",
+        "",
+        {"user_id": user_id},
+    )
+
+
 # ---- changes
+
+
+def made_password() -> str:
+    """A password that is easy to hand over: 80 random bits in letters that are told apart."""
+    letters = "abcdefghijkmnpqrstuvwxyz23456789"
+    return "-".join("".join(secrets.choice(letters) for _ in range(4)) for _ in range(4))
 
 
 def set_password(db: Database, user_id: int, password: str, *, by: int | None = None) -> None:

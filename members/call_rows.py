@@ -95,6 +95,12 @@ def listed(
     return map(_nested, rows(db, asked, limit, before))
 
 
+def find(db: Database, call_id: str) -> dict | None:
+    """One call, with what a refused caller read (`message`)."""
+    row = db.read().execute(f"SELECT {COLUMNS} FROM requests WHERE id = ?", (call_id,)).fetchone()
+    return None if row is None else _nested(row) | {"message": row["message"]}
+
+
 def rows(
     db: Database, asked: CallFilter, limit: int | None = None, before: str | None = None
 ) -> Iterator:

@@ -56,6 +56,12 @@ def newest(db: Database, user_id: int) -> CreditRequest | None:
     return None if row is None else CreditRequest(*row)
 
 
+def find(db: Database, request_id: int) -> CreditRequest | None:
+    """The request with this id."""
+    row = db.one(f"{LISTED} WHERE r.id = ?", (request_id,))
+    return None if row is None else CreditRequest(*row)
+
+
 def ask(
     db: Database, user_id: int, amount: int, note: str, now: int | None = None
 ) -> CreditRequest:
@@ -119,6 +125,6 @@ def decide(
         audit.record(conn, by, "credit.grant" if given else "credit.decline", row[0], detail)
 
     db.write(write)
-    row = db.one(f"{LISTED} WHERE r.id = ?", (request_id,))
-    assert row is not None
-    return CreditRequest(*row)
+    decided = find(db, request_id)
+    assert decided is not None
+    return decided

@@ -2,6 +2,9 @@
 
 Owns the rows of `tokens`. A raw token is `sk-` and 256 random bits; it is given out once, and only
 its digest is kept. Who may do what with a token is `relay.gate`'s to say.
+
+`by` is who does something, None the command line. What members do to their own tokens is their
+business; what others do to them is in the audit trail, and so is a token that administers.
 """
 
 import hashlib
@@ -10,9 +13,13 @@ import json
 import re
 import secrets
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
-from db import Database
+import billing
+from db import Connection, Database
+from members import audit
 
 NAME_LENGTH_MAX = 64
 KEPT_S = 3600  # how long the secret before a new one is good, if its holder wants so
@@ -33,6 +40,10 @@ class TokenError(ValueError):
         self.field = field
 
 
+class SecretGone(TokenError):
+    """This key has made a token or a secret before; a secret is shown once."""
+
+
 def digest(raw: str) -> bytes:
     """What is stored of a token. It has 256 random bits, so a fast hash is enough."""
     return hashlib.sha256(raw.encode()).digest()
@@ -45,6 +56,8 @@ def mint(
     *,
     tokens_max: int | None = None,
     scope: str | None = None,
+    by: int | None = None,
+    key: str | None = None,
     **limits,
 ) -> tuple[int, str]:
     """Make a token; returns its id and the raw token, which is never to be had again.
@@ -52,11 +65,12 @@ def mint(
     `limits`, all optional: `models` (ids), `rpm` (requests a minute), `tpm` (LLM tokens a minute),
     `calls_at_once`, `cap_day` and `cap_month` (nano-yuan), `addresses` (networks of callers),
     `expires_at` (ms). `scope` "admin": for the administrators' API alone. `tokens_max` is how many
-    tokens that still work a member may hold. Raises
-    TokenError.
+    tokens that still work a member may hold. Sent twice with the same `key` one is made. Raises
+    TokenError; SecretGone for the second time; KeyReused, if the first was for another one.
     """
     fields = _checked(name, **limits)
-    raw = "sk-" + secrets.token_urlsafe(32)
+    wanted = ["token.add", {**fields, "scope": scope}]
+    raw = _new()
     fields |= {
         "user_id": user_id,
         "scope": scope,
@@ -65,7 +79,7 @@ def mint(
         "now": _now(),
     }
 
-    def insert(conn) -> int:
+    def insert(conn: Connection, _now_ms: int) -> dict:
         (held,) = conn.execute(
             "SELECT count(*) FROM tokens WHERE user_id = :user_id AND revoked_at IS NULL"
             " AND (expires_at IS NULL OR expires_at > :now)",
@@ -73,44 +87,68 @@ def mint(
         ).fetchone()
         if tokens_max is not None and held >= tokens_max:
             raise TokenError(f"A member may hold {tokens_max} API keys. Revoke one first.")
-        return conn.execute(
+        made = conn.execute(
             "INSERT INTO tokens (user_id, name, models, rpm, tpm, calls_at_once, cap_day, cap_month, addresses,"
             " expires_at, digest, hint, created_at, scope) VALUES (:user_id, :name, :models, :rpm, :tpm,"
             " :calls_at_once, :cap_day, :cap_month, :addresses, :expires_at, :digest, :hint, :now, :scope)",
             fields,
         ).lastrowid
+        _note(conn, by, "token.add", {**fields, "id": made})
+        return {"token": made, "hint": fields["hint"]}
 
-    return db.write(insert), raw
+    return _once(db, user_id, key, wanted, insert, fields["hint"]), raw
 
 
-def change(db: Database, user_id: int, token_id: int, name: str, **limits) -> bool:
+def _once(
+    db: Database, user_id: int, key: str | None, wanted: list, act: Callable, hint: str
+) -> int:
+    """Do what makes a secret with this hint; returns the token's id. Raises SecretGone where the key
+    has been used for the same before."""
+    made = db.write(billing.once, user_id, key, wanted, act, _now())
+    if made["hint"] != hint:
+        raise SecretGone(
+            f"This Idempotency-Key was used already: it made the secret of the API key"
+            f" {made['token']} ({made['hint']}), which was shown then.",
+            "Idempotency-Key",
+        )
+    return int(made["token"])
+
+
+def change(
+    db: Database, user_id: int, token_id: int, name: str, *, by: int | None = None, **limits
+) -> bool:
     """Give a member's token another name and other limits (those of `mint`; what is left out is
     lifted).
 
     False if the member has no such unrevoked token. Raises TokenError.
     """
     fields = _checked(name, **limits) | {"id": token_id, "user_id": user_id}
-    return db.write(
-        lambda conn: (
-            conn.execute(
-                "UPDATE tokens SET name = :name, models = :models, rpm = :rpm, tpm = :tpm,"
-                " calls_at_once = :calls_at_once, cap_day = :cap_day, cap_month = :cap_month, addresses = :addresses,"
-                " expires_at = :expires_at"
-                " WHERE id = :id AND user_id = :user_id AND revoked_at IS NULL",
-                fields,
-            ).rowcount
-            == 1
-        )
+    return _update(
+        db,
+        by,
+        "token.change",
+        "name = :name, models = :models, rpm = :rpm, tpm = :tpm, calls_at_once = :calls_at_once,"
+        " cap_day = :cap_day, cap_month = :cap_month, addresses = :addresses, expires_at = :expires_at",
+        fields,
     )
 
 
-def rotate(db: Database, user_id: int, token_id: int, keep_s: int = 0) -> str | None:
+def rotate(
+    db: Database,
+    user_id: int,
+    token_id: int,
+    keep_s: int = 0,
+    *,
+    by: int | None = None,
+    key: str | None = None,
+) -> str | None:
     """Give a member's token a new secret, which is returned and never to be had again; the old one
     is good for `keep_s` more seconds. Name, limits and history stay.
 
-    None if the member has no such unrevoked token.
+    None if the member has no such unrevoked token. Sent twice with the same `key` it happens once:
+    raises SecretGone for the second time; KeyReused, if the first was something else.
     """
-    raw, now = "sk-" + secrets.token_urlsafe(32), _now()
+    raw, now = _new(), _now()
     fields = {
         "id": token_id,
         "user_id": user_id,
@@ -118,17 +156,47 @@ def rotate(db: Database, user_id: int, token_id: int, keep_s: int = 0) -> str | 
         "hint": _hint(raw),
         "until": now + keep_s * 1000,
     }
-    done = db.write(
-        lambda conn: (
-            conn.execute(
-                "UPDATE tokens SET old_digest = digest, old_until = :until, digest = :digest,"
-                " hint = :hint WHERE id = :id AND user_id = :user_id AND revoked_at IS NULL",
-                fields,
-            ).rowcount
-            == 1
-        )
-    )
-    return raw if done else None
+
+    def act(conn: Connection, _now_ms: int) -> dict:
+        if not _set(conn, by, "token.rotate", ROTATE, fields):
+            raise _NoToken
+        return {"token": token_id, "hint": fields["hint"]}
+
+    try:
+        _once(db, user_id, key, ["token.rotate", token_id, keep_s], act, str(fields["hint"]))
+    except _NoToken:
+        return None
+    return raw
+
+
+class _NoToken(Exception):
+    """There is no such unrevoked token: nothing is written."""
+
+
+ROTATE = "old_digest = digest, old_until = :until, digest = :digest, hint = :hint"
+
+
+def _update(db: Database, by: int | None, action: str, what: str, fields: dict) -> bool:
+    return db.write(_set, by, action, what, fields)
+
+
+def _set(conn: Connection, by: int | None, action: str, what: str, fields: dict) -> bool:
+    """Change an unrevoked token, of `user_id` if one is given; False if there is none."""
+    row = conn.execute(
+        f"UPDATE tokens SET {what} WHERE id = :id AND revoked_at IS NULL"
+        " AND (:user_id IS NULL OR user_id = :user_id) RETURNING id, user_id, name, hint, scope",
+        fields,
+    ).fetchone()
+    if row is not None:
+        _note(conn, by, action, row)
+    return row is not None
+
+
+def _note(conn: Connection, by: int | None, action: str, token: Any) -> None:
+    """Into the audit trail, if it is not a member's own token for calls."""
+    if by != token["user_id"] or token["scope"]:
+        detail = {"token": token["name"], "hint": token["hint"], "id": token["id"]}
+        audit.record(conn, by, action, token["user_id"], detail)
 
 
 def ending(db: Database, user_id: int, within_ms: int) -> list[tuple[int, str, int]]:
@@ -141,17 +209,20 @@ def ending(db: Database, user_id: int, within_ms: int) -> list[tuple[int, str, i
     return [tuple(row) for row in rows.fetchall()]
 
 
-def clear_expired(db: Database, user_id: int) -> int:
+def clear_expired(db: Database, user_id: int, *, by: int | None = None) -> int:
     """Revoke a member's tokens that have expired; how many there were."""
-    return db.write(
-        lambda conn: (
-            conn.execute(
-                "UPDATE tokens SET revoked_at = expires_at WHERE user_id = ? AND expires_at <= ?"
-                " AND revoked_at IS NULL",
-                (user_id, _now()),
-            ).rowcount
-        )
-    )
+
+    def act(conn: Connection) -> int:
+        gone = conn.execute(
+            "UPDATE tokens SET revoked_at = expires_at WHERE user_id = ? AND expires_at <= ?"
+            " AND revoked_at IS NULL",
+            (user_id, _now()),
+        ).rowcount
+        if gone and by != user_id:
+            audit.record(conn, by, "token.clear", user_id, {"count": gone})
+        return int(gone)
+
+    return db.write(act)
 
 
 def states(conn) -> list[tuple]:
@@ -174,26 +245,24 @@ def keep_states(conn, known: list[tuple]) -> int:
     return changed
 
 
+def _new() -> str:
+    return "sk-" + secrets.token_urlsafe(32)
+
+
 def _hint(raw: str) -> str:
     """What tells a token from others, and nobody the token."""
     return f"{raw[:5]}…{raw[-4:]}"
 
 
-def revoke(db: Database, token_id: int, user_id: int | None = None) -> bool:
+def revoke(
+    db: Database, token_id: int, user_id: int | None = None, *, by: int | None = None
+) -> bool:
     """Revoke a token (of that member, if one is given).
 
     False if there is no such unrevoked token.
     """
-    return db.write(
-        lambda conn: (
-            conn.execute(
-                "UPDATE tokens SET revoked_at = :now WHERE id = :id AND revoked_at IS NULL"
-                " AND (:user_id IS NULL OR user_id = :user_id)",
-                {"id": token_id, "user_id": user_id, "now": _now()},
-            ).rowcount
-            == 1
-        )
-    )
+    fields = {"id": token_id, "user_id": user_id, "now": _now()}
+    return _update(db, by, "token.revoke", "revoked_at = :now", fields)
 
 
 def tokens(db: Database, user_id: int) -> list[dict]:
@@ -268,23 +337,6 @@ def spent_by_day(db: Database, user_id: int, first: str, last: str) -> list[tupl
         (user_id, first, last),
     )
     return [(day, cost) for day, cost in rows.fetchall()]
-
-
-def used_between(db: Database, first: str, last: str) -> list[dict]:
-    """What each member used of each model from the day `first` to `last`, YYYY-MM-DD; money in
-    nano-yuan."""
-    names = (
-        *("member_id", "member", "model", "calls", "refused", "input_tokens", "cached_tokens"),
-        *("output_tokens", "cost", "paid"),
-    )
-    rows = db.read().execute(
-        "SELECT user_id, (SELECT name FROM users WHERE users.id = user_id), model, sum(calls),"
-        " sum(refused), sum(input_tokens), sum(cached_tokens), sum(output_tokens), sum(cost),"
-        " sum(charged_quota + charged_team + charged_wallet) FROM daily WHERE day BETWEEN ? AND ?"
-        " GROUP BY user_id, model ORDER BY user_id, model",
-        (first, last),
-    )
-    return [dict(zip(names, row, strict=True)) for row in rows.fetchall()]
 
 
 def _checked(

@@ -15,7 +15,7 @@ from datetime import date, datetime
 from decimal import Decimal, InvalidOperation
 from zoneinfo import ZoneInfo
 
-from billing import COUNTS, NANO, PRICES, Price
+from billing import COUNTS, NANO, PRICES, Price, yuan
 from db import Database
 from members import call_rows
 from pricing import price_of, usage_of
@@ -317,4 +317,52 @@ def rows(bill: Bill, money: Callable[[int], object]) -> Iterator[dict]:
             "upstream_cost": money(line.upstream_cost),
             "charged": money(line.charged),
             "difference": money(line.charged - line.upstream_cost),
+        }
+
+
+def document(found: Bill, compared: list[Difference] | None = None) -> dict:
+    """The bill as JSON."""
+    total = found.total
+    written = {
+        "upstream": found.upstream,
+        "month": found.month,
+        "complete": not found.forgotten,
+        "calls": found.calls,
+        "calls_without_cost": found.unpriced,
+        "calls_with_note": found.noted,
+        "upstream_cost": yuan(total.upstream_cost),
+        "charged": yuan(total.charged),
+        "difference": yuan(total.charged - total.upstream_cost),
+        "lines": list(rows(found, yuan)),
+        "unpaid": list(unpaid(found)),
+        "failed_attempts": list(failed_attempts(found)),
+    }
+    if compared is not None:
+        written["differences"] = list(differing(compared))
+    return written
+
+
+def unpaid(found: Bill) -> Iterator[dict]:
+    """What is billed there and charged to nobody."""
+    for (day, model, _), line in sorted(found.unpaid.items()):
+        cost = yuan(line.upstream_cost)
+        yield {"day": day, "model": model, "calls": line.count, "upstream_cost": cost}
+
+
+def failed_attempts(found: Bill) -> Iterator[dict]:
+    """Attempts that failed after the provider had begun."""
+    for (day, model, error), number in sorted(found.attempts.items()):
+        yield {"day": day, "model": model, "error": error, "attempts": number}
+
+
+def differing(found: list[Difference]) -> Iterator[dict]:
+    """Where an invoice says something else."""
+    for each in found:
+        yield {
+            "day": each.day,
+            "model": each.model,
+            "kind": each.kind,
+            "ours": yuan(each.ours),
+            "invoice": yuan(each.theirs),
+            "difference": yuan(each.theirs - each.ours),
         }

@@ -24,6 +24,7 @@ from settings import SettingsError, providers
 
 TRIED_MAX = 3  # models that a test asks before it gives up: an account has not all that are listed
 TEAM_REQUESTS_PER_MINUTE = 600  # an agent with helpers of its own asks often
+MODELS_MAX = 30  # so many are connected unasked; of more, the wanted ones must be named
 FREE = {"input": "0", "output": "0"}
 LOCAL = {  # servers of one's own: they need no key, and their models cost nothing
     "ollama": ("Ollama", "http://127.0.0.1:11434/v1"),
@@ -104,6 +105,14 @@ EXPLAINED_TERMS = {
 
 class ConnectError(ValueError):
     """What was asked for cannot be done; the message says why."""
+
+
+class KeyNotTaken(ConnectError):
+    """The provider does not take a new key; the old one stays. `words` are the provider's."""
+
+    def __init__(self, words: str):
+        super().__init__(f"the old key stays: the provider does not take the new one: {words}")
+        self.words = words
 
 
 @dataclass(frozen=True)
@@ -353,47 +362,99 @@ def explained(findings: Findings) -> str:
     return f"{EXPLAINED.get(findings.problem, 'it failed')}{status}{words}"
 
 
-def try_out(relay: Any, name: str, model_id: str | None = None) -> Findings:
-    """A tiny real call to a configured upstream, with each of its keys, for a model that it serves.
+def try_out(relay: Any, name: str, model_id: str | None = None) -> list[Findings]:
+    """A tiny real call to a configured upstream, with each of its keys, for a model that it serves:
+    what came of each. It is kept, and a key that answers rests no more.
 
     Raises ConnectError if there is no such upstream, or nothing to ask it for.
     """
-    upstream = next((each for each in relay.settings.upstreams if each.name == name), None)
-    if upstream is None:
+    every = served_by(relay, name)
+    served = [each for each in every if model_id in (None, each[0].id)]
+    if not every and name not in relay.catalog.upstreams:
         raise ConnectError(f"there is no upstream {name!r}")
-    served = [
-        (model, route)
+    if not served:
+        raise ConnectError(f"{name!r} serves no {'such ' if model_id else ''}model")
+    model, target = min(served, key=lambda pair: pair[0].kind != "chat")
+    wire = probe.wire_for(model, target)
+    if wire is None:
+        raise ConnectError(f"{name!r} speaks no wire on which {model.id} could be asked")
+    found = []
+    for key in target.upstream.keys or ("",):
+        outcome = probe.call(target, wire, key)
+        if outcome.ok:  # it may rest from earlier failures: let calls through again
+            relay.sender.health.learn(name, key, None, outcome.ms, None, target.model)
+        found.append(
+            Findings(
+                {"name": name},
+                outcome=outcome,
+                asked=model.id,
+                problem=_problem_of(outcome),
+                words=outcome.words,
+                status=outcome.status,
+            )
+        )
+    worst = next((each for each in found if not each.ok), found[0])
+    assert worst.outcome is not None
+    remember(relay, name, model.id, worst.outcome)
+    return found
+
+
+def served_by(relay: Any, name: str) -> list[tuple[Any, Target]]:
+    """The models that an upstream serves now, or would, were it on: (model, target)."""
+    now = [
+        (model, target)
+        for model in relay.catalog.models.values()
+        for target in model.targets
+        if target.upstream.name == name
+    ]
+    upstream = relay.catalog.upstreams.get(name)
+    return now or [
+        (model, Target(upstream, route.model, "chat", upstream.quirks + route.quirks))
         for model in relay.settings.models
         for route in model.routes
-        if route.upstream == name and model_id in (None, model.id)
+        if upstream is not None and route.upstream == name
     ]
-    if not served:
-        raise ConnectError(
-            f"{name!r} serves no such model" if model_id else f"{name!r} serves no model"
-        )
-    model, route = min(served, key=lambda pair: pair[0].kind != "chat")
-    target = relay.catalog.upstreams[name]
-    asked = [
-        each for each in probe.ASKED if (each in OF_EMBEDDINGS) == (model.kind == "embeddings")
+
+
+def choose(
+    offers: list[OfferedModel],
+    names: Iterable[str] = (),
+    input_price: str | None = None,
+    output_price: str | None = None,
+) -> list[tuple[OfferedModel, dict]]:
+    """The models to keep, with their rows: those named, by their name there or their id here; else
+    those whose price is known; else all, if they are few. Prices are yuan per million LLM tokens.
+
+    Raises ConnectError where there are too many to keep them unasked.
+    """
+    names = tuple(names)
+    if names:
+        known = {each.name: each for each in offers} | {each.row["id"]: each for each in offers}
+        offers = [
+            known.get(each) or OfferedModel(each, {"id": each, "prices": dict(FREE)}, False)
+            for each in names
+        ]
+    elif any(each.known for each in offers):
+        offers = [each for each in offers if each.known]
+    elif len(offers) > MODELS_MAX:
+        raise ConnectError(f"it lists {len(offers)} models: name those that you want")
+    chosen = []
+    for each in offers:
+        row = dict(each.row)
+        for name, price in (("input", input_price), ("output", output_price)):
+            if price is not None and not (name == "output" and row.get("kind") == "embeddings"):
+                row["prices"] = row["prices"] | {name: price}
+        chosen.append((each, row))
+    return chosen
+
+
+def without_price(row: dict, chosen: Iterable[tuple[OfferedModel, dict]]) -> list[str]:
+    """Those of the chosen models for which members would pay nothing, though they cost something."""
+    return [
+        model["id"]
+        for offer, model in chosen
+        if not offer.known and not row.get("allow_private") and model["prices"]["input"] == "0"
     ]
-    wire = next((each for each in asked if each in upstream.speaks), "chat")
-    findings = Findings({"name": name}, problem="nothing", asked=model.id)
-    for key in upstream.keys or ("",):
-        target_ = Target(target, route.model, wire, target.quirks + route.quirks)
-        outcome = probe.call(target_, wire, key)
-        findings = Findings(
-            {"name": name},
-            outcome=outcome,
-            asked=model.id,
-            problem=_problem_of(outcome),
-            words=outcome.words,
-            status=outcome.status,
-        )
-        if not outcome.ok:
-            break
-    if findings.outcome is not None:
-        remember(relay, name, model.id, findings.outcome)
-    return findings
 
 
 def tested(relay: Any) -> dict[str, dict]:
@@ -485,8 +546,17 @@ def edit_row(relay: Any, name: str, **changes: Any) -> None:
     change(relay, edit)
 
 
-def rotate(relay: Any, name: str, key: str) -> None:
-    """Give a connected provider another key. Raises ConnectError."""
+def rotate(relay: Any, name: str, key: str, force: bool = False) -> None:
+    """Give a connected provider another key, if the provider takes it or it is `force`d.
+
+    Raises ConnectError.
+    """
+    row, served = kept_row(relay, name), served_by(relay, name)
+    if row is not None and served and not force:
+        model, target = served[0]
+        outcome = ask(row, key, target.model, model.kind)
+        if not outcome.ok:
+            raise KeyNotTaken(outcome.words)
     edit_row(relay, name, api_key=key, api_keys=None, api_key_file=None)
 
 

@@ -5,9 +5,11 @@ Owns when one is due, its name, that it is proved, and which old ones go. How a 
 """
 
 import logging
+import tempfile
 import time
 from contextlib import closing
 from pathlib import Path
+from typing import BinaryIO
 
 import verify
 from db import Database, DatabaseError, meta
@@ -77,6 +79,14 @@ class Backups:
         """Remove the oldest. Only what was named here: whatever else lies there is not ours."""
         for old in sorted(self.folder.glob(PATTERN))[: -self._relay.settings.backups.keep]:
             old.unlink(missing_ok=True)
+
+
+def copy(db: Database) -> BinaryIO:
+    """A consistent copy of the database, open for reading. On this disk its name is gone already."""
+    with tempfile.TemporaryDirectory(prefix="backup-", dir=db.path.parent) as kept:
+        target = Path(kept) / "relay.db"
+        db.backup(target)
+        return target.open("rb")
 
 
 def period_s(text: str) -> int:

@@ -29,6 +29,7 @@ log = logging.getLogger("jobs")
 WRONG_KEPT = 50
 RETRY_S, EXPIRE_S, LOOK_S, COUNT_S, FORGET_S, PROVE_S = 1, 1, 2, 30, 3600, 24 * 3600
 BACKUP_S = CAPS_S = 60
+PATIENCE_S = 4  # for a proof, before whoever asked is told that it runs
 DAYS_S = 600
 AT_START = {
     "server": ("host", "port", "threads", "body_bytes_max", "trusted_proxy", "log", "drain_s"),
@@ -183,6 +184,41 @@ def prove(db) -> list[str]:
         {"at": began_at, "took_ms": billing.now_ms() - began_at, "wrong": wrong[:WRONG_KEPT]},
     )
     return wrong
+
+
+_proving = threading.Lock()
+
+
+def proving() -> bool:
+    """Whether a proof that somebody asked for runs now."""
+    return _proving.locked()
+
+
+def prove_soon(db, begun: Callable[[], object]) -> None:
+    """Prove the ledger in the background, if it is not being done; wait for PATIENCE_S. With a
+    million calls it takes longer. `begun` is called if this one begins."""
+
+    def work() -> None:
+        try:
+            prove(db)
+        finally:
+            _proving.release()
+
+    if _proving.acquire(blocking=False):
+        begun()
+        worker = threading.Thread(target=work, name="proof", daemon=True)
+        worker.start()
+        worker.join(PATIENCE_S)
+
+
+def preview(relay) -> tuple[list[str], dict]:
+    """The mistakes of the settings' files, and what a reload would change."""
+    try:
+        after = configuration.load()
+    except configuration.SettingsError as err:
+        return err.mistakes, {}
+    before = changes.picture(relay.settings)
+    return [], changes.difference(before, changes.picture(after))
 
 
 def reload(app) -> None:

@@ -62,6 +62,10 @@ class Notices:
         }
         self.outbox.put(heard, notice)
 
+    def test(self) -> None:
+        """A notice that says that it is a test, to every hook."""
+        self.tell("test", "This is a test. If you read it, notices arrive.", "error")
+
     def hooks(self) -> list[Hook]:
         """All hooks of the settings."""
         rules = self.settings.notices

@@ -6,9 +6,9 @@ law.
 
 from flask import abort, flash, request, url_for
 
-from console.admin.guard import note, pages, recently_authenticated
+from console.admin.guard import pages, recently_authenticated
 from console.admin.member import NewPasswordForm, ask, of, show
-from console.admin.members import made_password, password_page
+from console.admin.members import password_page
 from console.context import member, state
 from console.session import back_to
 from console.ui.i18n import gettext as _
@@ -125,7 +125,7 @@ def reset_password(user_id: int):
     who, form = of(user_id), NewPasswordForm(prefix="password")
     if not form.validate_on_submit():
         return show(who, password=form)
-    password = form.password.data or made_password()
+    password = form.password.data or accounts.made_password()
     accounts.set_password(state().db, who.id, password, by=member().id)
     return password_page(who, None if form.password.data else password)
 
@@ -172,7 +172,6 @@ def ask_revoke_token(user_id: int, token_id: int):
 def revoke_token(user_id: int, token_id: int):
     """Revoke a member's token: it may have leaked."""
     token = token_of(user_id, token_id)
-    note("token.revoke", user_id, token=token["name"], hint=token["hint"])
-    gate.revoke(state().db, token_id, user_id)
+    gate.revoke(state().db, token_id, user_id, by=member().id)
     flash(_("The API key %(name)s is revoked.", name=token["name"]), "good")
     return _back(user_id)

@@ -25,6 +25,10 @@ ACTIONS = {
     "member.disable": _l("Member disabled"),
     "member.enable": _l("Member enabled"),
     "member.end_sessions": _l("Sessions ended"),
+    "token.add": _l("API key made"),
+    "token.change": _l("API key changed"),
+    "token.rotate": _l("API key renewed"),
+    "token.clear": _l("Expired API keys cleared away"),
     "token.revoke": _l("API key revoked"),
     "ledger.top_up": _l("Top-up"),
     "ledger.refund": _l("Refund"),
@@ -141,7 +145,7 @@ def details(row) -> list[tuple[str, str]]:
     return [
         (str(DETAILS.get(name, name)), _value(name, value, money))
         for name, value in found.items()
-        if value not in (None, "") and name != "entry"
+        if value not in (None, "") and name not in ("entry", "id")
     ]
 
 

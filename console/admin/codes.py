@@ -22,6 +22,7 @@ from console.ui import csv, date_range, format
 from console.ui.forms import Form, options
 from console.ui.i18n import gettext as _
 from console.ui.i18n import lazy_gettext as _l
+from members import terms
 
 COUNT_MAX = 1000
 KINDS = {
@@ -110,15 +111,10 @@ class CodesForm(Form):
     def terms(self) -> dict:
         """What `codes.make` takes."""
         until = self.expires.data and date_range.day_bounds(str(self.expires.data))[1]
-        terms = {"expires_at": until or None, "note": self.note.data or None}
+        said = {"expires_at": until or None, "note": self.note.data or None}
         if self.kind.data != "plan":
-            return terms | {"amount": self.number}
-        plan = state().settings.plans[self.plan.data]
-        return terms | {
-            "plan": self.plan.data,
-            "quota": billing.nano(plan.quota),
-            "days": plan.days,
-        }
+            return said | {"amount": self.number}
+        return said | terms.of_plan(state().settings, self.plan.data)
 
 
 # ---- the list

@@ -22,7 +22,7 @@ from console.ui.i18n import gettext as _
 from console.ui.i18n import lazy_gettext as _l
 from relay import connect, probe
 from relay.catalog import Target
-from relay.connect import ConnectError, Findings, OfferedModel
+from relay.connect import ConnectError, Findings, KeyNotTaken, OfferedModel
 from relay.upstream import discovery
 from server import jobs
 
@@ -254,6 +254,12 @@ def _changed(name: str, action: str, change: object, said: str) -> AnyResponse:
     """Make a change (a function without arguments), and say what came of it."""
     try:
         change()  # type: ignore[operator]
+    except KeyNotTaken as err:
+        said = _(
+            "The old key stays: the provider does not take the new one. %(words)s", words=err.words
+        )
+        flash(said, "bad")
+        return redirect(url_for("admin.upstream", name=name), 303)
     except ConnectError as err:
         flash(str(err), "bad")
         return redirect(url_for("admin.upstream", name=name), 303)
@@ -269,26 +275,10 @@ def _changed(name: str, action: str, change: object, said: str) -> AnyResponse:
 @recently_authenticated
 def rotate(name: str) -> AnyResponse:
     """Give it another key, if the provider takes it."""
-    row, key = connect.kept_row(state(), name), request.form.get("key", "").strip()
+    key = request.form.get("key", "").strip()
     if not key:
         flash(_("Paste the key that the provider's console shows."), "bad")
         return redirect(url_for("admin.upstream", name=name), 303)
-    served = upstreams.served(name, switched_off=True) if row else []
-    if served and row is not None:
-        try:
-            outcome = connect.ask(row, key, served[0][1].model, served[0][0].kind)
-        except ConnectError as err:
-            flash(str(err), "bad")
-            return redirect(url_for("admin.upstream", name=name), 303)
-        if not outcome.ok:
-            flash(
-                _(
-                    "The old key stays: the provider does not take the new one. %(words)s",
-                    words=outcome.words,
-                ),
-                "bad",
-            )
-            return redirect(url_for("admin.upstream", name=name), 303)
     return _changed(
         name,
         "upstream.key",

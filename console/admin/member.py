@@ -21,7 +21,7 @@ from console.ui import csv, date_range
 from console.ui.forms import Form, options
 from console.ui.i18n import gettext as _
 from console.ui.i18n import lazy_gettext as _l
-from members import accounts, caps, entries, teams
+from members import accounts, caps, entries, teams, terms
 from members.call_rows import COLUMNS
 from relay import gate
 
@@ -103,6 +103,11 @@ class PlanForm(Form):
         description=_l("The first period is the rest of this month. It renews by itself."),
     )
 
+    def validate_monthly(self, field):
+        """Calendar months have no number of days."""
+        if field.data and self.days.data:
+            raise ValidationError(_("Give days or calendar months, not both."))
+
 
 class CapsForm(Form):
     day = Money(_l("A day"), description=_l("Empty: no limit."), render_kw={"inputmode": "decimal"})
@@ -119,9 +124,12 @@ class CapsForm(Form):
     def validate_models(self, field):
         """Ids of models that there are."""
         self.ids = tuple(filter(None, (each.strip() for each in (field.data or "").split(","))))
-        known = {each.id for each in state().settings.models}
-        if unknown := sorted(set(self.ids) - known):
-            raise ValidationError(_("There is no model %(name)s.", name=", ".join(unknown)))
+        try:
+            terms.check_models(state().settings, self.ids)
+        except terms.UnknownName:
+            known = {each.id for each in state().settings.models}
+            unknown = ", ".join(sorted(set(self.ids) - known))
+            raise ValidationError(_("There is no model %(name)s.", name=unknown)) from None
 
 
 class TeamForm(Form):

@@ -3,9 +3,6 @@
 Owns the list and the form for a new member. What is done to one of them is member.py's.
 """
 
-import secrets
-import unicodedata
-
 from flask import render_template, request, url_for
 from wtforms import BooleanField, PasswordField, RadioField
 from wtforms.validators import Optional
@@ -21,19 +18,11 @@ from console.ui.i18n import lazy_gettext as _l
 from db import keyset
 from members import accounts
 
-COLUMNS = (
-    "users.id AS id, name, role, disabled_at, users.created_at AS created_at,"
-    " grant_balance - grant_held AS grant, quota_balance - quota_held AS quota,"
-    " wallet_balance - wallet_held AS wallet"
-)
 STATES = {
-    "active": (_l("May sign in"), "disabled_at IS NULL"),
-    "disabled": (_l("Disabled"), "disabled_at IS NOT NULL"),
-    "admin": (_l("Administrators"), "role = 'admin'"),
-    "empty": (
-        _l("Nothing left to spend"),
-        "grant_balance <= 0 AND quota_balance <= 0 AND wallet_balance <= 0",
-    ),
+    "active": _l("May sign in"),
+    "disabled": _l("Disabled"),
+    "admin": _l("Administrators"),
+    "empty": _l("Nothing left to spend"),
 }
 ORDERS = {"": _l("Newest first"), "used": _l("Most used first")}
 RANKED = 100  # members in the order of use: nobody reads further
@@ -52,10 +41,10 @@ def page():
     wish, chosen = request.args.get("q", "").strip()[:100], request.args.get("state", "")
     order, conn = request.args.get("order", ""), state().db.read()
     if order == "used":
-        found = keyset.Page(ranked(conn, listed(wish, chosen)))
+        found = keyset.Page(ranked(conn, accounts.listed(wish, chosen)))
     else:
         before, after = (request.args.get(name, type=int) for name in ("before", "after"))
-        found = listed(wish, chosen).page(conn, before, after)
+        found = accounts.listed(wish, chosen).page(conn, before, after)
     ids = f"[{','.join(str(row['id']) for row in found.rows)}]"
     return render_template(
         "admin/members.html",
@@ -66,25 +55,7 @@ def page():
         orders=list(ORDERS.items()),
         plans=plans_of(ids),
         use=used(ids),
-        states=[("", _("All")), *((name, label) for name, (label, _sql) in STATES.items())],
-    )
-
-
-def listed(wish: str, chosen: str) -> keyset.List:
-    """The members whose name has the wish in it, in one of the states or any."""
-    matching, values = [], {}
-    if wish:
-        matching.append("instr(name_key, :wish)")
-        values["wish"] = unicodedata.normalize("NFKC", wish).casefold()
-    if chosen in STATES:
-        matching.append(STATES[chosen][1])
-    return keyset.List(
-        "users CROSS JOIN balances ON balances.user_id = users.id",
-        COLUMNS,
-        "users.id",
-        "NOT is_team",
-        " AND ".join(matching),
-        values,
+        states=[("", _("All")), *((name, label) for name, label in STATES.items())],
     )
 
 
@@ -154,7 +125,7 @@ def _form(form: NewMemberForm) -> str:
 @recently_authenticated
 def make(form: NewMemberForm):
     """Make the member, and show a password that was made for it."""
-    password = form.password.data or made_password()
+    password = form.password.data or accounts.made_password()
     reward = state().settings.accounts.signup_reward if form.reward.data else 0
     try:
         who = accounts.add(
@@ -169,12 +140,6 @@ def make(form: NewMemberForm):
         signin.show_error(err, form)
         return _form(form)
     return password_page(who, None if form.password.data else password, new=True)
-
-
-def made_password() -> str:
-    """A password that is easy to hand over: 80 random bits in letters that are told apart."""
-    letters = "abcdefghijkmnpqrstuvwxyz23456789"
-    return "-".join("".join(secrets.choice(letters) for _ in range(4)) for _ in range(4))
 
 
 def password_page(who: accounts.Member, password: str | None, new: bool = False) -> str:

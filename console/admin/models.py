@@ -5,7 +5,6 @@ Owns these pages. What the file says is `settings`' business: nothing is changed
 
 from flask import flash, render_template, request
 
-import settings as configuration
 from console import public
 from console.admin.guard import note, pages, recently_authenticated
 from console.context import state
@@ -22,7 +21,7 @@ def page():
     """Every configured model with its prices and routes, every plan."""
     if not request.args.get("preview"):
         return show()
-    mistakes, found = _checked()
+    mistakes, found = jobs.preview(state())
     return show(mistakes or None, None if mistakes else found)
 
 
@@ -82,7 +81,7 @@ def reload_settings():
     A bad file leaves the old settings in force.
     """
     if request.form.get("check"):
-        mistakes, _found = _checked()
+        mistakes, _found = jobs.preview(state())
         said = _("The file has no mistakes. It is not in force before you reload it.")
         if not mistakes:
             flash(said, "good")
@@ -102,13 +101,3 @@ def reload_settings():
         return show(mistakes)
     flash(said, "good")
     return back_to("admin.models")
-
-
-def _checked() -> tuple[list[str], dict]:
-    """The mistakes of the files, and what a reload would change."""
-    try:
-        after = configuration.load()
-    except configuration.SettingsError as err:
-        return err.mistakes, {}
-    before = changes.picture(state().settings)
-    return [], changes.difference(before, changes.picture(after))

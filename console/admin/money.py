@@ -15,7 +15,7 @@ from console.context import member, state
 from console.session import back_to
 from console.ui import format
 from console.ui.i18n import gettext as _
-from members import caps, teams
+from members import caps, teams, terms
 
 
 @pages.post("/members/<int:user_id>/credit")
@@ -61,17 +61,16 @@ def give_plan(user_id: int):
     who, form = of(user_id), plan_form()
     if not form.validate_on_submit():
         return show(who, plan=form)
-    plan = state().settings.plans[form.plan.data]
-    quota = form.quota.nano if form.quota.nano is not None else billing.nano(plan.quota)
     try:
-        plans.give_plan(
+        terms.give_plan(
             state().db,
+            state().settings,
             user_id,
             form.plan.data,
-            quota=quota,
-            days=form.days.data or plan.days,
-            renew=form.renew.data or form.monthly.data,
-            months_of=state().settings.site.timezone if form.monthly.data else None,
+            quota=form.quota.nano,
+            days=form.days.data,
+            renew=form.renew.data,
+            monthly=form.monthly.data,
             by=member().id,
             key=f"plan-{form.key.data[:64]}",
         )

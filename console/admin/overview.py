@@ -8,7 +8,7 @@ bounded number of them.
 from collections import defaultdict
 from dataclasses import dataclass
 from datetime import timedelta
-from statistics import mean, median, pstdev
+from statistics import median
 
 from flask import flash, render_template, request, url_for
 
@@ -20,7 +20,7 @@ from console.session import back_to
 from console.ui import charts, csv, date_range, format
 from console.ui.i18n import gettext as _
 from console.ui.i18n import lazy_gettext as _l
-from members import credit_requests
+from members import budget, credit_requests
 from members.call_rows import first_id
 
 GROUPS = {
@@ -47,7 +47,6 @@ NEWEST_MAX = 2_000  # calls that are looked at for how they ended
 MEMBERS_SHOWN, MODELS_SHOWN = 15, 6
 REFUSED_DAYS = 7
 ENDING_DAYS = 7
-FORECAST_DAYS = 14
 
 PER_DAY = """
 SELECT day, {name} AS name, sum(calls) AS calls, sum(input_tokens + output_tokens) AS llm,
@@ -82,16 +81,6 @@ SELECT user_id, (SELECT name FROM users WHERE users.id = user_id) AS name, plan,
    AND NOT EXISTS (SELECT 1 FROM subscriptions AS later
                     WHERE later.user_id = s.user_id AND later.ends_at > s.ends_at)
  ORDER BY ends_at LIMIT 20"""
-BY_DAY = "SELECT day, sum(cost) FROM daily WHERE day BETWEEN ? AND ? GROUP BY day"
-
-
-@dataclass(frozen=True)
-class Forecast:
-    """What a month will have cost at its end, in nano-yuan: likely, and between what."""
-
-    likely: int
-    least: int
-    most: int
 
 
 @dataclass(frozen=True)
@@ -112,6 +101,7 @@ def page():
     group = request.args.get("by") if request.args.get("by") in GROUPS else "model"
     measure = request.args.get("measure")
     measure = measure if measure in MEASURES else "cost"
+    cap = state().settings.site.cap_month
     calls, refused, read, cached, cost, paid = conn.execute(TOTALS, days).fetchone()
     return render_template(
         "admin/overview.html",
@@ -122,7 +112,7 @@ def page():
         total={"calls": calls, "refused": refused, "cost": cost, "paid": paid},
         cached=cached / read if read else None,
         newest=newest(span),
-        budget=budget(),
+        budget=budget.of(state().db, date_range.today(), cap and billing.nano(cap)),
         group=group,
         groups=GROUPS,
         measure=measure,
@@ -274,36 +264,6 @@ def newest(span: date_range.Span) -> dict:
         "p50": times[len(times) // 2] if times else None,
         "p95": times[min(len(times) - 1, len(times) * 95 // 100)] if times else None,
     }
-
-
-def budget() -> dict | None:
-    """This month against `site.cap_month`: what was spent in money, and what it will be."""
-    cap = state().settings.site.cap_month
-    span = date_range.month()
-    days = str(span.first), str(span.last)
-    *_rest, cost, paid = state().db.read().execute(TOTALS, days).fetchone()
-    found = {"cost": cost, "paid": paid, "cap": None if cap is None else billing.nano(cap)}
-    return found | {"forecast": forecast(cost)}
-
-
-def forecast(so_far: int) -> Forecast | None:
-    """The month's cost at its end: so far, and the mean of the last days for those that are left.
-
-    Between what: twice the deviation of so many days' sum. None without anything to go by.
-    """
-    today = date_range.today()
-    left = (date_range.month_end(today) - today).days
-    since = today - timedelta(FORECAST_DAYS)
-    known = dict(
-        state().db.read().execute(BY_DAY, (str(since), str(today - timedelta(1)))).fetchall()
-    )
-    if not known:
-        return None
-    days = [known.get(str(since + timedelta(n)), 0) for n in range(FORECAST_DAYS)]
-    more, spread = mean(days) * left, 2 * pstdev(days) * left**0.5
-    return Forecast(
-        int(so_far + more), int(so_far + max(0, more - spread)), int(so_far + more + spread)
-    )
 
 
 def chart(span: date_range.Span, group: str, measure: str) -> charts.Chart:

@@ -19,7 +19,7 @@ from console.ui import format
 from console.ui.i18n import gettext as _
 from console.ui.i18n import lazy_gettext as _l
 from relay import connect, probe
-from relay.catalog import DEMO, Target
+from relay.catalog import DEMO
 
 LOOKED_AT = 2000  # newest calls
 TESTS = "20 per minute"
@@ -90,19 +90,8 @@ def _typical(sorted_ms: list[int]) -> tuple[int | None, int | None]:
     return round(median(sorted_ms)), sorted_ms[min(len(sorted_ms) - 1, len(sorted_ms) * 19 // 20)]
 
 
-def served(name: str, switched_off: bool = False) -> list[tuple]:
-    """The models that an upstream serves now: (model, target).
-
-    `switched_off`: those that it would serve, were it on.
-    """
-    if switched_off and not state().catalog.upstreams[name].usable:
-        upstream = state().catalog.upstreams[name]
-        return [
-            (model, Target(upstream, route.model, "chat"))
-            for model in state().settings.models
-            for route in model.routes
-            if route.upstream == name
-        ]
+def served(name: str) -> list[tuple]:
+    """The models that an upstream serves now: (model, target)."""
     return [
         (model, target)
         for model in state().catalog.models.values()
@@ -120,28 +109,16 @@ def sentences() -> dict[str, str]:
 def test_upstream(name: str):
     """One tiny real call with each key of an upstream, for the chosen model."""
     throttle.refuse_over(TESTS, "upstream-test", member().id)
-    offered = served(name)
-    wish = request.form.get("model")
-    model, target = next(
-        (pair for pair in offered if pair[0].id == wish), offered[0] if offered else (None, None)
-    )
-    wire = model and probe.wire_for(model, target)
-    if wire is None:
+    try:
+        found = connect.try_out(state(), name, request.form.get("model") or None)
+    except connect.ConnectError:
         abort(404)
-    keys = target.upstream.keys or ("",)
-    outcomes = [probe.call(target, wire, key) for key in keys]
-    connect.remember(
-        state(), name, model.id, next((each for each in outcomes if not each.ok), outcomes[0])
-    )
-    for number, (key, outcome) in enumerate(zip(keys, outcomes, strict=True), 1):
-        answered = outcome.code == "ok"
-        if answered:  # it may rest from earlier failures: let calls through again
-            state().sender.health.learn(name, key, None, outcome.ms, None, target.model)
-        flash(
-            _said(name, model.id, outcome, number if len(keys) > 1 else None),
-            "good" if answered else "bad",
-        )
-    note("upstream.test", upstream=name, model=model.id, outcome=[each.code for each in outcomes])
+    outcomes = [each.outcome for each in found if each.outcome is not None]
+    for number, outcome in enumerate(outcomes, 1):
+        said = _said(name, found[0].asked, outcome, number if len(outcomes) > 1 else None)
+        flash(said, "good" if outcome.ok else "bad")
+    codes = [each.code for each in outcomes]
+    note("upstream.test", upstream=name, model=found[0].asked, outcome=codes)
     return back_to("admin.upstreams")
 
 

@@ -9,6 +9,7 @@ import re
 import msgspec
 
 from relay import administration, errors
+from relay.administration.shape import Address
 
 CHAT_FIELDS = {
     "model": {"type": "string", "description": "ID of a model of this site."},
@@ -220,25 +221,22 @@ def openapi(name: str, base: str) -> dict:
 
 
 def administration_api(name: str, base: str) -> dict:
-    """The administrators' API as an OpenAPI document: addresses and bodies are those of the code."""
+    """The administrators' API as an OpenAPI document: addresses, parameters, bodies and answers are
+    those of the code."""
+    types = [
+        each
+        for address in administration.ADDRESSES
+        for each in (address.answer, address.body)
+        if each not in (None, str, bytes)
+    ]
+    refs, components = msgspec.json.schema_components(
+        types, ref_template="#/components/schemas/{name}"
+    )
+    found = dict(zip(types, refs, strict=True))
     paths: dict = {}
-    for method, path, act, body in administration.ADDRESSES:
-        where = re.sub(r"<int:(\w+)>", r"{\1}", path)
-        operation: dict = {
-            "operationId": act.__name__,
-            "summary": (act.__doc__ or "").split("\n")[0],
-            "responses": _answers("Any", False),
-            "parameters": [
-                {"name": each, "in": "path", "required": True, "schema": {"type": "integer"}}
-                for each in re.findall(r"{(\w+)}", where)
-            ],
-        }
-        if body is not None:
-            schema = msgspec.json.schema(body)
-            (found,) = schema["$defs"].values()
-            content = {"application/json": {"schema": found}}
-            operation["requestBody"] = {"required": True, "content": content}
-        paths.setdefault(where, {})[method.lower()] = operation
+    for address in administration.ADDRESSES:
+        where = re.sub(r"<(?:int:)?(\w+)>", r"{\1}", address.path)
+        paths.setdefault(where, {})[address.method.lower()] = _operation(address, where, found)
     return {
         "openapi": "3.1.0",
         "info": {"title": f"{name}: administration", "version": "1"},
@@ -247,9 +245,70 @@ def administration_api(name: str, base: str) -> dict:
         "paths": paths,
         "components": {
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
-            "schemas": {each: SCHEMAS[each] for each in ("Error", "Any")},
+            "schemas": components | {"Error": SCHEMAS["Error"]},
         },
     }
+
+
+def _operation(address: Address, where: str, schemas: dict) -> dict:
+    """An address of the administrators' API; `schemas` are those of the types."""
+    written = {str: {"type": "string"}, bytes: {"type": "string", "format": "binary"}}
+    schema = written.get(address.answer) or schemas[address.answer]
+    refused = {
+        str(status): {"description": said, "content": _json("Error")}
+        for status, said in REFUSALS.items()
+    }
+    good = {"description": "The answer", "content": {address.media: {"schema": schema}}}
+    operation: dict = {
+        "operationId": address.act.__name__,
+        "summary": " ".join((address.act.__doc__ or "").split()),
+        "parameters": [*_of_path(address, where), *_of_query(address)],
+        "responses": {str(address.status): good, **refused},
+    }
+    if address.body is bytes:
+        content = {"text/csv": {"schema": {"type": "string"}}}
+        operation["requestBody"] = {"required": True, "content": content}
+    elif address.body is not None:
+        content = {"application/json": {"schema": schemas[address.body]}}
+        operation["requestBody"] = {"content": content}
+    return operation
+
+
+REFUSALS = {
+    400: "What is wrong is named in `param`.",
+    401: errors.NotAuthenticated.sentence,
+    403: "The API key is not for this, or its holder is no administrator.",
+    404: "Nothing has this id or name.",
+}
+
+
+def _of_path(address: Address, where: str) -> list[dict]:
+    numbers = set(re.findall(r"<int:(\w+)>", address.path))
+    return [
+        {
+            "name": each,
+            "in": "path",
+            "required": True,
+            "schema": {"type": "integer" if each in numbers else "string"},
+        }
+        for each in re.findall(r"{(\w+)}", where)
+    ]
+
+
+def _of_query(address: Address) -> list[dict]:
+    """What the address may say after `?`, and the header that lets it be sent twice."""
+    found = []
+    if address.query is not None:
+        schema = msgspec.json.schema(address.query)["$defs"][address.query.__name__]
+        needed = schema.get("required", ())
+        found = [
+            {"name": name, "in": "query", "required": name in needed, "schema": each}
+            for name, each in schema["properties"].items()
+        ]
+    if address.keyed:
+        key = {"type": "string", "maxLength": 255}
+        found.append({"name": "Idempotency-Key", "in": "header", "schema": key})
+    return found
 
 
 def _request(name: str, method: str, path: str, body: str | None = None) -> dict:

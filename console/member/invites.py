@@ -14,7 +14,6 @@ from console.session import back_to, members_only
 from console.ui.forms import Form
 from console.ui.i18n import gettext as _
 from console.ui.i18n import lazy_gettext as _l
-from db import keyset
 from members import accounts
 
 pages = Blueprint("invites", __name__, url_prefix="/console/invites")
@@ -49,14 +48,7 @@ def page():
 
 def _show(form: InviteForm | None = None) -> str:
     db, me = state().db, member().id
-    came = keyset.List(
-        "invites JOIN users ON users.id = invites.user_id",
-        "users.name, invites.created_at, reward, rewarded_at",
-        "invites.user_id",
-        "inviter_id = :user_id",
-        "",
-        {"user_id": me},
-    )
+    came = accounts.came_by(me)
     mine = accounts.find(db, me)
     assert mine is not None  # who is signed in
     rules = state().settings.accounts
@@ -83,6 +75,6 @@ def renew():
     if not form.validate_on_submit():
         return _show(form)
     until = form.days.data and now_ms() + form.days.data * 86_400_000
-    accounts.renew_invite(state().db, member().id, form.uses.data, until)
+    accounts.renew_invite(state().db, member().id, form.uses.data, until, by=member().id)
     flash(_("You have a new link. The old one is worth nothing."), "good")
     return back_to("invites.page")

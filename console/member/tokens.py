@@ -289,6 +289,7 @@ def create():
             **form.limits(),
             scope="admin" if form.admin and form.admin.data else None,
             tokens_max=state().settings.accounts.tokens_max,
+            by=member().id,
         )
     except gate.TokenError as err:
         throttle.forget(ONCE, "token-form", member().id, form.once.data[:40])
@@ -366,7 +367,9 @@ def edit(token_id: int):
     if not form.validate_on_submit():
         return render_template("member/token_form.html", form=form, token=token)
     try:
-        changed = gate.change(state().db, member().id, token_id, form.name.data, **form.limits())
+        changed = gate.change(
+            state().db, member().id, token_id, form.name.data, by=member().id, **form.limits()
+        )
     except gate.TokenError as err:
         _show(err, form)
         return render_template("member/token_form.html", form=form, token=token)
@@ -386,7 +389,7 @@ def rotate(token_id: int):
         flash(_("This form was sent already, and its API key was shown then."), "warn")
         return back_to("tokens.page")
     keep_s = KEPT_S if request.form.get("keep") else 0
-    raw = gate.rotate(state().db, member().id, token_id, keep_s)
+    raw = gate.rotate(state().db, member().id, token_id, keep_s, by=member().id)
     return fresh(token_id, raw) if raw else back_to("tokens.page")
 
 
@@ -394,7 +397,7 @@ def rotate(token_id: int):
 @members_only
 def clear():
     """Put the tokens that have expired away."""
-    gate.clear_expired(state().db, member().id)
+    gate.clear_expired(state().db, member().id, by=member().id)
     return back_to("tokens.page")
 
 
@@ -425,6 +428,6 @@ def ask_revoke(token_id: int):
 def revoke(token_id: int):
     """Revoke a token."""
     token = own(token_id)
-    if gate.revoke(state().db, token_id, member().id):
+    if gate.revoke(state().db, token_id, member().id, by=member().id):
         flash(_("The API key %(name)s is revoked.", name=token["name"]), "good")
     return back_to("tokens.page")

@@ -302,7 +302,7 @@ def test_it_gives_a_plan_and_ends_it(operator):
     assert given["renew"] and (ends.day, ends.hour, ends.minute) == (1, 0, 0)
     assert operator.json("balance", "alice")["quota"] == "40.00"
     refused = operator.refused("user", "plan", "alice", "pro", "--monthly", "--days", "3")
-    assert "--days or --monthly" in refused
+    assert "days: give one of them" in refused
     operator("user", "plan", "alice", "free")
     assert operator.json("user", "list")[0]["plan"] == "free"
 

@@ -1232,28 +1232,17 @@ def test_every_action_that_is_noted_has_a_name(home):
     """Walks the code: whatever is noted in the trail has a word in ACTIONS."""
     from console.admin.audit import ACTIONS
 
-    root = home.app.root_path
-    text = "".join(
-        pathlib.Path(root, name).read_text(encoding="utf-8")
-        for name in (
-            "members/accounts.py",
-            "members/caps.py",
-            "codes.py",
-            "plans.py",
-            "relay/administration.py",
-        )
-    )
-    text += "".join(
-        path.read_text(encoding="utf-8")
-        for path in pathlib.Path(root, "console/admin").glob("*.py")
-    )
+    root = pathlib.Path(home.app.root_path)
+    folders = ("members", "relay", "console", "commands", "server")
+    paths = [
+        *root.glob("*.py"),
+        *(path for each in folders for path in (root / each).rglob("*.py")),
+    ]
+    text = "".join(path.read_text(encoding="utf-8") for path in paths)
+    topics = {each.partition(".")[0] for each in ACTIONS}
     noted = set(
-        re.findall(
-            r'(?:record\(\s*conn,\s*\w+,\s*|audit\.record,\s*\w+,\s*|note\(\s*)"([a-z_.]+)"', text
-        )
+        re.findall(rf'(?<!back_to\()(?<!url_for\()"((?:{"|".join(topics)})\.[a-z_]+)"', text)
     )
-    members = pathlib.Path(root, "members/accounts.py").read_text(encoding="utf-8")
-    noted |= set(re.findall(r'"(member\.[a-z_]+)"', members))
     assert noted >= {"member.add", "code.make", "token.revoke", "plan.give"}
     assert noted <= set(ACTIONS)
 
@@ -1367,3 +1356,10 @@ def test_limits_of_a_member_are_set_shown_and_lifted(home, alice, desk):
     desk.send(f"{page}/caps", **{"caps-day": ""})
     assert caps.of(home.db, alice.id) == caps.Caps()
     assert len(trail(home, "user.cap")) == 2
+
+
+def test_a_plan_lasts_for_days_or_for_calendar_months(home, bob, desk):
+    path = f"/admin/members/{bob.id}"
+    fields = {"plan-plan": "pro", "plan-days": "3", "plan-monthly": "y", "plan-key": "k"}
+    answer = desk.send(f"{path}/plan", **fields)
+    assert "not both" in answer.get_data(as_text=True)

@@ -3,7 +3,7 @@
 import csv
 import io
 import threading
-from datetime import date, timedelta
+from datetime import date
 
 import pytest
 
@@ -12,7 +12,7 @@ from billing import nano
 from console.admin import overview
 from console.ui import date_range
 from db import connect, migrations
-from members import caps, credit_requests
+from members import budget, caps, credit_requests
 from tests.console.member_stage import error_of, house
 
 DAY_MS = 86_400_000
@@ -246,23 +246,46 @@ def test_months_begin_with_their_first_day_and_end_with_their_last(home, monkeyp
     assert date_range.month_end(date(2026, 12, 31)) == date(2026, 12, 31)
 
 
-def test_the_forecast_goes_by_the_last_days(home, alice, monkeypatch):
+def spent_on_each_of(home, who, days, today):
+    token = home.token(who)
+    for back in range(1, days + 1):
+        home.called(who, token, at=billing.now_ms() - back * DAY_MS)
+    return (date_range.month_end(today) - today).days
+
+
+def test_the_forecast_goes_by_the_last_days(home, alice):
     with home.app.test_request_context():
         today = date_range.today()
-        monkeypatch.setattr(date_range, "month_end", lambda day: day + timedelta(10))
-        assert overview.forecast(0) is None
-        token = home.token(alice)
-        for back in range(1, 15):
-            at = billing.now_ms() - back * DAY_MS
-            home.called(alice, token, at=at)
-        found = overview.forecast(5)
-        assert (found.likely, found.least, found.most) == (5 + 10 * PRICE,) * 3
+        assert budget.forecast(home.db, today, 0) is None
+        left = spent_on_each_of(home, alice, 14, today)
+        found = budget.forecast(home.db, today, 5)
+        assert (found.likely, found.least, found.most) == (5 + left * PRICE,) * 3
         for _ in range(14):
-            home.called(alice, token, at=billing.now_ms() - DAY_MS)
-        found = overview.forecast(5)
-        assert found.likely == 5 + 20 * PRICE
-        assert found.least < found.likely < found.most
-        assert today == date_range.today()
+            home.called(alice, home.token(alice), at=billing.now_ms() - DAY_MS)
+        found = budget.forecast(home.db, today, 5)
+        assert found.likely == 5 + left * 2 * PRICE
+        assert left == 0 or found.least < found.likely < found.most
+
+
+def test_the_forecast_of_a_young_house_does_not_count_days_before_it(home, alice):
+    with home.app.test_request_context():
+        today = date_range.today()
+        left = spent_on_each_of(home, alice, 3, today)
+        assert budget.forecast(home.db, today, 0).likely == left * PRICE
+
+
+def test_the_forecast_against_a_limit_counts_money_and_says_when_it_is_reached(home):
+    """Gifts count against no limit, so they are in no forecast of it."""
+    gifted = home.member("gina", grant=10**9)
+    payer = home.member("paul", wallet="50")
+    with home.app.test_request_context():
+        real = date_range.today()
+        spent_on_each_of(home, gifted, 3, real)
+        spent_on_each_of(home, payer, 3, real)
+        found = budget.forecast(home.db, real, 0, 10**18, "paid")
+        assert found.likely == (date_range.month_end(real) - real).days * PRICE
+        assert found.reached is None
+        assert budget.forecast(home.db, real, PRICE, PRICE, "paid").reached == real
 
 
 def test_the_limit_of_the_site_is_shown_with_what_is_paid_in_money(tmp_path):

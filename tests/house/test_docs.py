@@ -408,15 +408,16 @@ def test_the_document_of_the_administrators_api_names_every_address(reader):
     document = json.loads(reader.get("/docs/admin-openapi.json").get_data())
     assert document["servers"] == [{"url": "https://relay.example/api/v1/admin"}]
     named = {
-        (method.upper(), re.sub(r"{(\w+)}", r"<int:\1>", path))
-        for path, methods in document["paths"].items()
-        for method in methods
+        (method.upper(), path) for path, methods in document["paths"].items() for method in methods
     }
-    assert named == {each[:2] for each in administration.ADDRESSES}
-    credit = document["paths"]["/members/{user_id}/credit"]["post"]["requestBody"]
-    assert {"wallet", "grant", "note"} == set(
-        credit["content"]["application/json"]["schema"]["properties"]
-    )
+    assert named == {
+        (each.method, re.sub(r"<(?:int:)?(\w+)>", r"{\1}", each.path))
+        for each in administration.ADDRESSES
+    }
+    schemas = document["components"]["schemas"]
+    assert {"wallet", "grant", "kind", "note"} == set(schemas["Credit"]["properties"])
+    for ref in refs(document):
+        assert ref.removeprefix("#/components/schemas/") in schemas
     assert not [
         path
         for path, methods in document["paths"].items()

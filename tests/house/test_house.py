@@ -28,8 +28,9 @@ LAYERS = """
 2  relay.refusals relay.gate relay.meter relay.upstream.sender relay.answer relay.upstream.payload
 1  relay.upstream.discovery
 1  relay.catalog relay.wires relay.upstream.demo relay.upstream.provider_errors members.tokens members.caps
-1  members.teams server.notices server.outbox server.backups server.clock server.digest
-0  members.call_rows members.entries members.turned_away members.credit_requests
+1  members.teams server.notices server.outbox server.backups server.contents server.clock server.digest
+0  members.call_rows members.budget members.usage members.entries members.turned_away members.credit_requests
+0  members.terms
 0  billing ledger codes db members.accounts members.audit plans pricing verify settings server.logs
 0  relay.body relay.errors relay.estimate relay.limits relay.lookups relay.metrics relay.unquoted
 0  relay.upstream.race relay.upstream.proxy relay.upstream.coding
@@ -149,6 +150,7 @@ KNOW_THE_DISK = {
     "relay.spine",
     "server.backups",
     "server.clock",
+    "server.contents",
     "server.digest",
     "server.jobs",
     "server.notices",
@@ -165,6 +167,7 @@ WRITE_SQL = {
     "plans",
     "relay.bill",
     "relay.gate",
+    "server.contents",
     "server.digest",
     "server.notices",
     "verify",

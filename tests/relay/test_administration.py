@@ -77,7 +77,8 @@ def test_a_member_is_made_given_money_bound_and_shut_out(relay, desk):
     found = do(desk, "POST", f"{path}/credit", {"wallet": "12.50", "grant": 1000, "note": "start"})
     assert found["balance"] == {"grant": 1000, "quota": "0", "wallet": "12.50"}
     bound = do(desk, "PUT", f"{path}/caps", {"day": "5", "models": ["test-model"]})
-    assert bound["caps"] == {"day": "5.00", "month": None, "models": ["test-model"]}
+    limits = {"day": "5.00", "month": None, "models": ["test-model"]}
+    assert bound["caps"] == limits | {"day_used": "0", "month_used": None}
     token = do(desk, "POST", f"{path}/tokens", {"name": "laptop", "rpm": 5, "cap_day": "1"}, 201)
     assert relay.client(token["token"]).get("/v1/models").status == 200
     (listed,) = read(desk, f"{path}/tokens")["data"]
@@ -153,7 +154,7 @@ def test_requests_for_credit_are_decided_once(relay, bob, desk):
 @pytest.mark.parametrize(
     "method, path, body",
     [
-        ("POST", "/members", {"name": "x"}),
+        ("POST", "/members", {"password": "a-good-password"}),
         ("POST", "/members", {"name": "", "password": "a-good-password"}),
         ("POST", "/members", {"name": "x", "password": "a-good-password", "admin": True}),
         ("POST", "/members", b"no json"),
@@ -195,3 +196,148 @@ def test_it_says_what_the_command_line_says(relay, alice, desk):
     )
     assert listed == {name: found[name] for name in listed}
     assert billing.verify(relay.db) == []
+
+
+# ---- what is wrong is named; what is sent twice is done once
+
+
+@pytest.mark.parametrize(
+    "method, path, body, param",
+    [
+        ("GET", "/members?limit=0", None, "limit"),
+        ("GET", "/members?limit=many", None, "limit"),
+        ("GET", "/members?limit=99999", None, "limit"),
+        ("GET", "/members?after=x", None, "after"),
+        ("GET", f"/members?after={10**30}", None, "after"),
+        ("GET", "/members?state=king", None, "state"),
+        ("GET", "/members?naem=x", None, "naem"),
+        ("GET", "/calls?after=7", None, "after"),
+        ("GET", "/calls?since=yesterday", None, "since"),
+        ("GET", "/calls?member=alice", None, "member"),
+        ("GET", "/calls?outcome=splendid", None, "outcome"),
+        ("GET", "/usage?to=2026-01-01", None, "from"),
+        ("GET", "/usage?from=2026-01-01&to=2026-01-02&by=colour", None, "by"),
+        ("GET", "/usage?from=2026-01-01&to=2026-01-02&by=upstream,member", None, "by"),
+        ("GET", "/usage?from=2026-01-01&to=2026-01-02&after=x", None, "after"),
+        ("GET", "/members/1/entries?pocket=purse", None, "pocket"),
+        ("GET", "/audit?after=-1", None, "after"),
+        ("GET", "/upstreams/fake/bill?month=13-2026", None, "month"),
+        ("POST", "/members", {"name": "x", "role": "king"}, "role"),
+        ("POST", "/members/1/credit", {"wallet": "ten"}, "wallet"),
+        ("POST", "/members/1/credit", {"grant": "ten"}, "grant"),
+        ("PUT", "/members/1/caps", {"month": "much"}, "month"),
+        ("PUT", "/members/1/caps", {"models": ["gpt-9"]}, "models"),
+        ("POST", "/members/1/plan", {"plan": "gold"}, "plan"),
+        ("POST", "/members/1/tokens", {"name": "x", "rpm": 0}, "rpm"),
+        ("POST", "/members/1/tokens", {"name": "x", "models": ["gpt-9"]}, "models"),
+        ("POST", "/members/1/tokens", {"name": "x", "expires_at": "tomorrow"}, "expires_at"),
+        ("POST", "/members/1/tokens", {"name": "x", "addresses": ["here"]}, "addresses"),
+        ("POST", "/codes", {"wallet": "1", "grant": 5}, "wallet"),
+        ("POST", "/codes", {"wallet": "1", "count": 0}, "count"),
+        ("POST", "/codes", {"plan": "gold"}, "plan"),
+        ("POST", "/upstreams", {"preset": "acme", "key": "k"}, "preset"),
+        ("POST", "/upstreams", {"base_url": "https://api.example.com/v1"}, "key"),
+        ("POST", "/models/prices", {"models": ["gpt-9"]}, "models"),
+        ("POST", "/upstreams/fake/test", {"model": 5}, "model"),
+    ],
+)
+def test_what_is_wrong_is_named(relay, desk, method, path, body, param):
+    before = audit.trail(relay.db)
+    answer = desk.call(method, ADMIN + path, body)
+    assert answer.status == 400, answer.body
+    assert answer.json["error"]["param"] == param, answer.body
+    assert audit.trail(relay.db) == before
+
+
+@pytest.mark.parametrize(
+    "method, path, body",
+    [
+        ("GET", "/members/999", None),
+        ("GET", f"/members/{10**30}", None),
+        ("DELETE", "/members/999/sessions", None),
+        ("POST", "/members/999/invite", {}),
+        ("GET", "/members/999/invited", None),
+        ("GET", "/members/999/tokens", None),
+        ("PATCH", "/members/1/tokens/999", {}),
+        ("POST", "/members/1/tokens/999/rotate", {}),
+        ("GET", "/members/999/entries", None),
+        ("GET", "/members/999/subscriptions", None),
+        ("PATCH", "/members/1/subscriptions/999", {"renew": False}),
+        ("DELETE", "/members/1/subscriptions/999", None),
+        ("POST", "/credit-requests/999", {"decline": True}),
+        ("GET", "/teams/1", None),
+        ("PUT", "/teams/999/members/1", None),
+        ("DELETE", "/teams/999/members/1", None),
+        ("POST", "/teams/999/credit", {"wallet": "1"}),
+        ("PATCH", "/teams/999", {"closed": True}),
+        ("DELETE", "/codes/999", None),
+        ("GET", "/calls/req_999", None),
+        ("GET", "/upstreams/nobody", None),
+        ("POST", "/upstreams/nobody/test", {}),
+        ("GET", "/upstreams/nobody/bill", None),
+        ("PUT", "/upstreams/nobody/key", {"key": "k"}),
+    ],
+)
+def test_an_id_that_nothing_has_is_not_found(desk, method, path, body):
+    assert_openai_error(desk.call(method, ADMIN + path, body), 404, "not_found")
+
+
+@pytest.mark.parametrize(
+    "path, body, other",
+    [
+        ("/members/{alice}/tokens", {"name": "ci"}, {"name": "cd"}),
+        ("/codes", {"wallet": "5", "count": 2}, {"wallet": "6", "count": 2}),
+    ],
+)
+def test_secrets_are_made_once_for_a_key(relay, alice, desk, path, body, other):
+    path, key = path.format(alice=alice.id), {"idempotency_key": "k-1"}
+    made = do(desk, "POST", path, body, 201, **key)
+    for again in (body, other):
+        answer = do(desk, "POST", path, again, 400, **key)
+        assert answer["error"]["code"] == "idempotency_key_used"
+        assert answer["error"]["param"] == "Idempotency-Key"
+    assert sum(each["name"] == "ci" for each in tokens.tokens(relay.db, alice.id)) <= 1
+    assert len(read(desk, "/codes")["data"]) == len(made.get("codes", ()))
+
+
+def test_every_list_goes_on_where_it_ended(relay, alice, bob, carol, desk, fake):
+    fake.always(plain(usage(20, 10)))
+    for who in (alice, bob):
+        who.chat()
+        for name in ("one", "two"):
+            tokens.mint(relay.db, who.id, name)
+        billing.credit(relay.db, who.id, "wallet", nano("1"))
+    do(desk, "POST", "/codes", {"grant": 5, "count": 3}, 201)
+    days = "from=2026-01-01&to=2199-12-31&by=member,token,model"
+    for path in (
+        "/members?",
+        f"/members/{alice.id}/tokens?",
+        f"/members/{alice.id}/entries?",
+        "/codes?",
+        "/calls?",
+        "/audit?",
+        "/presets?",
+        "/settings?",
+        "/plans?",
+        f"/usage?{days}&",
+    ):
+        whole, seen, after = read(desk, f"{path}limit=1000")["data"], [], ""
+        assert len(whole) > 1 or path == "/plans?", path
+        while after is not None:
+            found = read(desk, f"{path}limit=1{after and f'&after={after}'}")
+            seen += found["data"]
+            after = found["next"]
+        assert seen == whole, path
+
+
+def test_a_day_is_the_sites(relay, alice, desk, fake):
+    """Shanghai's midnight is four in the afternoon in London the day before."""
+    made = do(
+        desk, "POST", f"/members/{alice.id}/tokens", {"name": "x", "expires_at": "2199-06-30"}, 201
+    )
+    (found,) = (
+        each
+        for each in read(desk, f"/members/{alice.id}/tokens")["data"]
+        if each["id"] == made["id"]
+    )
+    assert found["expires_at"] == "2199-06-30T15:59:59Z"

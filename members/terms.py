@@ -1,0 +1,78 @@
+"""What is given by its name in the settings: plans, codes for plans, and models to bind somebody to.
+
+Owns how a name becomes terms, for pages, commands and the API alike; who gives may say others than
+the settings do. The giving is `plans`' and `codes`'.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import billing
+import plans
+from db import Database
+
+FREE = "free"
+
+
+class UnknownName(ValueError):
+    """The settings have no such plan or model; `field` is which of them."""
+
+    def __init__(self, message: str, field: str):
+        super().__init__(message)
+        self.field = field
+
+
+def check_models(settings: Any, names: Iterable[str]) -> None:
+    """Raises UnknownName for ids of models that the settings do not have."""
+    if unknown := sorted(set(names) - {each.id for each in settings.models}):
+        raise UnknownName(f"there is no model {', '.join(map(repr, unknown))}", "models")
+
+
+def of_plan(settings: Any, name: str) -> dict[str, Any]:
+    """What a plan gives: {"plan", "quota": nano-yuan, "days"}. Raises UnknownName."""
+    offered = [each for each in settings.plans if each != FREE]
+    if name not in offered:
+        known = ", ".join(offered) or "none"
+        raise UnknownName(f"there is no plan {name!r} to give; there are {known}", "plan")
+    plan = settings.plans[name]
+    return {"plan": name, "quota": billing.nano(plan.quota), "days": plan.days}
+
+
+def give_plan(
+    db: Database,
+    settings: Any,
+    user_id: int,
+    name: str,
+    *,
+    quota: int | None = None,
+    days: int | None = None,
+    renew: bool = False,
+    monthly: bool = False,
+    by: int | None = None,
+    key: str | None = None,
+) -> dict[str, Any] | None:
+    """Give a plan without payment, on its own terms where none are said; `monthly` is an allowance
+    by the site's calendar. `free` ends all plans: None. Else returns {"subscription", "ends_at"}.
+
+    Raises UnknownName, ValueError, Unknown, KeyReused.
+    """
+    if name == FREE:
+        plans.end_all(db, user_id, by=by)
+        return None
+    if monthly and days:
+        raise ValueError("a plan lasts for calendar months or for days: give one of them")
+    if name not in settings.plans:
+        known = ", ".join(settings.plans)
+        raise UnknownName(f"there is no plan {name!r}; there are {known}", "plan")
+    terms = of_plan(settings, name)
+    return plans.give_plan(
+        db,
+        user_id,
+        name,
+        quota=terms["quota"] if quota is None else quota,
+        days=days or terms["days"],
+        renew=renew or monthly,
+        months_of=settings.site.timezone if monthly else None,
+        by=by,
+        key=key,
+    )
