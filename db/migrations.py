@@ -103,6 +103,20 @@ _UPSTREAMS_5 = (
 END""",
 )
 
+_IDENTITIES_6 = (
+    """CREATE TABLE identities (
+    issuer      TEXT    NOT NULL CHECK (length(issuer) BETWEEN 1 AND 1000),
+    subject     TEXT    NOT NULL CHECK (length(subject) BETWEEN 1 AND 255),
+    user_id     INTEGER REFERENCES users,
+    name        TEXT    NOT NULL,
+    email       TEXT    NOT NULL,
+    created_at  INTEGER NOT NULL,
+    seen_at     INTEGER NOT NULL,
+    PRIMARY KEY (issuer, subject)
+) STRICT, WITHOUT ROWID""",
+    "CREATE INDEX identities_by_user ON identities (user_id) WHERE user_id IS NOT NULL",
+)
+
 
 def kinds(conn: "Connection") -> None:
     """Version 2: cache reads, cache writes, searches, what the provider bills, caps of members.
@@ -142,6 +156,12 @@ def upstreams(conn: "Connection") -> None:
     )
 
 
+def identities(conn: "Connection") -> None:
+    """Version 6: who members are at an identity provider."""
+    for statement in _IDENTITIES_6:
+        conn.execute(statement)
+
+
 def _as_written(conn: "Connection", *triggers: str) -> None:
     """Make these triggers anew, as models.sql has them.
 
@@ -156,4 +176,4 @@ def _as_written(conn: "Connection", *triggers: str) -> None:
 
 
 # The n-th takes a connection from version n to n + 1.
-MIGRATIONS: tuple[Callable[..., Any], ...] = (kinds, people, months, upstreams)
+MIGRATIONS: tuple[Callable[..., Any], ...] = (kinds, people, months, upstreams, identities)

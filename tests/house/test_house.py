@@ -29,7 +29,8 @@ LAYERS = """
 1  relay.upstream.discovery
 1  relay.catalog relay.wires relay.upstream.demo relay.upstream.provider_errors members.tokens members.caps
 1  server.notices server.outbox server.backups server.clock server.digest
-0  members.call_rows members.entries members.turned_away members.credit_requests
+0  members.call_rows members.entries members.turned_away members.credit_requests members.identities
+0  members.way_in
 0  billing codes db members.accounts members.audit plans pricing verify settings server.logs
 0  relay.body relay.errors relay.estimate relay.limits relay.lookups relay.metrics relay.unquoted
 0  relay.upstream.race relay.upstream.proxy relay.upstream.coding
@@ -74,8 +75,10 @@ KNOWS_ONLY = {
         "settings.providers",
         "settings.quirks",
         "settings.reader",
+        "settings.sign_in",
     },
     "settings.quirks": set(),
+    "settings.sign_in": {"settings.addresses", "settings.reader"},
     "settings.addresses": set(),
     "settings.providers": set(),
     "settings.changes": set(),

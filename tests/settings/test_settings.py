@@ -33,6 +33,7 @@ HEADERS = {
     "server": settings.ServerSettings,
     "database": settings.DatabaseFile,
     "accounts": settings.Accounts,
+    "sign_in": settings.SignIn,
     "billing": settings.Billing,
     "limits": settings.Limits,
     "failover": settings.Failover,
