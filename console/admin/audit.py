@@ -25,6 +25,11 @@ ACTIONS = {
     "member.disable": _l("Member disabled"),
     "member.enable": _l("Member enabled"),
     "member.end_sessions": _l("Sessions ended"),
+    "member.sign_in": _l("Signed in by single sign-on"),
+    "member.connect": _l("Single sign-on connected"),
+    "member.disconnect": _l("Single sign-on disconnected"),
+    "member.way_in": _l("Let in by the command line"),
+    "sign_in.refuse": _l("Single sign-on refused"),
     "token.revoke": _l("API key revoked"),
     "ledger.top_up": _l("Top-up"),
     "ledger.refund": _l("Refund"),
@@ -76,6 +81,10 @@ DETAILS = {
     "outcome": _l("status"),
     "mistakes": _l("mistakes"),
     "model": _l("model"),
+    "issuer": _l("provider"),
+    "subject": _l("subject"),
+    "email": _l("e-mail"),
+    "reason": _l("reason"),
 }
 WORDS = {
     "pocket": wallet.POCKETS,

@@ -120,7 +120,9 @@ DOORS = {  # what comes from outside, and who may touch it
     "limits": {"console.throttle", "relay.gate", "relay.limits"},
     "prometheus_client": {"relay.metrics"},
     "httptools": {"relay.upstream.http1"},
-    "requests": {"relay.upstream.sender"},
+    "authlib": {"console.sign_on.provider"},
+    "joserfc": {"console.sign_on.provider"},
+    "requests": {"relay.upstream.sender", "console.sign_on.provider"},
     "socket": {
         "relay.upstream.http1",
         "relay.upstream.connection",
