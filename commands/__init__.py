@@ -16,16 +16,16 @@ from commands import (
     models,
     money,
     serving,
+    sign_on,
     tokens,
     upstream,
-    users,
 )
 from commands.given import DatabaseWhenAsked, start_said
 
 __all__ = ["DatabaseWhenAsked", "register", "start_said"]
 
 TOPICS = (
-    users.user,
+    sign_on.user,  # the members, and how they come in
     tokens.token,
     money.credit,
     money.balance,

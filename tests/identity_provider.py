@@ -7,7 +7,9 @@ Owns keys of its own. It knows no relay.
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
+import hmac
 import html
 import json
 import secrets
@@ -15,10 +17,11 @@ import threading
 import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Self
 from urllib.parse import parse_qs, parse_qsl, quote, unquote_plus, urlencode, urlsplit
 
 from joserfc import jwt
-from joserfc.jwk import KeySet, OctKey, RSAKey
+from joserfc.jwk import KeySet, RSAKey
 
 CLIENT, SECRET = "relay", "a+secret:50%of/it"
 ALICE = {
@@ -29,6 +32,12 @@ ALICE = {
     "email_verified": True,
     "groups": ["staff"],
 }
+
+
+@functools.cache
+def new_key(kid: str) -> RSAKey:
+    """A key of this name, made once: it takes long."""
+    return RSAKey.generate_key(2048, {"kid": kid, "use": "sig"})
 
 
 class IdentityProvider:
@@ -48,12 +57,12 @@ class IdentityProvider:
         self.silent: set[str] = set()  # paths that do not answer
         self.dripping: set[str] = set()  # paths that answer a byte a moment
         self.asked: list[tuple[str, dict]] = []  # (path, parameters)
-        self.key = RSAKey.generate_key(2048, {"kid": "first", "use": "sig"})
+        self.key = new_key("first")
         self.keys = [self.key]
         self.codes: dict[str, dict] = {}
         self._woken = threading.Event()
 
-    def __enter__(self) -> IdentityProvider:
+    def __enter__(self) -> Self:
         handler = type("Answers", (_Answers,), {"provider": self})
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self._server.daemon_threads = True
@@ -96,7 +105,7 @@ class IdentityProvider:
 
     def rotate(self) -> None:
         """Sign with another key from now on."""
-        self.key = RSAKey.generate_key(2048, {"kid": secrets.token_hex(4), "use": "sig"})
+        self.key = new_key("second")
         self.keys = [self.key]
 
     def authorize(self, asked: dict) -> str:
@@ -113,10 +122,11 @@ class IdentityProvider:
 
     def redeem(self, authorization: str, sent: dict) -> tuple[int, dict]:
         """What the token endpoint answers."""
-        name, _, word = (
-            base64.b64decode(authorization.removeprefix("Basic ")).decode().partition(":")
-        )
-        if (unquote_plus(name), unquote_plus(word)) != (CLIENT, SECRET):
+        pair = base64.b64decode(authorization.removeprefix("Basic ")).decode().partition(":")
+        name, word = unquote_plus(pair[0]), unquote_plus(pair[2])
+        if self.metadata.get("token_endpoint_auth_methods_supported") == ["client_secret_post"]:
+            name, word = sent.get("client_id", ""), sent.get("client_secret", "")
+        if (name, word) != (CLIENT, SECRET):
             return 401, {"error": "invalid_client"}
         asked = self.codes.pop(sent.get("code", ""), None)  # a code is good once
         if asked is None or sent["redirect_uri"] != asked["redirect_uri"]:
@@ -149,12 +159,10 @@ class IdentityProvider:
 
     def signed_with_public_key(self, claims: dict) -> str:
         """A token signed with what everybody knows, as if it were a shared secret."""
-        secret = OctKey.import_key(self.key.as_pem(private=False))
+        secret = self.key.as_pem(private=False)
         head = _b64(json.dumps({"alg": "HS256", "kid": self.key.kid}).encode())
         text = f"{head}.{_b64(json.dumps(claims).encode())}"
-        import hmac
-
-        mac = hmac.new(secret.raw_value, text.encode(), hashlib.sha256).digest()
+        mac = hmac.new(secret, text.encode(), hashlib.sha256).digest()
         return f"{text}.{_b64(mac)}"
 
     def logout_token(self, **changes: object) -> str:

@@ -15,6 +15,7 @@ import time
 from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 from urllib.parse import quote_plus
 
@@ -56,6 +57,15 @@ class NotBelieved(ProviderError):
     """The provider answered, and what it says does not hold."""
 
 
+@cache
+def _trust() -> ssl.SSLContext:
+    """Whose certificates are believed: the system's authorities, a company's own among them, and
+    Mozilla's."""
+    context = ssl.create_default_context()
+    context.load_verify_locations(certifi.where())
+    return context
+
+
 def _is_address(text: str) -> bool:
     return text.startswith(("https://", "http://")) and text.isprintable()
 
@@ -64,9 +74,7 @@ class _Patience(HTTPAdapter):
     """Reads answers whole, within bounds of time and size."""
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        context = ssl.create_default_context()
-        context.load_verify_locations(certifi.where())
-        super().init_poolmanager(*args, ssl_context=context, **kwargs)
+        super().init_poolmanager(*args, ssl_context=_trust(), **kwargs)
 
     def send(self, request, *args: Any, **kwargs: Any) -> requests.Response:
         ends_at = time.monotonic() + WHOLE_S
@@ -86,7 +94,8 @@ class _Patience(HTTPAdapter):
 def _basic(auth: ClientAuth, method: str, uri: str, headers: dict, body: str) -> tuple:
     """The client's name and secret as RFC 6749 wants them, which the library does not quote."""
     pair = ":".join(quote_plus(each) for each in (auth.client_id, auth.client_secret))
-    return uri, headers | {"Authorization": f"Basic {b64encode(pair.encode()).decode()}"}, body
+    headers["Authorization"] = f"Basic {b64encode(pair.encode()).decode()}"
+    return uri, headers, body
 
 
 class _Session(OAuth2Session):

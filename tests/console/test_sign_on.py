@@ -10,6 +10,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from itsdangerous import URLSafeTimedSerializer
+from joserfc import jwt
 
 import billing
 import plans
@@ -17,7 +18,7 @@ from console.sign_on import attempt as attempts
 from console.sign_on import provider as spoken
 from members import accounts, audit, identities, way_in
 from tests.console.member_stage import PASSWORD, house
-from tests.identity_provider import ALICE, IdentityProvider
+from tests.identity_provider import ALICE, IdentityProvider, new_key
 
 CAROL = ALICE | {"sub": "subject-of-carol", "preferred_username": "carol", "email": "c@example.com"}
 
@@ -213,9 +214,14 @@ def test_a_new_key_of_the_provider_is_fetched_when_it_signs(home, company, monke
     assert signed_in(browser) == "alice"
 
 
-def test_a_public_client_needs_no_secret_and_a_missing_variable_is_named(
-    make_home, company, caplog
-):
+def test_the_secret_goes_in_the_form_where_the_provider_wants_it_there(home, company):
+    company.metadata = {"token_endpoint_auth_methods_supported": ["client_secret_post"]}
+    browser = home.browser()
+    come(browser)
+    assert signed_in(browser) == "alice"
+
+
+def test_a_missing_variable_is_named(make_home, company, caplog):
     home = make_home(client_secret="$NO_SUCH_VARIABLE")
     assert home.browser().get("/sign-in/begin").status_code == 503
     assert "$NO_SUCH_VARIABLE is not set" in caplog.text
@@ -292,9 +298,9 @@ def test_a_disabled_member_stays_out(home):
 
 
 def other_key(company):
-    stranger = IdentityProvider()
-    stranger.key.kid = company.key.kid  # the same name, another key
-    return stranger.signed
+    """A signature with a key of somebody else's, under the name of the provider's."""
+    key = new_key("a stranger's")
+    return lambda claims: jwt.encode({"alg": "RS256", "kid": company.key.kid}, claims, key)
 
 
 LIES = {
