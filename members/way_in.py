@@ -41,7 +41,7 @@ def take(db: Database, key: str) -> accounts.Member | None:
         user_id = _of(conn, key)
         if user_id is not None:
             conn.execute("DELETE FROM meta WHERE key = 'way_in'")
-            audit.record(conn, user_id, "member.sign_in", user_id, {"by": "way-in"})
+            audit.record(conn, user_id, "member.way_in", user_id)
         return user_id
 
     user_id = db.write(act) if opens(db, key) else None

@@ -809,7 +809,7 @@ def test_a_check_that_nobody_noticed_proves_nothing(make_home):
     age(desk, 8 * 3600 + 1)
     with desk.client.session_transaction() as session:
         session["since"] -= 8 * 3600
-    come(desk, "/admin")
+    come(desk, "/admin/")
     assert "Is it still you?" in desk.text(desk.send(f"/admin/members/{bob.id}/disable"))
 
 
