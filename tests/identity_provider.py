@@ -242,7 +242,7 @@ class _Answers(BaseHTTPRequestHandler):
                 return
 
     def _page(self, text: str) -> None:
-        body = f"<!doctype html><meta charset=utf-8><title>Company</title>{text}".encode()
+        body = f"<!doctype html><meta charset=utf-8><title>Company</title><link rel=icon href=data:,>{text}".encode()
         self.send_response(200)
         self.send_header("Content-Type", "text/html; charset=utf-8")
         self.send_header("Content-Length", str(len(body)))

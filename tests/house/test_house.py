@@ -343,6 +343,14 @@ def test_a_leaf_is_imported_without_flask_and_the_database():
     )
 
 
+def test_who_has_no_single_sign_on_does_not_pay_for_its_library():
+    code = "import sys, app, settings; app.create_app(settings.check({'plans': {'free': {}}}, {}))"
+    code += "; print(*{each.partition('.')[0] for each in sys.modules})"
+    loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert "flask" in loaded.stdout and loaded.returncode == 0, loaded.stderr
+    assert not {"authlib", "joserfc", "cryptography", "requests"} & set(loaded.stdout.split())
+
+
 def test_no_wire_is_asked_whether_it_has_a_name():
     """`interface.Wire` says what a wire is, and the type checker that it is so."""
     probing = re.compile(r"\b(?:has|get)attr\((?:wire|spoken|turned|turn\.\w+)\b")
