@@ -29,6 +29,22 @@ CREATE TABLE users (
     is_team        INTEGER NOT NULL DEFAULT 0 CHECK (is_team IN (0, 1))  -- nobody signs in; members share its wallet
 ) STRICT;
 
+-- Who somebody is elsewhere: at an identity provider, or for a trusted proxy (its issuer is `header:` and the header's
+-- name). What they say of a person beside the subject is only shown. One that was disconnected is of nobody until somebody
+-- connects it again, and makes no new member: whatever newcomers get is given once for each identity.
+CREATE TABLE identities (
+    issuer      TEXT    NOT NULL CHECK (length(issuer) BETWEEN 1 AND 1000),
+    subject     TEXT    NOT NULL CHECK (length(subject) BETWEEN 1 AND 255),
+    user_id     INTEGER REFERENCES users,
+    name        TEXT    NOT NULL,
+    email       TEXT    NOT NULL,
+    created_at  INTEGER NOT NULL,
+    seen_at     INTEGER NOT NULL,                    -- when it last came in
+    PRIMARY KEY (issuer, subject)
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX identities_by_user ON identities (user_id) WHERE user_id IS NOT NULL;
+
 -- Whom a member brought, and the LLM tokens promised for it. They are paid once, with the first call of the invited one
 -- that is charged for; until then the invited one's balances carry invite_pending, so that no other call looks here.
 CREATE TABLE invites (

@@ -16,17 +16,17 @@ from commands import (
     models,
     money,
     serving,
+    sign_on,
     teams,
     tokens,
     upstream,
-    users,
 )
 from commands.given import DatabaseWhenAsked, start_said
 
 __all__ = ["DatabaseWhenAsked", "register", "start_said"]
 
 TOPICS = (
-    users.user,
+    sign_on.user,  # the members, and how they come in
     teams.team,
     tokens.token,
     money.credit,

@@ -64,6 +64,8 @@ def register(app, settings) -> None:
         usage,
         wallet,
     )
+    from console.sign_on import pages as sign_on
+    from console.sign_on import visits
 
     request_limits.install(app)
     i18n.install(app)
@@ -82,6 +84,7 @@ def register(app, settings) -> None:
         playground,
         invites,
         admin,
+        sign_on,
     ):
         app.register_blueprint(group.pages)
     app.jinja_env.globals.update(
@@ -91,6 +94,7 @@ def register(app, settings) -> None:
     )
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
     app.before_request(known_host)
+    visits.install(app)
     app.context_processor(template_context)
     app.after_request(finish)
     app.register_error_handler(HTTPException, error_page)
@@ -126,7 +130,7 @@ def here(**changes) -> str:
     /console/wallet.
     """
     rule = request.url_rule
-    if rule is None or "GET" not in rule.methods:
+    if rule is None or "GET" not in rule.methods or rule.endpoint.startswith("sign_on."):
         endpoint, above = _page_above(request.path)
         return url_for(endpoint, **above, **{k: v for k, v in changes.items() if v is not None})
     values = {k: request.args.getlist(k) for k in request.args if k not in ("lang", "theme")}
@@ -179,7 +183,10 @@ def template_context() -> dict:
         "theme": theme(),
         "themes": THEMES,
         "has_page": lambda endpoint: endpoint in current_app.view_functions,
-        "registration": state.settings.accounts.registration,
+        "registration": state.settings.accounts.registration
+        if state.settings.sign_in.passwords
+        else "closed",
+        "sign_in": state.settings.sign_in,
     }
 
 

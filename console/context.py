@@ -11,13 +11,12 @@ from flask import current_app, request
 from flask_login import current_user
 
 from relay.wires.registry import ADDRESSED
+from settings.addresses import is_local_name
 
 # The last: where programs ask whose base address lacks its end.
 FOR_PROGRAMS = {"/api", "/v1", "/healthz", "/readyz", "/metrics"} | {
     wire.PATH for wire in ADDRESSED
 }
-
-LOCAL = (".local", ".lan", ".internal", ".home.arpa", ".localhost")
 
 _host = re.compile(
     r"(\[(?P<v6>[0-9A-Fa-f:.]{2,45})\]|[A-Za-z0-9_]([A-Za-z0-9_-]{0,62}|\.(?=[A-Za-z0-9_]))*\.?)"
@@ -80,7 +79,7 @@ def may_come_by(host: str) -> bool:
     name = urlsplit(f"//{host}").hostname or ""
     name = name.rstrip(".")
     known = (urlsplit(site().public_url).hostname, *(each.lower() for each in site().hosts))
-    if name in known or "." not in name or name.endswith(LOCAL):
+    if name in known or is_local_name(name):
         return True
     try:
         return bool(ip_address(name))

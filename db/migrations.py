@@ -103,11 +103,25 @@ _UPSTREAMS_5 = (
 END""",
 )
 
+_IDENTITIES_6 = (
+    """CREATE TABLE identities (
+    issuer      TEXT    NOT NULL CHECK (length(issuer) BETWEEN 1 AND 1000),
+    subject     TEXT    NOT NULL CHECK (length(subject) BETWEEN 1 AND 255),
+    user_id     INTEGER REFERENCES users,
+    name        TEXT    NOT NULL,
+    email       TEXT    NOT NULL,
+    created_at  INTEGER NOT NULL,
+    seen_at     INTEGER NOT NULL,
+    PRIMARY KEY (issuer, subject)
+) STRICT, WITHOUT ROWID""",
+    "CREATE INDEX identities_by_user ON identities (user_id) WHERE user_id IS NOT NULL",
+)
 
-# The triggers that step 2 changed and step 6 changes once more: only the last writes them.
+
+# The triggers that step 2 changed and step 7 changes once more: only the last writes them.
 _ROLLED_UP = "a_call_that_ends_is_rolled_up", "a_refused_call_is_rolled_up"
 
-_TEAMS_6 = (
+_TEAMS_7 = (
     "ALTER TABLE users ADD COLUMN is_team INTEGER NOT NULL DEFAULT 0 CHECK (is_team IN (0, 1))",
     "ALTER TABLE balances ADD COLUMN team_id INTEGER REFERENCES users",
     "CREATE INDEX balances_by_team ON balances (team_id) WHERE team_id IS NOT NULL",
@@ -173,9 +187,15 @@ def upstreams(conn: "Connection") -> None:
     )
 
 
+def identities(conn: "Connection") -> None:
+    """Version 6: who members are at an identity provider."""
+    for statement in _IDENTITIES_6:
+        conn.execute(statement)
+
+
 def teams(conn: "Connection") -> None:
-    """Version 6: teams with a wallet that their members share."""
-    for statement in _TEAMS_6:
+    """Version 7: teams with a wallet that their members share."""
+    for statement in _TEAMS_7:
         conn.execute(statement)
     conn.execute("DROP TRIGGER a_call_closes_once")
     _as_written(
@@ -203,4 +223,11 @@ def _as_written(conn: "Connection", *triggers: str) -> None:
 
 
 # The n-th takes a connection from version n to n + 1.
-MIGRATIONS: tuple[Callable[..., Any], ...] = (kinds, people, months, upstreams, teams)
+MIGRATIONS: tuple[Callable[..., Any], ...] = (
+    kinds,
+    people,
+    months,
+    upstreams,
+    identities,
+    teams,
+)

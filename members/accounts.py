@@ -17,6 +17,7 @@ import hmac
 import secrets
 import threading
 import unicodedata
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from werkzeug.security import check_password_hash, generate_password_hash
@@ -30,7 +31,7 @@ PASSWORD_LENGTHS = (8, 128)
 ROLES = ("member", "admin")
 
 # What an unknown name is checked against, so that its answer takes as long. No password has this
-# hash.
+# hash, so that it is also what is kept of who has none.
 NOBODY = "scrypt:32768:8:1$nobodyhasthissalt$" + "0" * 128
 
 _hashing = threading.BoundedSemaphore(
@@ -205,10 +206,16 @@ def password_is(db: Database, user_id: int, password: str) -> bool:
     return _matches(row["password"] if row else NOBODY, password)
 
 
+def has_password(db: Database, user_id: int) -> bool:
+    """Whether there is a password that lets this member in."""
+    row = db.read().execute("SELECT password FROM users WHERE id = ?", (user_id,)).fetchone()
+    return row is not None and row["password"] != NOBODY
+
+
 def add(
     db: Database,
     name: str,
-    password: str,
+    password: str | None,
     *,
     role: str = "member",
     invite: str | None = None,
@@ -217,8 +224,13 @@ def add(
     language: str | None = None,
     by: int | None = None,
     now: int | None = None,
+    source: str | None = None,
+    also: Callable[..., None] = lambda conn, user_id: None,
 ) -> Member:
     """Make a member, with a reward (LLM tokens) in the grant pocket; all of it or nothing.
+
+    Without a password none lets in. `also(conn, user_id)` is done within the same transaction,
+    `source` is whose word it was.
 
     `invite` is the code of who invited: that one gets `invite_reward` with the new one's first call
     that costs money. Beyond REWARDED_A_DAY of one inviter nobody gets any reward. Raises
@@ -226,16 +238,18 @@ def add(
     """
     name = checked_name(name)
     check_free(db.read(), name)
-    hashed, now = hash_password(password), now or now_ms()
+    hashed, now = NOBODY if password is None else hash_password(password), now or now_ms()
 
     def act(conn) -> Member:
         user_id = _insert(conn, name, hashed, role, language, now)
+        also(conn, user_id)
         rewarded = invite is None or _invited(conn, user_id, invite, invite_reward, now)
         if signup_reward and rewarded:
             post(conn, user_id, "grant", "reward", signup_reward, note="sign-up", now=now)
         made = _made(conn, user_id)
         host = _made(conn, made.invited_by).name if made.invited_by else None
-        audit.record(conn, by, "member.add", user_id, {"role": role, "invited_by": host}, now=now)
+        detail = {"role": role, "invited_by": host} | ({"issuer": source} if source else {})
+        audit.record(conn, by, "member.add", user_id, detail, now=now)
         return _made(conn, user_id)
 
     return db.write(act)
@@ -329,6 +343,11 @@ def set_password(db: Database, user_id: int, password: str, *, by: int | None = 
 def end_sessions(db: Database, user_id: int, *, by: int | None = None) -> None:
     """Sign out everywhere. Raises Unknown."""
     _change(db, user_id, "session_epoch = ?", (_epoch(),), "member.end_sessions", by)
+
+
+def renew_epoch(conn, user_id: int) -> None:
+    """End all sessions of a member, within a transaction of who calls."""
+    conn.execute("UPDATE users SET session_epoch = ? WHERE id = ?", (_epoch(), user_id))
 
 
 def set_role(db: Database, user_id: int, role: str, *, by: int | None = None) -> None:

@@ -14,8 +14,6 @@ import billing
 from db import Connection, Database
 from members import accounts, audit
 
-NO_PASSWORD = "!"  # what no password has as its hash
-
 
 class TeamError(ValueError):
     """What was asked of a team cannot be done."""
@@ -114,7 +112,7 @@ def add(db: Database, name: str, by: int | None = None, now: int | None = None) 
         team_id = conn.execute(
             "INSERT INTO users (name, name_key, password, session_epoch, invite_code, created_at, is_team)"
             " VALUES (?, ?, ?, '', ?, ?, 1)",
-            (name, accounts.name_key(name), NO_PASSWORD, secrets.token_urlsafe(9), now),
+            (name, accounts.name_key(name), accounts.NOBODY, secrets.token_urlsafe(9), now),
         ).lastrowid
         audit.record(conn, by, "team.add", team_id, None, now=now)
         return int(team_id or 0)

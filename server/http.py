@@ -314,7 +314,8 @@ def _machine_addresses() -> list[str]:
 
 
 def _behind_proxies(app: Callable, trusted: str) -> Callable:
-    """The app, to which X-Forwarded-* comes only from these addresses and networks.
+    """The app, to which X-Forwarded-* comes only from these addresses and networks, and which is
+    told that it was one of them.
 
     waitress knows one address, or everybody.
     """
@@ -323,7 +324,9 @@ def _behind_proxies(app: Callable, trusted: str) -> Callable:
     believed = _believed(trusted)
 
     def call(environ, start_response):
-        if not believed(environ["REMOTE_ADDR"]):
+        if believed(environ["REMOTE_ADDR"]):
+            environ["relay.from_proxy"] = True
+        else:
             for name in FORWARDED:
                 environ.pop(name, None)
         return app(environ, start_response)

@@ -33,6 +33,7 @@ from settings.addresses import (
 )
 from settings.quirks import QUIRKS
 from settings.reader import Section, each_must, must, section
+from settings.sign_in import SignIn
 
 HERE = Path(__file__).resolve().parent.parent
 SHIPPED = HERE / "config.example.toml"
@@ -469,6 +470,7 @@ class Settings(Section):
     server: ServerSettings = ServerSettings()
     database: DatabaseFile = DatabaseFile()
     accounts: Accounts = Accounts()
+    sign_in: SignIn = SignIn()
     billing: Billing = Billing()
     limits: Limits = Limits()
     failover: Failover = Failover()
@@ -485,6 +487,7 @@ class Settings(Section):
         for name in self.plans:
             if not re.fullmatch(r"[\w-]{1,40}", name):
                 yield f"plans.{name}", "a plan's name has letters, digits, - and _ only"
+        yield from self.sign_in.misfits(self.plans, self.server.trusted_proxy)
 
 
 def load(path: str | os.PathLike | None = None, env: Mapping[str, str] = os.environ) -> Settings:
@@ -546,6 +549,12 @@ def check(given: dict, env: Mapping[str, str]) -> Settings:
     settings = section(Settings, given, "", wrong)
     wrong += _across(given, settings)
     keys = [list(_keys(upstream, env, wrong)) for upstream in settings.upstreams]
+    client = settings.sign_in.client_secret
+    secret = list(
+        _secret(
+            lambda: providers.secret(client, env), "sign_in.client_secret: what it names", wrong
+        )
+    )
     if wrong:
         raise SettingsError(wrong)
     replace = msgspec.structs.replace
@@ -555,6 +564,7 @@ def check(given: dict, env: Mapping[str, str]) -> Settings:
     return replace(
         settings,
         database=DatabaseFile(path=file),
+        sign_in=replace(settings.sign_in, keys=tuple(secret)),
         upstreams=tuple(
             replace(each, keys=tuple(own))
             for each, own in zip(settings.upstreams, keys, strict=True)

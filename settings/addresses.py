@@ -3,12 +3,14 @@
 Owns their forms alone: where an address leads, nobody looks here.
 """
 
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from urllib.parse import urlsplit
 
 NETWORKS = "IP addresses or networks, with commas between them"
 URL = "an http or https address without user, query or fragment"
 QUERIED_URL = "an http or https address without user or fragment"
+ISSUER = "https, but for a host of the local network"
+LOCAL = (".local", ".lan", ".internal", ".home.arpa", ".localhost")
 PROXY = "an address like http://host:port or socks5://host:port"
 
 
@@ -49,3 +51,19 @@ def is_network(text: str) -> bool:
         return bool(ip_network(text.strip(), strict=False))
     except ValueError:
         return False
+
+
+def is_local_name(name: str) -> bool:
+    """Whether a host's name is one that the internet cannot have: without a dot, or under the
+    endings of local networks."""
+    return "." not in name or name.endswith(LOCAL)
+
+
+def is_issuer(url: str) -> bool:
+    """The address of an identity provider: https, or within the local network."""
+    parts = urlsplit(url)
+    name = (parts.hostname or "").rstrip(".")
+    try:
+        return parts.scheme == "https" or ip_address(name).is_private
+    except ValueError:
+        return ":" not in name and is_local_name(name)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import msgspec
 
 NAMED = {"upstreams": "name", "models": "id"}
-SECRET = {"api_key", "api_keys", "keys", "webhook", "hooks"}
+SECRET = {"api_key", "api_keys", "keys", "webhook", "hooks", "client_secret"}
 
 Picture = dict[str, dict[str, str]]  # table -> name -> digest of what is said of it
 

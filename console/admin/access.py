@@ -12,7 +12,7 @@ from console.admin.members import password_page
 from console.context import member, state
 from console.session import back_to
 from console.ui.i18n import gettext as _
-from members import accounts
+from members import accounts, identities
 from relay import gate
 
 
@@ -123,6 +123,8 @@ def set_role(user_id: int):
 def reset_password(user_id: int):
     """A new password for who forgot theirs; all their sessions end."""
     who, form = of(user_id), NewPasswordForm(prefix="password")
+    if not state().settings.sign_in.passwords:
+        abort(404)
     if not form.validate_on_submit():
         return show(who, password=form)
     password = form.password.data or accounts.made_password()
@@ -135,6 +137,20 @@ def end_sessions(user_id: int):
     """Sign a member out everywhere."""
     accounts.end_sessions(state().db, of(user_id).id, by=member().id)
     flash(_("All sessions of %(name)s have ended.", name=of(user_id).name), "good")
+    return _back(user_id)
+
+
+@pages.post("/members/<int:user_id>/disconnect")
+@recently_authenticated
+def disconnect(user_id: int):
+    """Let an identity of a member's be of nobody; it makes no new member either."""
+    who = of(user_id)
+    issuer, subject = request.form.get("issuer", ""), request.form.get("subject", "")
+    try:
+        identities.disconnect(state().db, who.id, issuer, subject, by=member().id)
+    except identities.NotConnected:
+        abort(404)
+    flash(_("%(name)s is disconnected, and all their sessions have ended.", name=who.name), "good")
     return _back(user_id)
 
 

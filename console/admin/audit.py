@@ -29,6 +29,11 @@ ACTIONS = {
     "token.change": _l("API key changed"),
     "token.rotate": _l("API key renewed"),
     "token.clear": _l("Expired API keys cleared away"),
+    "member.sign_in": _l("Signed in by single sign-on"),
+    "member.connect": _l("Single sign-on connected"),
+    "member.disconnect": _l("Single sign-on disconnected"),
+    "member.way_in": _l("Let in by the command line"),
+    "sign_in.refuse": _l("Single sign-on refused"),
     "token.revoke": _l("API key revoked"),
     "ledger.top_up": _l("Top-up"),
     "ledger.refund": _l("Refund"),
@@ -86,6 +91,10 @@ DETAILS = {
     "mistakes": _l("mistakes"),
     "model": _l("model"),
     "team": _l("team"),
+    "issuer": _l("provider"),
+    "subject": _l("subject"),
+    "email": _l("e-mail"),
+    "reason": _l("reason"),
 }
 WORDS = {
     "pocket": wallet.POCKETS,

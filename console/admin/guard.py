@@ -8,12 +8,14 @@ is worth less.
 import time
 from functools import wraps
 
-from flask import Blueprint, render_template, request, session
+from flask import Blueprint, render_template, request
 
 import billing
 from console import throttle
 from console.context import member, state
+from console.member import signin
 from console.session import administrators_only
+from console.sign_on import kept
 from console.ui.i18n import gettext as _
 from members import accounts, audit
 
@@ -40,23 +42,30 @@ def recently_authenticated(view):
     @wraps(view)
     def page(*args, **kwargs):
         typed, error = request.form.get("own_password"), ""
-        if typed is not None:
+        if typed is not None and signin.takes_password(member().id):
             throttle.refuse_over(TRIES, "prove", member().id)
             if accounts.password_is(state().db, member().id, typed):
-                session["proven_at"] = int(time.time())
+                signin.note_proof()
             else:
                 error = _("This is not your password.")
-        if (
-            time.time() - max(session.get("proven_at", 0), session.get("since", 0)) < PROVEN_S
-            and not error
-        ):
+        if signin.is_proven(PROVEN_S) and not error:
             return view(*args, **kwargs)
-        kept = [
+        if not signin.takes_password(member().id):
+            return _proven_elsewhere(lambda: view(*args, **kwargs))
+        filled = [
             (name, value) for name, value in request.form.items(multi=True) if name not in NOT_KEPT
         ]
-        return render_template("admin/prove.html", kept=kept, error=error)
+        return render_template("admin/prove.html", kept=filled, error=error)
 
     return page
+
+
+def _proven_elsewhere(view):
+    """For who has no password: the proxy that names them proves it with each request, and a
+    provider is asked once more."""
+    if state().settings.sign_in.header and kept.identity():
+        return view()
+    return render_template("admin/prove_elsewhere.html")
 
 
 def note(action: str, user_id: int | None = None, **detail) -> None:

@@ -21,7 +21,7 @@ from console.ui import csv, date_range
 from console.ui.forms import Form, options
 from console.ui.i18n import gettext as _
 from console.ui.i18n import lazy_gettext as _l
-from members import accounts, caps, entries, teams, terms
+from members import accounts, caps, entries, identities, teams, terms
 from members.call_rows import COLUMNS
 from relay import gate
 
@@ -182,6 +182,8 @@ def show(who: accounts.Member, **forms) -> str:
         count=sum(row["calls"] for row in days),
         inviter=who.invited_by and accounts.find(state().db, who.invited_by),
         entries=entries.listed(who.id).page(conn, size=SHOWN),
+        identities=identities.of(state().db, who.id),
+        has_password=accounts.has_password(state().db, who.id),
         **statement_words(),
     )
 

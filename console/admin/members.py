@@ -125,7 +125,8 @@ def _form(form: NewMemberForm) -> str:
 @recently_authenticated
 def make(form: NewMemberForm):
     """Make the member, and show a password that was made for it."""
-    password = form.password.data or accounts.made_password()
+    passwords = state().settings.sign_in.passwords
+    password = form.password.data or accounts.made_password() if passwords else None
     reward = state().settings.accounts.signup_reward if form.reward.data else 0
     try:
         who = accounts.add(
@@ -139,7 +140,7 @@ def make(form: NewMemberForm):
     except accounts.AccountError as err:
         signin.show_error(err, form)
         return _form(form)
-    return password_page(who, None if form.password.data else password, new=True)
+    return password_page(who, None if form.password.data else password, new=True)  # none: not shown
 
 
 def password_page(who: accounts.Member, password: str | None, new: bool = False) -> str:

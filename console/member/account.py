@@ -4,7 +4,7 @@ Owns what members change about themselves. Name, role and balances are not among
 sends.
 """
 
-from flask import Blueprint, flash, render_template, request, session, url_for
+from flask import Blueprint, abort, flash, render_template, request, session, url_for
 from wtforms import PasswordField
 from wtforms.validators import InputRequired
 
@@ -12,11 +12,13 @@ from console import throttle
 from console.context import member, state
 from console.member import signin
 from console.session import back_to, members_only
+from console.sign_on import kept
+from console.sign_on import pages as sign_on
 from console.ui import i18n
 from console.ui.forms import Form
 from console.ui.i18n import gettext as _
 from console.ui.i18n import lazy_gettext as _l
-from members import accounts
+from members import accounts, identities
 
 pages = Blueprint("account", __name__, url_prefix="/console/account")
 
@@ -41,9 +43,21 @@ def page():
 
 
 def _show(form: PasswordForm) -> str:
+    me = member().id
     return render_template(
-        "member/account.html", form=form, who=accounts.find(state().db, member().id)
+        "member/account.html",
+        form=form if signin.takes_password(me) else None,
+        who=accounts.find(state().db, me),
+        identities=identities.of(state().db, me),
+        may_disconnect=_may_disconnect(me),
     )
+
+
+def _may_disconnect(me: int) -> bool:
+    """Whether somebody would still come in who has one identity less."""
+    source = state().settings.sign_in.source
+    ways = [each for each in identities.of(state().db, me) if each.issuer == source]
+    return signin.takes_password(me) or len(ways) > 1
 
 
 @pages.post("/password")
@@ -51,6 +65,8 @@ def _show(form: PasswordForm) -> str:
 def password():
     """Change the password. Every other session ends."""
     form, me = PasswordForm(), member()
+    if not signin.takes_password(me.id):
+        abort(403)
     if not form.validate_on_submit():
         return _show(form)
     wait = throttle.wait_s(ATTEMPTS, "password", me.id)
@@ -66,6 +82,38 @@ def password():
         _("The password is changed. Wherever else you were signed in, you are not any more."),
         "good",
     )
+    return back_to("account.page")
+
+
+@pages.post("/connect")
+@members_only
+def connect():
+    """Connect the account with an identity at the provider: it is asked who comes."""
+    throttle.refuse_over(ATTEMPTS, "connect", member().id)
+    return sign_on.lead("connect", url_for("account.page"), member().id)
+
+
+@pages.post("/disconnect")
+@members_only
+def disconnect():
+    """Let an identity be of nobody. All sessions end; this browser gets a new one."""
+    me, form = member(), request.form
+    if not _may_disconnect(me.id):
+        abort(403)
+    try:
+        identities.disconnect(
+            state().db, me.id, form.get("issuer", ""), form.get("subject", ""), by=me.id
+        )
+    except identities.NotConnected:
+        abort(404)
+    here, stays = kept.identity(), session.permanent
+    gone = here == (form.get("issuer"), form.get("subject"))
+    if gone:  # whoever came by it comes in anew
+        return signin.logout()
+    signin.begin_session(accounts.find(state().db, me.id), keep=stays)
+    if here is not None:
+        kept.note(*here)
+    flash(_("It is disconnected. Wherever else you were signed in, you are not any more."), "good")
     return back_to("account.page")
 
 

@@ -28,6 +28,7 @@ import billing
 from console import throttle
 from console.context import member, site_url, state
 from console.session import back_to, login, safe_way_back
+from console.sign_on import kept
 from console.ui import i18n
 from console.ui.forms import Form, options
 from console.ui.i18n import gettext as _
@@ -75,6 +76,8 @@ def load(key: str) -> SignedIn | None:
     who = accounts.find(state().db, int(user_id)) if user_id.isdigit() else None
     if who is None or who.disabled or who.session_epoch != epoch or _has_ended(int(time.time())):
         return None
+    if kept.over():
+        return None
     return SignedIn(who)
 
 
@@ -99,6 +102,21 @@ def begin_session(who: accounts.Member, keep: bool = False) -> None:
     login_user(SignedIn(who))
 
 
+def takes_password(user_id: int) -> bool:
+    """Whether this member can come in by a password."""
+    return state().settings.sign_in.passwords and accounts.has_password(state().db, user_id)
+
+
+def note_proof() -> None:
+    """Whoever is signed in has just shown once more that it is they."""
+    session["proven_at"] = int(time.time())
+
+
+def is_proven(within_s: int) -> bool:
+    """Whether that, or the sign-in, was no longer ago than so many seconds."""
+    return time.time() - max(session.get("proven_at", 0), session.get("since", 0)) < within_s
+
+
 def _enter(who: accounts.Member, keep: bool = False, greeting: str = "") -> Response:
     """Sign a member in and lead where the visitor wanted to go, in the member's language."""
     begin_session(who, keep)
@@ -107,9 +125,14 @@ def _enter(who: accounts.Member, keep: bool = False, greeting: str = "") -> Resp
     response = make_response(
         redirect(safe_way_back(request.args.get("next"), url_for("overview.page")), 303)
     )
+    greet_in_language(response, who)
+    return response
+
+
+def greet_in_language(response, who: accounts.Member) -> None:
+    """Let a browser that has chosen no language show the member's."""
     if who.language in i18n.LANGUAGES and i18n.COOKIE not in request.cookies:
         keep_language(response, who.language)
-    return response
 
 
 def keep_language(response, language: str) -> None:
@@ -206,6 +229,9 @@ def sign_in():
     form = SignInForm()
     if member():
         return redirect(safe_way_back(request.args.get("next"), url_for("overview.page")))
+    if not state().settings.sign_in.passwords:
+        status = 403 if request.method == "POST" else 200
+        return render_template("member/login.html", form=None), status
     if not form.validate_on_submit():
         return render_template("member/login.html", form=form)
     wait = _count_attempt(form.name.data)
@@ -265,7 +291,7 @@ def register():
     rules, form = state().settings.accounts, RegisterForm(invite=request.args.get("invite"))
     if member():
         return redirect(url_for("overview.page"))
-    if rules.registration == "closed":
+    if rules.registration == "closed" or not state().settings.sign_in.passwords:
         return render_template("member/closed.html")
     form.invite.flags.required = rules.registration == "invite"
     host = accounts.inviter(state().db, form.invite.data) if form.invite.data else None

@@ -27,6 +27,7 @@ from relay.administration import (
     codes,
     configured,
     house,
+    identities,
     members,
     money,
     providers,
@@ -38,7 +39,7 @@ from relay.spine import Relay
 
 PREFIX = "/api/v1/admin"
 PATH_ID_MAX = 2**63 - 1  # the largest integer of SQLite
-TOPICS = (members, tokens, money, teams, codes, calls, providers, configured, house)
+TOPICS = (members, identities, tokens, money, teams, codes, calls, providers, configured, house)
 ADDRESSES: tuple[Address, ...] = tuple(each for topic in TOPICS for each in topic.ADDRESSES)
 KNOWN = (
     ValueError,  # AccountError, TokenError, TeamError, ConnectError and UnknownName among them

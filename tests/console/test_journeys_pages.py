@@ -142,7 +142,9 @@ def test_no_page_is_forgotten(relay, month):
         "public.setup_ps1",
         *(name for name in there if name.endswith("csv")),
     }
-    assert there - walked - files == {"signin.setup"}  # gone once there is an administrator
+    # Gone once there is an administrator, and not there without a provider or an operator's key.
+    doors = {"signin.setup", "sign_on.begin", "sign_on.callback", "sign_on.once"}
+    assert there - walked - files == doors
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ LAYERS = """
 1  relay.catalog relay.wires relay.upstream.demo relay.upstream.provider_errors members.tokens members.caps
 1  members.teams server.notices server.outbox server.backups server.contents server.clock server.digest
 0  members.call_rows members.budget members.usage members.entries members.turned_away members.credit_requests
-0  members.terms
+0  members.terms members.identities members.way_in
 0  billing ledger codes db members.accounts members.audit plans pricing verify settings server.logs
 0  relay.body relay.errors relay.estimate relay.limits relay.lookups relay.metrics relay.unquoted
 0  relay.upstream.race relay.upstream.proxy relay.upstream.coding
@@ -75,8 +75,10 @@ KNOWS_ONLY = {
         "settings.providers",
         "settings.quirks",
         "settings.reader",
+        "settings.sign_in",
     },
     "settings.quirks": set(),
+    "settings.sign_in": {"settings.addresses", "settings.reader"},
     "settings.addresses": set(),
     "settings.providers": set(),
     "settings.changes": set(),
@@ -119,7 +121,9 @@ DOORS = {  # what comes from outside, and who may touch it
     "limits": {"console.throttle", "relay.gate", "relay.limits"},
     "prometheus_client": {"relay.metrics"},
     "httptools": {"relay.upstream.http1"},
-    "requests": {"relay.upstream.sender"},
+    "authlib": {"console.sign_on.provider"},
+    "joserfc": {"console.sign_on.provider"},
+    "requests": {"relay.upstream.sender", "console.sign_on.provider"},
     "socket": {
         "relay.upstream.http1",
         "relay.upstream.connection",
@@ -342,6 +346,14 @@ def test_a_leaf_is_imported_without_flask_and_the_database():
     assert not {"flask", "werkzeug", "sqlite3", "db", "prometheus_client"} & set(
         loaded.stdout.split()
     )
+
+
+def test_who_has_no_single_sign_on_does_not_pay_for_its_library():
+    code = "import sys, app, settings; app.create_app(settings.check({'plans': {'free': {}}}, {}))"
+    code += "; print(*{each.partition('.')[0] for each in sys.modules})"
+    loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert "flask" in loaded.stdout and loaded.returncode == 0, loaded.stderr
+    assert not {"authlib", "joserfc", "cryptography", "requests"} & set(loaded.stdout.split())
 
 
 def test_no_wire_is_asked_whether_it_has_a_name():

@@ -24,7 +24,7 @@ READMES = [ROOT / "README.md", ROOT / "README.zh-CN.md"]
 PAGES = [*READMES, *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.S | re.M)
 HERE = "http://127.0.0.1:8000"
-COMMAND = re.compile(r"(?:flask|sudo relay) ((?:[a-z]+ ?)+)((?:[^`\n|)&]|\|(?!\|))*)")
+COMMAND = re.compile(r"(?:flask|sudo relay) ((?:[a-z]+(?:-[a-z]+)* ?)+)((?:[^`\n|)&]|\|(?!\|))*)")
 
 ids = {"ids": lambda path: path.name}
 

@@ -24,6 +24,13 @@ TABLE = {
     "change a role": (["ask_role", "set_role"], ["user role"], ["PATCH /members/<id>"]),
     "change a password": (["reset_password"], ["user password"], ["PATCH /members/<id>"]),
     "end sessions": (["end_sessions"], [], ["DELETE /members/<id>/sessions"]),
+    "list identities": (["member"], ["user identities"], ["GET /members/<id>/identities"]),
+    "connect an identity": ([], ["user connect"], ["POST /members/<id>/identities"]),
+    "disconnect an identity": (
+        ["disconnect"],
+        ["user disconnect"],
+        ["DELETE /members/<id>/identities"],
+    ),
     "invite": ([], [], ["GET /members/<id>/invite", "POST /members/<id>/invite"]),
     "who was invited": ([], [], ["GET /members/<id>/invited"]),
     "list tokens": (["member"], ["token list"], ["GET /members/<id>/tokens"]),
@@ -126,6 +133,7 @@ TABLE = {
 WITHOUT = {  # commands that have no address, and why
     "restore": "it takes the place of the file that holds the API's own tokens, and must work where"
     " no relay starts",
+    "user way-in": "it signs somebody in without a password: only who has the machine may",
 }
 
 

@@ -564,6 +564,7 @@ def test_the_schema_is_that_of_its_version():
         3: "94b8562558a99b93",
         4: "8b3e750470de4ca1",
         5: "78f59b6e816bf607",
-        6: "977a29435b86ff55",
+        6: "8a18262a9271a038",
+        7: "254e085b3cac1b87",
     }
     assert digests[len(MIGRATIONS) + 1] == digest()

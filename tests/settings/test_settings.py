@@ -21,6 +21,7 @@ from settings.reader import sentences
 
 SHIPPED = settings.SHIPPED.read_text(encoding="utf-8")
 FREE = {"free": {}}
+MICROSOFT = "https://login.microsoftonline.com"
 UPSTREAM = {"name": "house", "base_url": "https://house.example/v1"}
 MODEL = {
     "id": "m",
@@ -33,6 +34,7 @@ HEADERS = {
     "server": settings.ServerSettings,
     "database": settings.DatabaseFile,
     "accounts": settings.Accounts,
+    "sign_in": settings.SignIn,
     "billing": settings.Billing,
     "limits": settings.Limits,
     "failover": settings.Failover,
@@ -354,6 +356,50 @@ REFUSED = [
     (upstream(proxy="http://proxy:8080/path"), f"upstreams.house.proxy: {PROXY}"),
     (upstream(proxy="proxy:8080"), f"upstreams.house.proxy: {PROXY}"),
     (upstream(proxy="socks5://"), f"upstreams.house.proxy: {PROXY}"),
+    (
+        {"sign_in": {"issuer": "http://sso.example.com", "client_id": "x"}},
+        "sign_in.issuer: must be https, but for a host of the local network",
+    ),
+    ({"sign_in": {"issuer": "sso.example.com", "client_id": "x"}}, f"sign_in.issuer: {URL}"),
+    (
+        {"sign_in": {"issuer": "https://sso.example.com"}},
+        "sign_in.client_id: is missing: the identity provider gives it",
+    ),
+    (
+        {"sign_in": {"issuer": "https://sso.example.com", "client_id": "x", "scopes": ["email"]}},
+        "sign_in.scopes: must contain openid",
+    ),
+    (
+        {"sign_in": {"issuer": "https://accounts.google.com", "client_id": "x"}},
+        "sign_in.domains: say who may come: anybody in the world can have an account there",
+    ),
+    (
+        {"sign_in": {"issuer": f"{MICROSOFT}/common/v2.0", "client_id": "x"}},
+        f"sign_in.issuer: give your own tenant's: {MICROSOFT}/TENANT-ID/v2.0",
+    ),
+    (
+        {"sign_in": {"passwords": False}},
+        "sign_in.passwords: nobody could come in: give issuer or header first",
+    ),
+    ({"sign_in": {"plan": "gold"}}, "sign_in.plan: there is no plan 'gold'"),
+    (
+        {"sign_in": {"header": "Remote-User"}},
+        "sign_in.header: server.trusted_proxy must name the proxy whose word it is",
+    ),
+    (
+        {"sign_in": {"header": "Remote-User"}, "server": {"trusted_proxy": "*"}},
+        "sign_in.header: server.trusted_proxy must name the proxy whose word it is",
+    ),
+    (
+        {"sign_in": {"header": "a b"}, "server": {"trusted_proxy": "::1"}},
+        "sign_in.header: must be the name of a header",
+    ),
+    ({"sign_in": {"check_every": "never"}}, 'sign_in.check_every: must be like "8h" or "1d"'),
+    (
+        {"sign_in": {"domains": ["Example.com"]}},
+        "sign_in.domains[0]: must be a domain in small letters, like example.com",
+    ),
+    ({"sign_in": {"proxy": "socks5://p:1"}}, "sign_in.proxy: must be like http://host:port"),
     ({"server": {"port": 65536}}, "server.port: Expected `int` <= 65535"),
     ({"server": {"port": -1}}, "server.port: Expected `int` >= 0"),
     ({"server": {"port": "8000"}}, "server.port: Expected `int`, got `str`"),
@@ -564,3 +610,26 @@ def test_whatever_stands_in_a_file_is_taken_or_named(place, value):
         Catalog(settings.check(given, {"A": "sk-1"}))
     except settings.SettingsError as err:
         assert err.mistakes and all(": " in mistake for mistake in err.mistakes)
+
+
+def test_the_secret_of_the_client_is_read_from_where_keys_are_and_shown_nowhere(tmp_path):
+    rules = {"issuer": "https://sso.example.com", "client_id": "relay"}
+    given = check({"SSO": "a-secret"}, sign_in=rules | {"client_secret": "$SSO"})
+    assert given.sign_in.keys == ("a-secret",) and "a-secret" not in repr(given.sign_in)
+    (tmp_path / "secret").write_text("in-a-file\n")
+    env = {"SSO_FILE": str(tmp_path / "secret")}
+    assert check(env, sign_in=rules | {"client_secret": "$SSO"}).sign_in.keys == ("in-a-file",)
+    # A command of another shell, which has no such variable, goes on working.
+    assert check(sign_in=rules | {"client_secret": "$SSO"}).sign_in.keys == ()
+
+
+@pytest.mark.parametrize(
+    "issuer", ["http://localhost:8080", "http://keycloak:8080/realms/x", "http://10.0.0.7"]
+)
+def test_plain_http_is_for_providers_of_the_local_network(issuer):
+    assert check(sign_in={"issuer": issuer, "client_id": "relay"}).sign_in.source == issuer
+
+
+def test_a_check_is_so_many_seconds():
+    for written, seconds in {"30m": 1800, "8h": 28800, "2d": 172800}.items():
+        assert check(sign_in={"check_every": written}).sign_in.check_s == seconds
