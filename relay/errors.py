@@ -69,8 +69,12 @@ class RelayError(Exception):
         return str(self.args[0])
 
     def mention(self, contact: str) -> None:
-        """Say whom to ask, where somebody can help: with money, caps, plans and models."""
-        if contact and (self.status in (402, 403) or isinstance(self, OverPlan)):
+        """Say whom to ask, where somebody can help: with money, caps, plans and models, with a
+        token that has ended (a missing or unknown one is nobody's), and a provider's account."""
+        ended = isinstance(self, NotAuthenticated) and self.message != self.sentence
+        if contact and (
+            self.status in (402, 403) or ended or isinstance(self, OverPlan | UpstreamAccount)
+        ):
             self.args = (f"{self.message} Ask for help: {contact}",)
 
     @property
