@@ -13,7 +13,7 @@ import db
 import settings as configuration
 from commands import given, shown
 from db import meta
-from members.terms import plan_changes
+from members.terms import lost_plans, plan_changes
 from settings import changes
 
 SEEN = (
@@ -97,6 +97,7 @@ def _preview(relay, pid: int, as_json: bool) -> None:
         for part, names in parts.items()
     ]
     terms = plan_changes(relay.db, fact.get("plans", {}), after)
+    terms += [each for each in [lost_plans(relay.db, after)] if each]
     lines += terms
     lines += [
         f"{name} is set here, but the relay was started without it: restart" for name in unseen

@@ -92,8 +92,8 @@ def terms_of(settings: Any) -> dict[str, dict[str, Any]]:
 
 def plan_changes(db: Database, before: dict[str, dict[str, Any]], settings: Any) -> list[str]:
     """What a change of plans means, to whom and from when: a sentence for each plan whose terms are
-    others than `before` (see `terms_of`) while members hold it, or that everybody has. That one is
-    gone is `plans.unknown`'s to tell."""
+    others than `before` (see `terms_of`) while members hold it, or that everybody has; `lost_plans`
+    are another matter."""
     said, held, after = [], plans.holders(db), terms_of(settings)
     for name in before.keys() & after.keys():
         parts = "; ".join(_changed(before[name], after[name]))
@@ -102,6 +102,18 @@ def plan_changes(db: Database, before: dict[str, dict[str, Any]], settings: Any)
             whom = "everybody without a plan" if name == FREE else f"its holders ({count})"
             said.append(f"The plan {name} changes for {whom}: {parts}.")
     return sorted(said)
+
+
+def lost_plans(db: Database, settings: Any) -> str | None:
+    """Plans cannot vanish without a word: who holds one has the plan that everybody has meanwhile,
+    and keeps its quota."""
+    lost = plans.unknown(db, settings.plans)
+    if not lost:
+        return None
+    named = ", ".join(f"{name} (held by {count})" for name, count in sorted(lost.items()))
+    return (
+        f"The settings have no such plan any more: {named}. Its holders have the rights of 'free'."
+    )
 
 
 def _changed(before: dict[str, Any], after: dict[str, Any]) -> Iterator[str]:

@@ -19,7 +19,7 @@ import settings as configuration
 import verify
 from db import StorageError, meta
 from members import accounts, call_rows, turned_away
-from members.terms import plan_changes, terms_of
+from members.terms import lost_plans, plan_changes, terms_of
 from relay import pricelist
 from server import digest
 from server.backups import Backups
@@ -222,7 +222,8 @@ def preview(relay) -> tuple[list[str], dict, list[str]]:
         return err.mistakes, {}, []
     before = changes.picture(relay.settings)
     terms = plan_changes(relay.db, terms_of(relay.settings), after)
-    return [], changes.difference(before, changes.picture(after)), terms
+    lost = [each for each in [lost_plans(relay.db, after)] if each]
+    return [], changes.difference(before, changes.picture(after)), terms + lost
 
 
 def reload(app) -> None:
@@ -275,19 +276,7 @@ def note_settings(relay) -> None:
     terms = terms_of(relay.settings)
     fact = {"picture": changes.picture(relay.settings), "variables": has, "plans": terms}
     meta.put(relay.db, "settings_in_force", fact)
-    lost = plans.unknown(relay.db, relay.settings.plans)
-    relay.notices.trouble("plans", _lost_plans(lost), "warning")
-
-
-def _lost_plans(lost: dict[str, int]) -> str | None:
-    """Plans cannot vanish without a word: who holds one has the plan that everybody has meanwhile,
-    and keeps its quota."""
-    if not lost:
-        return None
-    named = ", ".join(f"{name} (held by {count})" for name, count in sorted(lost.items()))
-    return (
-        f"The settings have no such plan any more: {named}. Its holders have the rights of 'free'."
-    )
+    relay.notices.trouble("plans", lost_plans(relay.db, relay.settings), "warning")
 
 
 def _say_hello(relay, addresses: list[str]) -> None:

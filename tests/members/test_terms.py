@@ -80,3 +80,15 @@ def test_a_plans_models_come_first_in_what_visitors_are_shown(tmp_path):
     text = home.browser().page("/docs/chat")
     assert "other-2" in text
     home.db.close()
+
+
+def test_a_preview_names_a_plan_that_would_vanish_while_it_is_held(home, monkeypatch):
+    from server import jobs
+
+    without = {name: each for name, each in PLANS.items() if name != "pro"}
+    after = check({"plans": without, "models": MODELS}, {})
+    monkeypatch.setattr("settings.load", lambda *_, **__: after)
+    assert jobs.preview(home.relay)[2] == []
+    terms.give_plan(home.db, home.relay.settings, home.member("alice").id, "pro")
+    (said,) = jobs.preview(home.relay)[2]
+    assert "pro (held by 1)" in said

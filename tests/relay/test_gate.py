@@ -654,3 +654,12 @@ def test_who_held_a_token_that_has_ended_learns_whom_to_ask_and_a_guesser_does_n
         assert "revoked" in ended and ended.endswith("Ask for help: Li Hua, room 5"), path
         guess = relay.client("sk-" + "x" * 43).call(method, path, body)
         assert "Li Hua" not in guess.json["error"]["message"] and guess.status == 401
+
+
+def test_a_402_says_where_to_ask_for_credit(start_relay, people_file):
+    relay = start_relay(site={"public_url": "https://relay.example", "contact": "Li Hua"})
+    said = relay.client(people_file[1]["bob"][1]).call("POST", CHAT, ask())
+    assert said.status == 402
+    assert said.json["error"]["message"].endswith(
+        " Ask for credit: https://relay.example/console/credit Ask for help: Li Hua"
+    )
