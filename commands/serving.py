@@ -13,6 +13,7 @@ import db
 import settings as configuration
 from commands import given, shown
 from db import meta
+from members.terms import lost_plans, plan_changes
 from settings import changes
 
 SEEN = (
@@ -95,7 +96,11 @@ def _preview(relay, pid: int, as_json: bool) -> None:
         for table, parts in found.items()
         for part, names in parts.items()
     ]
+    terms = plan_changes(relay.db, fact.get("plans", {}), after)
+    terms += [each for each in [lost_plans(relay.db, after)] if each]
+    lines += terms
     lines += [
         f"{name} is set here, but the relay was started without it: restart" for name in unseen
     ]
-    shown.one(as_json, {"pid": pid, "changes": found, "unseen_variables": unseen}, "\n".join(lines))
+    document = {"pid": pid, "changes": found, "plans": terms, "unseen_variables": unseen}
+    shown.one(as_json, document, "\n".join(lines))

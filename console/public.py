@@ -12,7 +12,7 @@ from flask import Blueprint, Response, abort, render_template, request, url_for
 import billing
 import pricing
 from billing import Pockets, Price, Usage
-from console.context import site, site_url, state
+from console.context import member, site, site_url, state
 from console.docs import setup, snippets
 from console.ui.i18n import gettext as _
 from console.ui.i18n import lazy_gettext as _l
@@ -78,9 +78,14 @@ def peak_text(model) -> str:
 
 
 def chat_models() -> list:
-    """The models that chat, those that answer now first. What the samples and tools offer."""
+    """The models that chat, those that answer now first. What the samples and tools offer: to a
+    member those that they may use; to others all, first those that everybody may."""
+    who = member()
+    may = state().gate.models_of(who.id if who else None)
     listed = [m for m in state().catalog.models.values() if m.kind == "chat"]
-    return sorted(listed, key=lambda m: not m.available)
+    if who and may is not None:
+        listed = [m for m in listed if m.id in may]
+    return sorted(listed, key=lambda m: (not m.available, may is not None and m.id not in may))
 
 
 def picked_model():
@@ -167,11 +172,13 @@ def plaza():
     sort = request.args.get("sort") if request.args.get("sort") in SORTS else "name"
     found = [m for m in listed if _matches(m, wish.casefold()) and provider in ("", m.provider)]
     found.sort(key=_sorting(sort))
+    may = state().gate.models_of(member().id) if member() else None
     providers = [(name, name) for name in sorted({m.provider for m in listed})]
     return render_template(
         "public/plaza.html",
         found=[(m, offers(m)) for m in found],
         total=len(listed),
+        kept_from=set() if may is None else {m.id for m in listed} - may,
         providers=providers,
         q=wish,
         provider=provider,

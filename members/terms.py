@@ -4,14 +4,17 @@ Owns how a name becomes terms, for pages, commands and the API alike; who gives 
 the settings do. The giving is `plans`' and `codes`'.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
+
+import msgspec
 
 import billing
 import plans
 from db import Database
 
 FREE = "free"
+OF_A_PERIOD = ("price", "quota", "days")  # what a period has for good when it begins
 
 
 class UnknownName(ValueError):
@@ -76,3 +79,58 @@ def give_plan(
         by=by,
         key=key,
     )
+
+
+# ---- plans that change
+
+
+def terms_of(settings: Any) -> dict[str, dict[str, Any]]:
+    """The plans of the settings, as they may be written down."""
+    found: dict[str, dict[str, Any]] = msgspec.json.decode(msgspec.json.encode(settings.plans))
+    return found
+
+
+def plan_changes(db: Database, before: dict[str, dict[str, Any]], settings: Any) -> list[str]:
+    """What a change of plans means, to whom and from when: a sentence for each plan whose terms are
+    others than `before` (see `terms_of`) while members hold it, or that everybody has; `lost_plans`
+    are another matter."""
+    said, held, after = [], plans.holders(db), terms_of(settings)
+    for name in before.keys() & after.keys():
+        parts = "; ".join(_changed(before[name], after[name]))
+        if parts and (name == FREE or name in held):
+            count = held.get(name, 0)
+            whom = "everybody without a plan" if name == FREE else f"its holders ({count})"
+            said.append(f"The plan {name} changes for {whom}: {parts}.")
+    return sorted(said)
+
+
+def lost_plans(db: Database, settings: Any) -> str | None:
+    """Plans cannot vanish without a word: who holds one has the plan that everybody has meanwhile,
+    and keeps its quota."""
+    lost = plans.unknown(db, settings.plans)
+    if not lost:
+        return None
+    named = ", ".join(f"{name} (held by {count})" for name, count in sorted(lost.items()))
+    return (
+        f"The settings have no such plan any more: {named}. Its holders have the rights of 'free'."
+    )
+
+
+def _changed(before: dict[str, Any], after: dict[str, Any]) -> Iterator[str]:
+    names = [each for each in after if before.get(each) != after[each] and each != "title"]
+    for found, when in (
+        ([each for each in names if each not in OF_A_PERIOD], "from the next request on"),
+        (
+            [each for each in names if each in OF_A_PERIOD],
+            "for what is bought or given from now on, while running plans and allowances keep theirs",
+        ),
+    ):
+        if found:
+            what = (f"{each} {_said(before.get(each))} -> {_said(after[each])}" for each in found)
+            yield f"{', '.join(what)} {when}"
+
+
+def _said(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return " ".join(value) or "all"
+    return "none" if value is None else str(value)

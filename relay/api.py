@@ -268,5 +268,8 @@ def _dress(response: Response) -> Response:
 def _failed(err: Exception) -> Response:
     """Any error in the shape of the address's wire."""
     error = refusals.error_of(err, g.request_id)
+    if not request.path.startswith(administration.PREFIX):  # an administrator is whom to ask
+        site = current_relay().settings.site
+        error.mention(site.contact, site.public_url)
     status, headers, data = refusals.answer(error, request.environ, g.request_id, {})
     return Response(data, status, headers)

@@ -44,7 +44,8 @@ class Door:
             status, headers, data = refusals.CALLER_LEFT, {"Content-Length": "0"}, b""
         except Exception as err:
             error = refusals.error_of(err, incoming.id)
-            error.mention(self._relay.settings.site.contact)
+            site = self._relay.settings.site
+            error.mention(site.contact, site.public_url)
             status, headers, data = refusals.answer(error, environ, incoming.id, incoming.headers)
         else:
             dressed = refusals.dressed(incoming.headers, environ, incoming.id)

@@ -68,10 +68,19 @@ class RelayError(Exception):
     def message(self) -> str:
         return str(self.args[0])
 
-    def mention(self, contact: str) -> None:
-        """Say whom to ask, where somebody can help: with money, caps, plans and models."""
-        if contact and (self.status in (402, 403) or isinstance(self, OverPlan)):
-            self.args = (f"{self.message} Ask for help: {contact}",)
+    def mention(self, contact: str, site_url: str = "") -> None:
+        """Say whom to ask, where somebody can help: with money, caps, plans and models, with a
+        token that has ended (a missing or unknown one is nobody's), and a provider's account; and
+        where to ask for credit, if the site's address is known."""
+        ended = isinstance(self, NotAuthenticated) and self.message != self.sentence
+        said = [self.message]
+        if self.status == 402 and site_url:
+            said.append(f"Ask for credit: {site_url.rstrip('/')}/console/credit")
+        if contact and (
+            self.status in (402, 403) or ended or isinstance(self, OverPlan | UpstreamAccount)
+        ):
+            said.append(f"Ask for help: {contact}")
+        self.args = (" ".join(said),)
 
     @property
     def retry_helps(self) -> bool:

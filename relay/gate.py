@@ -60,6 +60,11 @@ _bearer = re.compile(r"bearer +(\S+)", re.ASCII | re.IGNORECASE).fullmatch
 
 LOOK_S = 1.0  # between two looks who has been disabled
 CAPPED = {"token": "This API key", "member": "This member", "site": "This relay"}
+BOUND = {  # who keeps a caller from a model
+    "token": "This API key may not use '{model}'.",
+    "member": "The administrators do not let this member use '{model}'.",
+    "plan": "The plan '{plan}' does not include '{model}'.",
+}
 WHY = ("and has", "and what is spent and running leaves no room for this request")  # strict or not
 MEMBER_RATES = 3  # what all tokens of a member may ask together, in rates of one
 
@@ -85,6 +90,10 @@ WHY_DEAD = {
     "revoked": "This API key has been revoked, or has a new secret.",
     "expired": "This API key has expired.",
 }
+MAY = """
+SELECT caps.models, (SELECT group_concat(DISTINCT plan) FROM subscriptions
+                      WHERE user_id = users.id AND starts_at <= :now AND ends_at > :now)
+  FROM users LEFT JOIN caps ON caps.user_id = users.id WHERE users.id = :key"""
 FIND_BY_ID = FIND.format(which="tokens.id = :key")
 
 
@@ -110,6 +119,7 @@ class Caller:
     member_cap_month: int | None = None
     administers: bool = False  # with a token for that, held by an administrator
     scope: str | None = None  # the token's
+    bounds: tuple[tuple[str, frozenset[str]], ...] = ()  # who binds to which models, see BOUND
 
 
 class ConcurrencyLimit:
@@ -254,6 +264,16 @@ class Gate:
         """
         return self._find(FIND_BY_ID, token_id)
 
+    def models_of(self, user_id: int | None) -> frozenset[str] | None:
+        """The models that a member may use, whatever the token; of nobody, those of the plan that
+        everybody has. None: every model."""
+        member, names = None, list[str]()
+        if user_id is not None:
+            row = self._db.one(MAY, {"key": user_id, "now": time.time_ns() // 1_000_000})
+            member, plans = row or (None, None)
+            names = (plans or "").split(",")
+        return _both(_bounds(None, member, self._plans[self.plan_in_force(names)].models))
+
     def count(self, caller: Caller) -> Budget:
         """Count one request against the caller's window.
 
@@ -375,8 +395,10 @@ class Gate:
         if caller.scope is not None:
             raise errors.ModelNotAllowed("This API key is for the administrators' API alone.")
         if caller.models is not None and model.id not in caller.models:
+            who = next(who for who, models in caller.bounds if model.id not in models)
+            may = ", ".join(sorted(caller.models)) or "none"
             raise errors.ModelNotAllowed(
-                f"This API key may not use '{model.id}'. It may use: {', '.join(sorted(caller.models))}.",
+                f"{BOUND[who].format(model=model.id, plan=caller.plan)} Models for it: {may}.",
                 param="model",
             )
         if caller.input_tokens_max is not None and ask.input_tokens > caller.input_tokens_max:
@@ -427,12 +449,13 @@ class Gate:
         name = self.plan_in_force((plans or "").split(","))
         plan = self._plans[name]
         per_minute = plan.requests_per_minute
+        bounds = _bounds(models, member_models, plan.models)
         return Caller(
             user_id,
             user_name,
             token_id,
             token_name,
-            _both(models, member_models, plan.models),
+            _both(bounds),
             name,
             min(rpm, per_minute) if rpm else per_minute,
             plan.input_tokens_max,
@@ -446,6 +469,7 @@ class Gate:
             member_cap_month,
             bool(administers),
             scope,
+            bounds,
         )
 
     def plan_in_force(self, names: Iterable[str]) -> str:
@@ -491,11 +515,21 @@ def duration(seconds: float) -> str:
     return f"{minutes}m{rest}s" if minutes else f"{rest}s"
 
 
-def _both(token: str | None, member: str | None, plan: tuple[str, ...]) -> frozenset[str] | None:
-    """The models that a token, its member and the plan allow; None: every model."""
-    limits = [frozenset(json.loads(each)) for each in (token, member) if each]
-    limits += [frozenset(plan)] if plan else []
-    return frozenset.intersection(*limits) if limits else None
+def _bounds(
+    token: str | None, member: str | None, plan: tuple[str, ...]
+) -> tuple[tuple[str, frozenset[str]], ...]:
+    """Who of a token, its member and the plan binds to which models."""
+    said = {
+        "token": frozenset(json.loads(token)) if token else None,
+        "member": frozenset(json.loads(member)) if member else None,
+        "plan": frozenset(plan) or None,
+    }
+    return tuple((who, models) for who, models in said.items() if models is not None)
+
+
+def _both(bounds: tuple[tuple[str, frozenset[str]], ...]) -> frozenset[str] | None:
+    """The models that all of them allow; None: every model."""
+    return frozenset.intersection(*(models for _, models in bounds)) if bounds else None
 
 
 def _count(number: int, what: str) -> str:

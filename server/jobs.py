@@ -19,6 +19,7 @@ import settings as configuration
 import verify
 from db import StorageError, meta
 from members import accounts, call_rows, turned_away
+from members.terms import lost_plans, plan_changes, terms_of
 from relay import pricelist
 from server import digest
 from server.backups import Backups
@@ -57,6 +58,7 @@ def begin(app, server) -> None:
     every(FORGET_S, steadily(relay, lambda: _forget_calls(relay)))
     every(LOOK_S, lambda: relay.notices.look_at_pockets(relay.db))
     every(CAPS_S, lambda: relay.notices.look_at_caps(relay.db, _today(relay.settings)))
+    every(CAPS_S, lambda: relay.notices.look_at_tokens(relay.db))
     every(DAYS_S, steadily(relay, lambda: look_at_days(relay, _today(relay.settings))))
     every(LOOK_S, lambda: relay.turned_away.write(relay.db))
     every(FORGET_S, steadily(relay, lambda: _forget_turned_away(relay)))
@@ -211,14 +213,17 @@ def prove_soon(db, begun: Callable[[], object]) -> None:
         worker.join(PATIENCE_S)
 
 
-def preview(relay) -> tuple[list[str], dict]:
-    """The mistakes of the settings' files, and what a reload would change."""
+def preview(relay) -> tuple[list[str], dict, list[str]]:
+    """The mistakes of the settings' files, what a reload would change, and what that means for who
+    holds a plan."""
     try:
         after = configuration.load()
     except configuration.SettingsError as err:
-        return err.mistakes, {}
+        return err.mistakes, {}, []
     before = changes.picture(relay.settings)
-    return [], changes.difference(before, changes.picture(after))
+    terms = plan_changes(relay.db, terms_of(relay.settings), after)
+    lost = [each for each in [lost_plans(relay.db, after)] if each]
+    return [], changes.difference(before, changes.picture(after)), terms + lost
 
 
 def reload(app) -> None:
@@ -261,24 +266,17 @@ def reload_now(relay) -> list[str]:
 
 def note_settings(relay) -> None:
     """Write down which settings are in force, without keys, so that a command can compare them with
-    the files; and which variables this process has, which others do not see."""
+    the files; and which variables this process has, which others do not see. Tell of plans that are
+    others than those of the last time."""
     known = configuration.variables(relay.settings)
     has = sorted(name for name in known if configuration.providers.secret(f"${name}", os.environ))
-    fact = {"picture": changes.picture(relay.settings), "variables": has}
+    before = meta.get(relay.db, "settings_in_force") or {}
+    for each in plan_changes(relay.db, before.get("plans", {}), relay.settings):
+        relay.notices.tell("plan_terms", each)
+    terms = terms_of(relay.settings)
+    fact = {"picture": changes.picture(relay.settings), "variables": has, "plans": terms}
     meta.put(relay.db, "settings_in_force", fact)
-    lost = plans.unknown(relay.db, relay.settings.plans)
-    relay.notices.trouble("plans", _lost_plans(lost), "warning")
-
-
-def _lost_plans(lost: dict[str, int]) -> str | None:
-    """Plans cannot vanish without a word: who holds one has the plan that everybody has meanwhile,
-    and keeps its quota."""
-    if not lost:
-        return None
-    named = ", ".join(f"{name} (held by {count})" for name, count in sorted(lost.items()))
-    return (
-        f"The settings have no such plan any more: {named}. Its holders have the rights of 'free'."
-    )
+    relay.notices.trouble("plans", lost_plans(relay.db, relay.settings), "warning")
 
 
 def _say_hello(relay, addresses: list[str]) -> None:

@@ -8,6 +8,8 @@ import logging
 import threading
 import time
 from collections.abc import Iterator
+from datetime import datetime
+from zoneinfo import ZoneInfo
 
 import billing
 from db import Database, meta
@@ -35,6 +37,14 @@ CAPPED = (
 SPENT_SINCE = """
 SELECT coalesce(sum(charged_quota + charged_team + charged_wallet), 0) FROM daily WHERE day >= :since
    AND (:name = '' OR user_id = (SELECT id FROM users WHERE name = :name))"""
+
+
+WEEK_MS = 7 * 86_400_000
+EXPIRING = """
+SELECT tokens.id, users.name, tokens.name, expires_at FROM tokens JOIN users ON users.id = user_id
+ WHERE revoked_at IS NULL AND disabled_at IS NULL AND expires_at BETWEEN :now AND :now + :week
+   AND EXISTS (SELECT 1 FROM daily WHERE daily.user_id = users.id AND token_id = tokens.id
+                                     AND last_at > :now - :week) ORDER BY tokens.id"""
 
 
 class Notices:
@@ -124,6 +134,23 @@ class Notices:
                     )
         if now != told:
             meta.put(db, "caps_told", sorted(now))
+
+    def look_at_tokens(self, db: Database) -> None:
+        """Tell once of each token that expires within the week and was used in the last one: what
+        runs with it will stop."""
+        now = time.time_ns() // 1_000_000
+        rows = db.read().execute(EXPIRING, {"now": now, "week": WEEK_MS}).fetchall()
+        told = meta.get(db, "expiring_told", [])
+        for token_id, name, token, at in rows:
+            if token_id not in told:
+                day = datetime.fromtimestamp(at / 1000, ZoneInfo(self.settings.site.timezone))
+                self.tell(
+                    "token_expires",
+                    f"The API key {token} of {name} expires on {day:%Y-%m-%d %H:%M}.",
+                )
+        found = [row[0] for row in rows]
+        if found != told:
+            meta.put(db, "expiring_told", found)
 
     def _low(self, db: Database) -> Iterator[tuple[tuple[int, str], str]]:
         """Each pocket that is under its threshold, as (member's id, pocket), and a sentence about

@@ -21,11 +21,13 @@ def page():
     """Every configured model with its prices and routes, every plan."""
     if not request.args.get("preview"):
         return show()
-    mistakes, found = jobs.preview(state())
-    return show(mistakes or None, None if mistakes else found)
+    mistakes, found, terms = jobs.preview(state())
+    return show(mistakes or None, None if mistakes else found, terms)
 
 
-def show(mistakes: list[str] | None = None, found: dict | None = None) -> str:
+def show(
+    mistakes: list[str] | None = None, found: dict | None = None, terms: list[str] | None = None
+) -> str:
     settings, known = state().settings, state().catalog.models
     listed = [
         (each, known.get(each.id), public.offers(known[each.id]) if each.id in known else [])
@@ -37,6 +39,7 @@ def show(mistakes: list[str] | None = None, found: dict | None = None) -> str:
         settings=settings,
         mistakes=mistakes,
         found=found,
+        terms=terms or [],
         summary=changes.sentence(found) if found else "",
         origins=connect.origins(),
         upstreams=state().catalog.upstreams,
@@ -81,7 +84,7 @@ def reload_settings():
     A bad file leaves the old settings in force.
     """
     if request.form.get("check"):
-        mistakes, _found = jobs.preview(state())
+        mistakes, *_found = jobs.preview(state())
         said = _("The file has no mistakes. It is not in force before you reload it.")
         if not mistakes:
             flash(said, "good")

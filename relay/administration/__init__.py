@@ -73,8 +73,7 @@ def _guarded(address: Address, relay_of: Callable[[], Relay]) -> Callable:
         for name, value in values.items():
             if isinstance(value, int) and value > PATH_ID_MAX:
                 raise errors.NotFound(f"Nothing has the {name} {value}.", code="not_found")
-        key = request.headers.get("Idempotency-Key") or None
-        desk = Desk(relay, caller.user_id, key, _query(address), _body(address), _base(relay))
+        desk = Desk(relay, caller.user_id, _key(), _query(address), _body(address), _base(relay))
         try:
             answer = address.act(desk, **values)
         except KNOWN as err:
@@ -86,6 +85,16 @@ def _guarded(address: Address, relay_of: Callable[[], Relay]) -> Callable:
         )
 
     return view
+
+
+def _key() -> str | None:
+    """The Idempotency-Key of a request. Raises BadRequest for one that is too long."""
+    key = request.headers.get("Idempotency-Key") or None
+    if key is not None and len(key) > billing.KEY_LENGTH_MAX:
+        raise errors.BadRequest(
+            f"A key has at most {billing.KEY_LENGTH_MAX} characters.", param="Idempotency-Key"
+        )
+    return key
 
 
 def _query(address: Address) -> Any:

@@ -85,11 +85,13 @@ class SettingRecord(msgspec.Struct):
 
 
 class Preview(msgspec.Struct):
-    """The mistakes of the files, and what a reload would change: table -> added, removed, changed."""
+    """The mistakes of the files, and what a reload would change: table -> added, removed, changed.
+    `plans`: what that means for who holds one, and from when."""
 
     mistakes: list[str]
     changes: dict[str, dict[str, list[str]]]
     summary: str
+    plans: list[str]
 
 
 def models(desk: Desk) -> Listing[ModelRecord]:
@@ -192,19 +194,19 @@ def settings(desk: Desk) -> Listing[SettingRecord]:
 
 def preview(desk: Desk) -> Preview:
     """The mistakes of the files, and what a reload would change. Nothing is changed."""
-    mistakes, found = jobs.preview(desk.relay)
-    return Preview(mistakes, found, changes.sentence(found))
+    mistakes, found, terms = jobs.preview(desk.relay)
+    return Preview(mistakes, found, changes.sentence(found), terms)
 
 
 def reload_settings(desk: Desk) -> Preview:
     """Read the files again. Mistakes leave the old settings in force."""
-    _mistakes, found = jobs.preview(desk.relay)
+    _mistakes, found, terms = jobs.preview(desk.relay)
     mistakes = jobs.reload_now(desk.relay)
     detail = {"mistakes": len(mistakes)}
     desk.db.write(audit.record, desk.by, "settings.reload", None, detail)
     if mistakes:
         raise errors.BadRequest("; ".join(mistakes), code="settings_mistaken")
-    return Preview([], found, changes.sentence(found))
+    return Preview([], found, changes.sentence(found), terms)
 
 
 ADDRESSES = (

@@ -11,7 +11,9 @@ from flask import Flask
 
 import console
 import settings
+from members.turned_away import TurnedAway
 from relay.catalog import Catalog
+from relay.gate import ConcurrencyLimit, Gate
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PRICES = {"input": "2", "cached": "0.5", "output": "8"}
@@ -86,8 +88,9 @@ def site(folder: Path, **changes):
     } | changes
     app = Flask("console-of-a-test", root_path=str(ROOT))
     loaded = settings.check(given, {})
+    gate = Gate(None, loaded, None, ConcurrencyLimit(), TurnedAway())
     app.extensions["relay"] = SimpleNamespace(
-        settings=loaded, catalog=Catalog(loaded), db=None, gate=None
+        settings=loaded, catalog=Catalog(loaded), db=None, gate=gate
     )
     console.register(app, loaded)
     return app

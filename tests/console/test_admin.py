@@ -1283,7 +1283,7 @@ def test_a_proof_that_takes_long_is_waited_for_elsewhere(home, desk, monkeypatch
     from console.admin import system
 
     opened = threading.Event()
-    monkeypatch.setattr(system, "PATIENCE_S", 0.01)
+    monkeypatch.setattr(system.jobs, "PATIENCE_S", 0.01)
     monkeypatch.setattr(system.jobs, "prove", lambda db: opened.wait(60))
     desk.send("/admin/system/verify")
     assert "It is being computed now." in desk.read("/admin/system")

@@ -300,6 +300,14 @@ def test_secrets_are_made_once_for_a_key(relay, alice, desk, path, body, other):
     assert len(read(desk, "/codes")["data"]) == len(made.get("codes", ()))
 
 
+def test_a_key_that_is_too_long_is_refused_and_not_cut(relay, alice, desk):
+    """Two long keys with the same begin would else be one."""
+    path = f"/members/{alice.id}/credit"
+    said = do(desk, "POST", path, {"wallet": "1"}, 400, idempotency_key="k" * 256)
+    assert said["error"]["param"] == "Idempotency-Key"
+    do(desk, "POST", path, {"wallet": "1"}, 200, idempotency_key="k" * 255)
+
+
 def test_every_list_goes_on_where_it_ended(relay, alice, bob, carol, desk, fake):
     fake.always(plain(usage(20, 10)))
     for who in (alice, bob):

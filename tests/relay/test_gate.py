@@ -15,8 +15,9 @@ import pytest
 import billing
 import plans
 from db import Database, Error
-from members import tokens
+from members import caps, terms, tokens
 from relay import gate, limits
+from settings import check
 from tests.client import CHAT, Client, ask, assert_openai_error
 from tests.fake_upstream import Gate, stream
 from tests.providers import chunk, error, error_frame, openai_stream, plain, usage, words
@@ -604,3 +605,61 @@ def test_the_watcher_goes_on_where_the_database_cannot_be_read(monkeypatch):
     )
     door = gate.Gate(Reader(), settings, None, None, None)
     assert [door.disabled(7) for _ in range(3)] == [True, True, False]
+
+
+# ---- who keeps a caller from a model, and whom to ask
+
+
+def test_the_refusal_of_a_model_says_who_binds_and_whom_to_ask(start_relay, people_file):
+    models = [model_config(), model_config("other-model")]
+    plan = {"requests_per_minute": 60_000, "models": ["test-model"]}
+    pro = {"price": "1", "quota": "1", "requests_per_minute": 600}
+    relay = start_relay(
+        models=models, plans={"free": plan, "pro": pro}, site={"contact": "Li Hua, room 5"}
+    )
+    alice = people_file[1]["alice"][0]
+    raw = tokens.mint(relay.db, alice, "mine")[1]
+    client = relay.client(raw)
+
+    def said():
+        answer = client.call("POST", CHAT, ask(model="other-model"))
+        assert answer.status == 403
+        assert answer.json["error"]["message"].endswith("Ask for help: Li Hua, room 5")
+        return answer.json["error"]["message"]
+
+    assert said().startswith("The plan 'free' does not include 'other-model'.")
+    settings = settings_of(plans={"free": plan, "pro": pro}, models=models)
+    terms.give_plan(relay.db, settings, alice, "pro")
+    caps.put(relay.db, alice, caps.Caps(models=("test-model",)))
+    assert said().startswith("The administrators do not let this member use 'other-model'.")
+    caps.put(relay.db, alice, caps.Caps())
+    client = relay.client(tokens.mint(relay.db, alice, "bound", models=["test-model"])[1])
+    assert said().startswith("This API key may not use 'other-model'. Models for it: test-model.")
+
+
+def settings_of(**given):
+    return check(given | {"upstreams": [upstream_config("http://127.0.0.1:9")]}, {})
+
+
+def test_who_held_a_token_that_has_ended_learns_whom_to_ask_and_a_guesser_does_not(
+    start_relay, people_file
+):
+    relay = start_relay(site={"contact": "Li Hua, room 5"})
+    made, raw = tokens.mint(relay.db, people_file[1]["alice"][0], "mine")
+    tokens.revoke(relay.db, made)
+    for path in ("/v1/chat/completions", "/v1/models"):
+        method = "GET" if path.endswith("models") else "POST"
+        body = None if method == "GET" else ask()
+        ended = relay.client(raw).call(method, path, body).json["error"]["message"]
+        assert "revoked" in ended and ended.endswith("Ask for help: Li Hua, room 5"), path
+        guess = relay.client("sk-" + "x" * 43).call(method, path, body)
+        assert "Li Hua" not in guess.json["error"]["message"] and guess.status == 401
+
+
+def test_a_402_says_where_to_ask_for_credit(start_relay, people_file):
+    relay = start_relay(site={"public_url": "https://relay.example", "contact": "Li Hua"})
+    said = relay.client(people_file[1]["bob"][1]).call("POST", CHAT, ask())
+    assert said.status == 402
+    assert said.json["error"]["message"].endswith(
+        " Ask for credit: https://relay.example/console/credit Ask for help: Li Hua"
+    )
