@@ -8,7 +8,7 @@ Money is nano-yuan; the grant pocket counts LLM tokens. `now` is in ms and None 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from msgspec.json import encode
@@ -282,7 +282,8 @@ def _output_afforded(
     most = output_afforded(usage, price, has, overdraft)
     if most is None:
         return None
-    own = output_afforded(usage, price, replace(has, team=0), overdraft) or 0 if has.team else most
+    alone = Pockets(has.grant, has.quota, has.wallet)
+    own = output_afforded(usage, price, alone, overdraft) or 0 if has.team else most
     (running,) = conn.execute(RUNNING, (call.user_id,)).fetchone()
     if own == most:
         return most // int(running)

@@ -5,9 +5,13 @@ of products of integers, and nothing is ever rounded. It knows no database and n
 """
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from decimal import Decimal
+from operator import attrgetter, mul
 from typing import Any
+
+import msgspec
+from msgspec.structs import force_setattr, replace
 
 NANO = 1_000_000_000  # nano-yuan in a yuan
 AMOUNT_MAX = 10**18  # nano-yuan or LLM tokens in one entry: a billion yuan
@@ -72,9 +76,10 @@ COUNTS = (
     "searches",
 )
 
+_counts, _prices = attrgetter(*COUNTS), attrgetter(*KINDS)
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+
+class Usage(msgspec.Struct, frozen=True):
     """What one call used: LLM tokens, and searches that the provider made.
 
     `input_tokens` is all input. `cached_tokens` are all hits of a cache, `cache_read_tokens` the
@@ -92,20 +97,26 @@ class Usage:
 
     def counts(self) -> tuple[int, ...]:
         """The counts, in the order of COUNTS."""
-        return tuple(getattr(self, name) for name in COUNTS)
+        counts: tuple[int, ...] = _counts(self)
+        return counts
+
+    @property
+    def kinds(self) -> tuple[int, ...]:
+        """How many of each of KINDS: nothing is in two of them (DESIGN, section 3)."""
+        write, write_1h = self.cache_write_tokens, self.cache_write_1h_tokens
+        return (
+            self.input_tokens - self.cached_tokens - write - write_1h,
+            write,
+            write_1h,
+            self.cached_tokens - self.cache_read_tokens,
+            self.cache_read_tokens,
+            self.output_tokens,
+            self.searches,
+        )
 
     def by_kind(self) -> dict[str, int]:
-        """How many of each kind: nothing is in two of them (DESIGN, section 3)."""
-        writes = self.cache_write_tokens + self.cache_write_1h_tokens
-        return {
-            "input": self.input_tokens - self.cached_tokens - writes,
-            "cache_write": self.cache_write_tokens,
-            "cache_write_1h": self.cache_write_1h_tokens,
-            "cached": self.cached_tokens - self.cache_read_tokens,
-            "cache_read": self.cache_read_tokens,
-            "output": self.output_tokens,
-            "search": self.searches,
-        }
+        """The same by their names."""
+        return dict(zip(KINDS, self.kinds, strict=True))
 
     def possible(self, input_max: int = COUNT_MAX, output_max: int = COUNT_MAX) -> "Usage":
         """The usage, cut to what can be: no part is larger than its whole, nothing is negative."""
@@ -138,8 +149,7 @@ def _within(count: int, most: int) -> int:
     return min(max(0, count), most)
 
 
-@dataclass(frozen=True, slots=True)
-class Price:
+class Price(msgspec.Struct, frozen=True):
     """Nano-yuan per LLM token, and per search. `tiers` are (above so many input tokens, price),
     ascending.
 
@@ -163,11 +173,17 @@ class Price:
             ("cache_write_1h", "cache_write"),
         ):
             if getattr(self, kind) < 0:
-                object.__setattr__(self, kind, getattr(self, general))
+                force_setattr(self, kind, getattr(self, general))
+
+    @property
+    def kinds(self) -> tuple[int, ...]:
+        """The price of each of KINDS."""
+        prices: tuple[int, ...] = _prices(self)
+        return prices
 
     def by_kind(self) -> dict[str, int]:
-        """The price of each kind."""
-        return {kind: getattr(self, kind) for kind in KINDS}
+        """The same by their names."""
+        return dict(zip(KINDS, self.kinds, strict=True))
 
     def at(self, input_tokens: int) -> "Price":
         """The price of a call with so many input tokens."""
@@ -187,8 +203,7 @@ class Price:
 
     def cost(self, usage: Usage) -> int:
         """Nano-yuan for a usage, exactly: DESIGN, section 3."""
-        prices = self.by_kind()
-        return sum(count * prices[kind] for kind, count in usage.by_kind().items())
+        return sum(map(mul, usage.kinds, self.kinds))
 
     @property
     def special(self) -> dict[str, int]:
@@ -204,11 +219,10 @@ class Price:
     @property
     def free(self) -> bool:
         """Whether nothing is ever charged at this price, from any pocket."""
-        return not any(self.by_kind().values()) and all(price.free for _, price in self.tiers)
+        return not any(self.kinds) and all(price.free for _, price in self.tiers)
 
 
-@dataclass(frozen=True, slots=True)
-class Pockets:
+class Pockets(msgspec.Struct, frozen=True):
     """An amount for each pocket: LLM tokens for the grant, nano-yuan for the others.
 
     `team` is the wallet that a member's team shares; it pays after the quota, before the wallet.
@@ -236,14 +250,16 @@ def split(usage: Usage, price: Price, pockets: Pockets) -> Pockets:
     """
     if price.free:
         return NOTHING
-    left, prices, rest = max(0, pockets.grant), price.by_kind(), 0
-    for kind, count in usage.by_kind().items():
-        by_grant = min(left, count) if kind in GRANT_KINDS else 0
-        left -= by_grant
-        rest += (count - by_grant) * prices[kind]
+    grant = left = max(0, pockets.grant)
+    rest = price.cost(usage)
+    if grant:
+        for _, count, each in zip(GRANT_KINDS, usage.kinds, price.kinds, strict=False):
+            by_grant = min(left, count)
+            left -= by_grant
+            rest -= by_grant * each
     quota = min(max(0, pockets.quota), rest)
     team = min(max(0, pockets.team), rest - quota)
-    return Pockets(max(0, pockets.grant) - left, quota, rest - quota - team, team)
+    return Pockets(grant - left, quota, rest - quota - team, team)
 
 
 def output_afforded(usage: Usage, price: Price, pockets: Pockets, overdraft: int = 0) -> int | None:

@@ -31,6 +31,10 @@ PRAGMAS = {
     "ro": ("query_only = ON", "cache_size = -512"),
 }
 
+# Each value of these would otherwise be asked, by exceptions, how it wants to be bound.
+sqlite3.register_adapter(type(None), lambda nothing: nothing)
+sqlite3.register_adapter(bool, int)
+
 Row = sqlite3.Row
 Connection = sqlite3.Connection
 

@@ -117,7 +117,8 @@ class GroupWriter:
             with self._door:
                 following = self._waiting[0] if self._waiting else None
                 self._writing = following is not None
-                self._free.notify_all()
+                if self._closed:  # else nobody waits
+                    self._free.notify_all()
             if following:
                 following.turn.release()
             for job in jobs:

@@ -7,7 +7,6 @@ reads is what the meter hears.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import msgspec
 
@@ -26,8 +25,7 @@ _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
 
 
-@dataclass(slots=True)
-class Exchange:
+class Exchange(msgspec.Struct):
     """One call on its way back: what was asked and answered, and on which wires.
 
     `turned` is the caller's wire where the upstream speaks chat in its place; else bytes pass.
@@ -45,7 +43,7 @@ class Exchange:
 def whole(turn: Exchange) -> bytes:
     """A plain answer, charged. Where the upstream speaks the caller's wire its bytes pass."""
     reply, meter, ask = turn.reply, turn.meter, turn.ask
-    meter.used(turn.spoken.usage(reply.doc))
+    meter.used(reply.usage)
     doc = None
     if "spark_chunks" in reply.target.quirks:
         doc = reply.doc = chat.completed(reply.doc, ask.model)

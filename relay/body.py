@@ -12,7 +12,6 @@ import json
 import re
 import zlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from json.decoder import scanstring  # type: ignore[attr-defined]
 from typing import Any
 
@@ -25,6 +24,8 @@ VALUES_MAX = 250_000  # as Python objects each takes some 50 bytes; no tool send
 
 _encode = msgspec.json.Encoder().encode
 _blank = re.compile(r"[ \t\n\r]*").match
+_colon = re.compile(r"[ \t\n\r]*:[ \t\n\r]*").match
+_comma = re.compile(r"[ \t\n\r]*,[ \t\n\r]*").match
 _strings = re.compile(rb'"[^"]*"')  # without escapes in them: nothing to go back to
 _NO_MARKS = bytes(set(range(256)) - set(b'"[]{},'))
 _surrogate = re.compile(rb"\\u[dD][89a-fA-F]").search
@@ -92,8 +93,7 @@ class Body(dict[str, Any]):
         return "".join(pieces) + self._text[at:]
 
 
-@dataclass(slots=True)
-class Ask:
+class Ask(msgspec.Struct):
     """One request, read: what the spine, the gate and the meter need to know of it."""
 
     model: str
@@ -106,9 +106,7 @@ class Ask:
     choices: int = 1
     input_tokens: int = 0  # an estimate
     output_afforded: int | None = None  # output tokens that each choice may have, by the pockets
-    chat: dict[str, Any] | None = field(
-        default=None, repr=False
-    )  # the request as a chat request, if another wire's
+    chat: dict[str, Any] | None = None  # the request as a chat request, if another wire's
 
 
 def inflate(data: bytes, encoding: str, bytes_max: int) -> bytes:
@@ -181,10 +179,10 @@ def _members(text: str) -> Body:
             raise ValueError(f"a member name is expected at character {at}")
         key_at = at
         name, at = scanstring(text, at + 1)
-        at = _after_blanks(text, at)
-        if text[at : at + 1] != ":":
-            raise ValueError(f"':' is expected at character {at}")
-        value_at = _after_blanks(text, at + 1)
+        colon = _colon(text, at)
+        if colon is None:
+            raise ValueError(f"':' is expected at character {_after_blanks(text, at)}")
+        value_at = colon.end()
         try:
             value, at = _decoder.raw_decode(text, value_at)
         except json.JSONDecodeError as err:
@@ -193,12 +191,11 @@ def _members(text: str) -> Body:
             raise ValueError(f"the name '{name[:100]}' appears twice")
         members.append((name, value))
         spans[name] = (key_at, value_at, at)
-        at = _after_blanks(text, at)
-        if text[at : at + 1] == ",":
-            at = _after_blanks(text, at + 1)
-            if text[at : at + 1] == "}":
-                raise ValueError(f"a member is expected at character {at}")
-        elif text[at : at + 1] != "}":
+        comma = _comma(text, at)
+        at = comma.end() if comma else _after_blanks(text, at)
+        if comma and text[at : at + 1] == "}":
+            raise ValueError(f"a member is expected at character {at}")
+        if comma is None and text[at : at + 1] != "}":
             raise ValueError(f"',' or '}}' is expected at character {at}")
     if _after_blanks(text, at + 1) != len(text):
         raise ValueError("there is more after its end")

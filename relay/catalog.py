@@ -7,6 +7,7 @@ member and opens no connection.
 """
 
 import difflib
+import functools
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from decimal import ROUND_HALF_UP, Decimal
@@ -50,13 +51,19 @@ class Upstream:
     @property
     def on_this_machine(self) -> bool:
         """Whether its address names this machine outright: whoever wrote that meant it."""
-        return (urlsplit(self.base_url).hostname or "") in ("127.0.0.1", "::1", "localhost")
+        return _is_here(self.base_url)
 
     def url(self, wire: str) -> str:
         """The address of a wire there."""
         return dict(self.wire_urls).get(wire) or joined(self.base_url, WIRES[wire].PATH)
 
 
+@functools.lru_cache(512)
+def _is_here(base_url: str) -> bool:
+    return (urlsplit(base_url).hostname or "") in ("127.0.0.1", "::1", "localhost")
+
+
+@functools.lru_cache(512)
 def joined(base_url: str, path: str) -> str:
     """A path behind a base address; what the base asks for by a query stays behind it."""
     base, mark, query = base_url.partition("?")

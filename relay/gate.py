@@ -12,13 +12,12 @@ import logging
 import re
 import threading
 import time
-from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
 
-from limits import parse
+import msgspec
 
 from billing import Cap, nano, yuan
 from db import Database, DatabaseError, Error
@@ -36,6 +35,7 @@ from members.tokens import (
 from members.turned_away import TurnedAway
 from relay import errors
 from relay.body import Ask
+from relay.limits import PerMinute
 
 __all__ = [
     "Budget",
@@ -59,6 +59,11 @@ log = logging.getLogger("relay.gate")
 _bearer = re.compile(r"bearer +(\S+)", re.ASCII | re.IGNORECASE).fullmatch
 
 LOOK_S = 1.0  # between two looks who has been disabled
+CAPS = (
+    *(("token", "day"), ("token", "month"), ("member", "day"), ("member", "month")),
+    ("site", "month"),
+)
+NO_CAPS = (None,) * len(CAPS)
 CAPPED = {"token": "This API key", "member": "This member", "site": "This relay"}
 BOUND = {  # who keeps a caller from a model
     "token": "This API key may not use '{model}'.",
@@ -66,6 +71,7 @@ BOUND = {  # who keeps a caller from a model
     "plan": "The plan '{plan}' does not include '{model}'.",
 }
 WHY = ("and has", "and what is spent and running leaves no room for this request")  # strict or not
+HOUSE = ("house",)  # whom all calls that run belong to
 MEMBER_RATES = 3  # what all tokens of a member may ask together, in rates of one
 
 FIND = """
@@ -97,8 +103,7 @@ SELECT caps.models, (SELECT group_concat(DISTINCT plan) FROM subscriptions
 FIND_BY_ID = FIND.format(which="tokens.id = :key")
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
+class Caller(msgspec.Struct, frozen=True):
     """Who asks: the member, the API token, the plan in force and what follows from it."""
 
     user_id: int
@@ -125,13 +130,19 @@ class Caller:
 class ConcurrencyLimit:
     """How many calls run now, by whom. One for the process; it outlives a reload.
 
-    `share` is what one member may have where no plan says: not the last places of the house.
+    `share` is what one member may have where no plan says: not the last places of the house, which
+    holds `most`.
     """
 
-    def __init__(self, share: int | None = None):
-        self.share = share
-        self._running: Counter = Counter()
+    def __init__(self, share: int | None = None, most: int | None = None):
+        self.share, self.most = share, most
+        self._running: dict[tuple, int] = defaultdict(int)
         self._lock = threading.Lock()
+
+    @property
+    def running(self) -> int:
+        """How many calls run now."""
+        return self._running.get(HOUSE, 0)
 
     def enter(self, limits: dict[tuple, int | None]) -> tuple | None:
         """Count a call under each of these names.
@@ -140,21 +151,21 @@ class ConcurrencyLimit:
         """
         with self._lock:
             for name, limit in limits.items():
-                if limit is not None and self._running[name] >= limit:
+                if limit is not None and self._running.get(name, 0) >= limit:
                     return name
-            self._running.update(limits.keys())
+            for name in limits:
+                self._running[name] += 1
         return None
 
     def leave(self, names) -> None:
         with self._lock:
-            self._running.subtract(names)
             for name in names:
+                self._running[name] -= 1
                 if self._running[name] <= 0:
                     del self._running[name]
 
 
-@dataclass(frozen=True, slots=True)
-class Budget:
+class Budget(msgspec.Struct, frozen=True):
     """What is left of a caller's window: requests, and seconds until it ends."""
 
     limit: int
@@ -190,12 +201,10 @@ class Gate:
         cap = settings.site.cap_month
         self._site_cap = None if cap is None else nano(cap)
         self._limiter = limiter
-        self._failures = parse(f"{settings.limits.failures_per_minute} per minute")
+        self._failures = PerMinute(settings.limits.failures_per_minute)
         self._disabled: frozenset[int] = frozenset()
         self._looked = -LOOK_S
-        self._windows: dict[
-            int, object
-        ] = {}  # requests per minute -> the limiter's item, made once
+        self._windows: dict[int, PerMinute] = {}  # by requests per minute, made once
 
     def disabled(self, user_id: int) -> bool:
         """Whether a member whose call runs has been disabled since, by whatever process: asked four
@@ -314,11 +323,11 @@ class Gate:
                 headers=budget.headers(),
             )
 
-    def enter(self, caller: Caller) -> tuple:
-        """Begin a call: raises RateLimited if too many run at once, or too many LLM tokens went in
-        this minute.
+    def enter(self, caller: Caller) -> Callable[[], None]:
+        """Begin a call; returns what ends it.
 
-        Give what it returns to `leave` when the call has ended.
+        Raises RateLimited if too many run at once, or too many LLM tokens went in this minute;
+        Unavailable if the house holds no more.
         """
         if caller.tokens_per_minute is not None:
             item = self._window(caller.tokens_per_minute)
@@ -332,10 +341,17 @@ class Gate:
                     retry_after=wait_s,
                 )
         limits = {
+            HOUSE: self._at_once.most,
             ("member", caller.user_id): caller.member_calls_at_once or self._at_once.share,
             ("token", caller.token_id): caller.calls_at_once,
         }
         full = self._at_once.enter(limits)
+        if full == HOUSE:
+            raise errors.Unavailable(
+                "The relay has all the calls that it can hold. Try again soon.",
+                code="relay_overloaded",
+                retry_after=2,
+            )
         if full:
             self._turn_away(caller.user_id, caller.token_id, "calls_at_once")
             raise errors.RateLimited(
@@ -343,11 +359,7 @@ class Gate:
                 "Try again when one has ended.",
                 retry_after=1,
             )
-        return tuple(limits)
-
-    def leave(self, entered: tuple) -> None:
-        """End what `enter` began."""
-        self._at_once.leave(entered)
+        return lambda: self._at_once.leave(limits)
 
     def spent(self, caller: Caller, llm_tokens: int) -> None:
         """Count the LLM tokens of a call that has ended against the token's minute."""
@@ -362,14 +374,12 @@ class Gate:
 
         Only administrators' caps are strict: a token's own are its holder's wish.
         """
-        limits = (
-            ("token", "day", caller.cap_day),
-            ("token", "month", caller.cap_month),
-            ("member", "day", caller.member_cap_day),
-            ("member", "month", caller.member_cap_month),
-            ("site", "month", self._site_cap),
+        amounts = (
+            *(caller.cap_day, caller.cap_month),
+            *(caller.member_cap_day, caller.member_cap_month),
+            self._site_cap,
         )
-        if all(amount is None for *_, amount in limits):
+        if amounts == NO_CAPS:
             return ()
         today = datetime.now(self._timezone).replace(hour=0, minute=0, second=0, microsecond=0)
         month = today.replace(day=1)
@@ -386,7 +396,7 @@ class Gate:
                 f"It is free again on {spans[span][1]:%Y-%m-%d %H:%M %Z}.",
                 strict=scope != "token",
             )
-            for scope, span, amount in limits
+            for (scope, span), amount in zip(CAPS, amounts, strict=True)
             if amount is not None
         )
 
@@ -487,7 +497,7 @@ class Gate:
     def _window(self, per_minute: int):
         item = self._windows.get(per_minute)
         if item is None:
-            item = self._windows[per_minute] = parse(f"{per_minute} per minute")
+            item = self._windows[per_minute] = PerMinute(per_minute)
         return item
 
     def _retry_after(self, item, *key: str) -> int:

@@ -5,11 +5,13 @@ clock (one hour back is an hour of 429), lets two full windows through when thre
 one, and scans all keys every 10 ms.
 """
 
+import functools
 import logging
 import threading
 import time
 from typing import Any
 
+from limits import RateLimitItemPerMinute
 from limits.errors import ConfigurationError
 from limits.storage import Storage
 from limits.strategies import FixedWindowRateLimiter
@@ -78,6 +80,19 @@ class MonotonicStorage(Storage):
     def _purge(self, now: float) -> None:
         self._windows = {key: window for key, window in self._windows.items() if now < window[1]}
         self._purge_at = now + self.PURGE_S
+
+
+class PerMinute(RateLimitItemPerMinute):
+    """So many a minute. The key of a counter, asked for several times a call, is made once."""
+
+    __slots__ = ("_made",)
+
+    def __init__(self, amount: int):
+        super().__init__(amount)
+        self._made = functools.lru_cache(4096)(super().key_for)
+
+    def key_for(self, *identifiers: bytes | str | float) -> str:
+        return self._made(*identifiers)
 
 
 def address(storage_uri: str) -> str:

@@ -12,11 +12,11 @@ import re
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
 from datetime import datetime
 from zoneinfo import ZoneInfo
 
 import msgspec
+from msgspec.structs import replace
 
 import billing
 from billing import COUNTS, Price, Usage
@@ -51,15 +51,13 @@ SEARCHES = (  # with which the provider reads what nobody has sent
 MEDIA_INPUT_MAX = 16384  # LLM tokens that one of these may count
 SEARCHES_MAX = 1000  # in one call; each costs half a fen and more
 COUNT_MAX = 2**31 - 1  # LLM tokens, where a model states no limit
-OTHER_KINDS = ("cache_read", "cache_write", "cache_write_1h")  # counted where they occur
 CALLER_LEFT = 499  # nginx's word for it: nobody read a status
 UNREAD_BYTES_MAX = 32768  # delivered bytes kept until their text is estimated
 
 _unescape = msgspec.json.Decoder(str).decode
 
 
-@dataclass(slots=True)
-class CallState:
+class CallState(msgspec.Struct):
     """How a call went, as far as its ending depends on it."""
 
     delivered: bool = False  # content went out to the caller
@@ -119,11 +117,12 @@ def trusted(usage: Usage, guess: Callable[[], Usage], most: Usage) -> tuple[Usag
         elif said > limit:
             notes.append(f"{name} clamped")
     possible = replace(usage, **counts, searches=min(usage.searches, SEARCHES_MAX)).possible()
-    notes += [
-        f"{name} clamped"
-        for name in COUNTS
-        if name not in counts and getattr(possible, name) < getattr(usage, name)
-    ]
+    if possible != usage:
+        notes += [
+            f"{name} clamped"
+            for name in COUNTS
+            if name not in counts and getattr(possible, name) < getattr(usage, name)
+        ]
     source = "estimated" if any(note.endswith("estimated") for note in notes) else "upstream"
     return possible, source, ", ".join(notes) or None
 
@@ -159,8 +158,7 @@ def merged(before: Usage | None, usage: Usage) -> Usage:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Kept:
+class Kept(msgspec.Struct, frozen=True):
     """An ending that the database has not taken."""
 
     call_id: str
@@ -235,8 +233,7 @@ class Settlement:
                     self._spare.clear()
 
 
-@dataclass(slots=True)
-class Meter:
+class Meter(msgspec.Struct):
     """The account of one call.
 
     Every call that passed the rate limit has one, and closes it exactly once.
@@ -245,12 +242,12 @@ class Meter:
     settlement: Settlement
     caller: Caller
     wire: str
-    id: str = field(default_factory=lambda: new_id())
+    id: str = msgspec.field(default_factory=lambda: new_id())
     leave: Callable[[], None] = lambda: None  # gives the call's place back, once it is closed
-    started: float = field(default_factory=time.monotonic)
-    started_at: int = field(default_factory=lambda: time.time_ns() // 1_000_000)
-    state: CallState = field(default_factory=CallState)
-    attempts: list[dict] = field(default_factory=list)
+    started: float = msgspec.field(default_factory=time.monotonic)
+    started_at: int = msgspec.field(default_factory=lambda: time.time_ns() // 1_000_000)
+    state: CallState = msgspec.field(default_factory=CallState)
+    attempts: list[dict] = msgspec.field(default_factory=list)
     price: Price | None = None  # set once there is a hold
     status: int = 200
     policy: str = "estimate"  # the target's on_disconnect
@@ -260,7 +257,7 @@ class Meter:
     _model: Model | None = None
     _upstream: str | None = None
     _first_byte: float | None = None
-    _unread: list[bytes] = field(default_factory=list)
+    _unread: list[bytes] = msgspec.field(default_factory=list)
     _unread_bytes: int = 0
     _output_tokens: int = 0
     _closed: bool = False
@@ -489,16 +486,11 @@ class Meter:
         if self._first_byte is not None:
             answered_s = self._first_byte - self.started
             metrics.of(metrics.model_first_byte, *served).observe(answered_s)
-        if self._first_byte is not None:
-            metrics.of(metrics.first_byte, self.wire).observe(self._first_byte - self.started)
+            metrics.of(metrics.first_byte, self.wire).observe(answered_s)
         if end.usage:
             self.settlement.on_close(self.caller, end.usage)
-            metrics.of(metrics.llm_tokens, "input").inc(end.usage.input_tokens)
-            metrics.of(metrics.llm_tokens, "cached").inc(end.usage.cached_tokens)
-            metrics.of(metrics.llm_tokens, "output").inc(end.usage.output_tokens)
-            counts = end.usage.by_kind()
-            for kind in OTHER_KINDS:
-                if count := counts[kind]:
+            for kind in metrics.LLM_TOKENS:
+                if count := getattr(end.usage, f"{kind}_tokens"):
                     metrics.of(metrics.llm_tokens, kind).inc(count)
             if end.usage.searches:
                 metrics.searches.inc(end.usage.searches)

@@ -87,6 +87,11 @@ upstream_up = Gauge(
 )
 
 
+LLM_TOKENS = ("input", "cached", "output", "cache_read", "cache_write", "cache_write_1h")
+for kind in LLM_TOKENS[:3]:  # the others are shown where they occur
+    llm_tokens.labels(kind)
+
+
 @cache
 def of(metric, *labels: str):
     """The metric with these labels; looking them up each time takes longer than counting."""

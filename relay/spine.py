@@ -6,17 +6,17 @@ Everything else is computed by the modules below. None of it knows Flask: calls 
 """
 
 import contextlib
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field, replace
 from typing import Any
 
+import msgspec
+from msgspec.structs import replace
 from werkzeug.datastructures import EnvironHeaders
 
 from db import Database, StorageError
 from members.turned_away import TurnedAway
-from relay import answer, body, catalog, errors, gate, metrics
+from relay import answer, body, catalog, errors, gate
 from relay.meter import Meter, Settlement, new_id, texts_of
 from relay.upstream.payload import spoken
 from relay.upstream.sender import Dispatch, Dispatcher
@@ -60,13 +60,13 @@ class Relay:
         self.clock = Clock()
         self.sender.health.notice = lambda message: self.notices.tell("upstream", message)
         self.calls_max = settings.server.threads - min(THREADS_KEPT, settings.server.threads // 4)
-        self.slots = threading.BoundedSemaphore(self.calls_max)
         self.draining = False
         self.in_order = True  # False: what a start has to write is not written yet
         self.turned_away = TurnedAway()
         # The server's own count, once there is one: (that serve somebody, that there may be).
         self.threads: Callable[[], tuple[int, int]] = lambda: (0, settings.server.threads)
-        self.at_once = gate.ConcurrencyLimit(max(1, int(self.calls_max * MEMBER_SHARE)))
+        share = max(1, int(self.calls_max * MEMBER_SHARE))
+        self.at_once = gate.ConcurrencyLimit(share, self.calls_max)
         self.settlement.on_close = lambda caller, usage: self.gate.spent(
             caller, usage.input_tokens + usage.output_tokens
         )
@@ -106,35 +106,16 @@ class Relay:
             raise errors.Restarting(retry_after=2)
         if not self.in_order:
             raise errors.StorageFull(retry_after=5)
-        if not self.slots.acquire(blocking=False):
-            raise errors.Unavailable(
-                "The relay has all the calls that it can hold. Try again soon.",
-                code="relay_overloaded",
-                retry_after=2,
-            )
-        try:
-            entered = self.gate.enter(caller)
-        except errors.RelayError:
-            self.slots.release()
-            raise
-        metrics.in_flight.inc()
-
-        def leave() -> None:
-            self.gate.leave(entered)
-            self.slots.release()
-            metrics.in_flight.dec()
-
-        return leave
+        return self.gate.enter(caller)
 
 
-@dataclass(slots=True)
-class Incoming:
+class Incoming(msgspec.Struct):
     """A call's request, whoever took it in: WSGI's environ, its id, and the headers that its answer
     gets, whatever that will be."""
 
     environ: dict
-    id: str = field(default_factory=lambda: new_id())
-    headers: dict[str, str] = field(default_factory=dict)
+    id: str = msgspec.field(default_factory=lambda: new_id())
+    headers: dict[str, str] = msgspec.field(default_factory=dict)
 
     def body(self, settings) -> body.Body:
         """Raises BadRequest, BodyTooLarge or UnsupportedEncoding."""

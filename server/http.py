@@ -20,7 +20,7 @@ from ipaddress import ip_address, ip_network
 
 from waitress.adjustments import Adjustments
 from waitress.parser import HTTPRequestParser
-from waitress.proxy_headers import proxy_headers_middleware
+from waitress.proxy_headers import PROXY_HEADERS, proxy_headers_middleware
 from waitress.task import ErrorTask
 from waitress.utilities import Error
 
@@ -35,6 +35,7 @@ CONNECTIONS_MAX = 4096
 FOR_TOKENS = tuple(f"{each}/" for each in PREFIXES)
 PAGE_BODY_BYTES_MAX = 8 << 20  # for who is not seen to be known: a form of the console
 FORWARDED = ("HTTP_X_FORWARDED_FOR", "HTTP_X_FORWARDED_PROTO", "HTTP_X_FORWARDED_HOST")
+TOLD = frozenset(f"HTTP_{name}" for name in PROXY_HEADERS)
 MAPPED = re.compile(r"(?<![\w:])::ffff:(\d+(?:\.\d+){3})", re.ASCII | re.IGNORECASE)
 M_ARENA_MAX = -8  # of <malloc.h>
 CUT_S = 2.0  # for streams that were cut to tell their callers
@@ -97,14 +98,14 @@ class Drain:
 
     def __init__(self, app: Callable):
         self._app = app
-        self._open = 0
-        self._changed = threading.Condition()
+        self._open, self._lock = 0, threading.Lock()
+        self._ends = threading.Condition(self._lock)
         self.begun = False
 
     def __call__(self, environ, start_response):
         if self.begun:
             return self._turn_away(environ, start_response)
-        with self._changed:
+        with self._lock:
             self._open += 1
         try:
             return _Counted(self._app(environ, start_response), self._ended)
@@ -117,14 +118,15 @@ class Drain:
 
         False if some are still open after that time.
         """
-        self.begun = True
-        with self._changed:
-            return self._changed.wait_for(lambda: self._open == 0, seconds)
+        with self._lock:
+            self.begun = True
+            return self._ends.wait_for(lambda: self._open == 0, seconds)
 
     def _ended(self) -> None:
-        with self._changed:
+        with self._lock:
             self._open -= 1
-            self._changed.notify_all()
+            if self.begun:  # else nobody waits
+                self._ends.notify_all()
 
     def _turn_away(self, environ, start_response):
         err = errors.Restarting(retry_after=2)
@@ -234,14 +236,20 @@ class Server:
 
     def _application(self, adj: Adjustments) -> Callable:
         """The app behind those who may say for whom they ask."""
-        app = proxy_headers_middleware(
+        told = proxy_headers_middleware(
             self._drain,
             trusted_proxy=adj.trusted_proxy,
             trusted_proxy_count=adj.trusted_proxy_count,
             trusted_proxy_headers=adj.trusted_proxy_headers,
             clear_untrusted=adj.clear_untrusted_proxy_headers,
         )
-        return _behind_proxies(_unmapped(app), self._settings.server.trusted_proxy)
+        told = _behind_proxies(_unmapped(told), self._settings.server.trusted_proxy)
+
+        def call(environ, start_response):
+            plain = TOLD.isdisjoint(environ)  # the usual case: nobody speaks for another
+            return (self._drain if plain else told)(environ, start_response)
+
+        return call
 
     def _admit(self, request: HTTPRequestParser, address: str) -> NotAdmitted | None:
         """Why a large body is not read; None if it is. At the API only who has a token may send one,

@@ -78,6 +78,7 @@ def _weigh(relay) -> None:
         metrics.database_bytes.set(relay.db.path.stat().st_size)
     busy, most = relay.threads()
     metrics.threads_busy.set(busy)
+    metrics.in_flight.set(relay.at_once.running)
     metrics.threads_max.set(most)
 
 

@@ -69,9 +69,9 @@ class Connection:
         self._shutdown: Callable[[], None] | None = None
         self._lock = threading.Lock()
 
-    def attach(self, sock: socket.socket) -> None:
-        """This socket is what a cut shuts down."""
-        self.socket, self.patience_s = sock, None
+    def attach(self, sock: socket.socket, patience_s: float | None = None) -> None:
+        """This socket is what a cut shuts down. `patience_s`: what its reads may take already."""
+        self.socket, self.patience_s = sock, patience_s
         self.on_cut(
             lambda: socket.socket.shutdown(sock, socket.SHUT_RDWR)
         )  # not TLS's own: another thread reads
@@ -153,7 +153,8 @@ class Watcher:
 
     def watch(self, line: Connection, gone: Callable[[], bool]) -> None:
         self._lines[line] = gone
-        self._busy.set()
+        if not self._busy.is_set():  # to set it again costs as much as to wake somebody
+            self._busy.set()
         if self._thread is None:
             with self._lock:
                 if self._thread is None:

@@ -13,6 +13,7 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 from urllib.parse import quote, urlsplit
 
 import httptools
@@ -48,6 +49,14 @@ class Origin:
     start: bytes  # of every request to this address: its first line and its Host
 
 
+class Rested(NamedTuple):
+    """A connection that waits for the next call."""
+
+    socket: socket.socket
+    since: float
+    patience_s: float | None  # what its reads may take
+
+
 @functools.lru_cache(512)
 def place_of(url: str) -> Origin:
     """The place of an http or https address. Raises ValueError."""
@@ -73,9 +82,7 @@ class ConnectionPool:
 
     def __init__(self, kept_max: int):
         self._kept_max = kept_max
-        self._kept: dict[tuple, deque[tuple[socket.socket, float]]] = defaultdict(
-            deque
-        )  # and since when
+        self._kept: dict[tuple, deque[Rested]] = defaultdict(deque)
         self._lock = threading.Lock()
 
     def post(
@@ -95,11 +102,11 @@ class ConnectionPool:
         place, started = place_of(url), time.monotonic()
         lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         request = b"%b%b\r\n%b" % (place.start, lines.encode("latin-1"), body)
-        sock = self._take(place, line.proxy)
-        if sock is not None:
-            line.attach(sock)
+        kept = self._take(place, line.proxy)
+        if kept is not None:
+            line.attach(kept.socket, kept.patience_s)
             try:
-                return self._exchange(line, place, sock, request, answer_s)
+                return self._exchange(line, place, kept.socket, request, answer_s)
             except ServerDisconnected:
                 if line.left or time.monotonic() - started > STALE_S:
                     raise
@@ -128,40 +135,41 @@ class ConnectionPool:
         sock = connect(line, place.host, place.port, place.secure, connect_s)
         return self._exchange(line, place, sock, request, answer_s)
 
-    def keep(self, place: Origin, proxy: str, sock: socket.socket) -> None:
-        """Take a connection back that has nothing more to say, and close those that have waited too
-        long."""
+    def keep(self, place: Origin, line: Connection, sock: socket.socket) -> None:
+        """Take a line's connection back that has nothing more to say, and close those that have
+        waited too long."""
         now = time.monotonic()
         with self._lock:
-            kept = self._kept[place.secure, place.host, place.port, proxy]
-            kept.append((sock, now))
-            over = [kept.popleft()[0] for _ in range(len(kept) - self._kept_max)]
-            while kept and now - kept[0][1] > KEPT_IDLE_S:
-                over.append(kept.popleft()[0])
+            kept = self._kept[place.secure, place.host, place.port, line.proxy]
+            kept.append(Rested(sock, now, line.patience_s))
+            over = [kept.popleft() for _ in range(len(kept) - self._kept_max)]
+            while kept and now - kept[0].since > KEPT_IDLE_S:
+                over.append(kept.popleft())
         for each in over:
-            each.close()
+            each.socket.close()
 
-    def _take(self, place: Origin, proxy: str) -> socket.socket | None:
+    def _take(self, place: Origin, proxy: str) -> Rested | None:
         """The connection that was used last, if it still stands; those that do not are closed."""
         kept = self._kept.get((place.secure, place.host, place.port, proxy))
         while kept:
             with self._lock:
-                sock, since = kept.pop() if kept else (None, 0.0)
-            if sock is None:
+                last = kept.pop() if kept else None
+            if last is None:
                 break
             try:
-                if time.monotonic() - since < KEPT_IDLE_S and not readable(sock, 0):
-                    return sock
+                rested_s = time.monotonic() - last.since
+                if rested_s < KEPT_IDLE_S and not readable(last.socket, 0):
+                    return last
             except (OSError, ValueError):
                 pass
-            sock.close()
+            last.socket.close()
         return None
 
     def _exchange(
         self, line: Connection, place: Origin, sock: socket.socket, request: bytes, answer_s: float
     ) -> "HTTPResponse":
         end_at = time.monotonic() + answer_s
-        answer = HTTPResponse(line, sock, lambda: self.keep(place, line.proxy, sock))
+        answer = HTTPResponse(line, sock, lambda: self.keep(place, line, sock))
         try:
             line.wait_at_most(answer_s)
             try:

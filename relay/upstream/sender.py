@@ -13,11 +13,12 @@ import math
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import msgspec
 
+from billing import Usage
 from relay import errors
 from relay.body import Ask
 from relay.catalog import Target
@@ -69,6 +70,7 @@ class Reply:
         self.line = line
         self.doc: dict = {}  # plain: the answer, parsed, and as it came
         self.data = b""
+        self.usage: Usage | None = None  # that it gives
         self.events = sse.Events(EVENT_BYTES_MAX)
         self.held: list[bytes] = []  # streamed: whole events read while waiting for content
         self.stops = False  # the caller may end it before it says anything
@@ -164,8 +166,7 @@ class Reply:
             return False
 
 
-@dataclass(slots=True)
-class Dispatch:
+class Dispatch(msgspec.Struct):
     """What an ask's attempts have in common.
 
     `spoken(target)` is what to send it; `affinity` is the same for calls of one conversation, which
@@ -177,7 +178,9 @@ class Dispatch:
     gone: Callable[[], bool]
     spoken: Callable[[Target], Spoken]
     affinity: str | None = None
-    headers: Any = field(default_factory=dict)  # the caller's; the wire says which of them pass
+    headers: Any = msgspec.field(
+        default_factory=dict
+    )  # the caller's; the wire says which of them pass
     caller: object = None  # whose it is
     barred: Callable[[], bool] = lambda: False  # whether the caller may go on no more
     # What was written for a caller who left before the whole answer was there.
@@ -186,7 +189,7 @@ class Dispatch:
     total_s: float = 180.0
     wait_s: float = 0.0  # a pause of all targets that ends so soon is waited out
     life_s: float = math.inf  # the longest that an answer may take
-    failures: list[errors.UpstreamError] = field(default_factory=list)  # of the attempts
+    failures: list[errors.UpstreamError] = msgspec.field(default_factory=list)  # of the attempts
 
     def over_chat(self, target: Target, refusal: errors.UpstreamRefused) -> Target | None:
         """The same target asked over chat, where it refused the shape of a request on the caller's
@@ -413,7 +416,6 @@ class Dispatcher:
                     _read_on(reply, wire, dispatch.written)
             else:
                 _read_whole(reply, wire)
-            line.wait_at_most(target.upstream.idle_s)
             line.drain_s = (
                 target.upstream.drain_s if target.upstream.on_disconnect == "drain" else 0
             )
@@ -552,7 +554,7 @@ def _read(reply: Reply, wire: Wire) -> None:
         raise errors.UpstreamError(reader.EMPTY)
     if info.chunk is not None:
         reader.whole(info.chunk)
-    reply.doc = doc
+    reply.doc, reply.usage = doc, info.usage
 
 
 def _read_on(reply: Reply, wire: Wire, written: Callable[[Target, bytes], None]) -> None:

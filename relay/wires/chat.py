@@ -8,10 +8,10 @@ tests/test_contract.py.
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from billing import Usage
 from relay import estimate

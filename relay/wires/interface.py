@@ -5,8 +5,9 @@ them. A wire knows bytes, errors and usage, and neither upstreams nor members no
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, Protocol
+
+import msgspec
 
 from pricing import Usage
 from relay.body import Ask, Body
@@ -16,8 +17,7 @@ from relay.wires.reader import Piece
 KEEP_ALIVE = b": keep-alive\n\n"  # a comment: the line stands, and there is nothing to say
 
 
-@dataclass(slots=True)
-class EventInfo:
+class EventInfo(msgspec.Struct):
     """What one event of an upstream's stream, or its whole answer, tells."""
 
     content: bool = False  # something that a person or a program can use
@@ -30,8 +30,7 @@ class EventInfo:
     usage_only: bool = False  # carries usage and no choice
 
 
-@dataclass(frozen=True, slots=True)
-class Context:
+class Context(msgspec.Struct, frozen=True):
     """What a wire may need to know beside a request."""
 
     request_id: str = ""  # "req_...": the ids of answers are made of it

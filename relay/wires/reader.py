@@ -10,8 +10,9 @@ documentation.
 import json
 import secrets
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from typing import Any
+
+import msgspec
 
 from relay.errors import RelayError, UpstreamError, UpstreamOverloaded
 
@@ -45,8 +46,7 @@ BROKEN_OFF = "The model's provider broke off its answer."
 EMPTY = "The model's provider gave an empty answer."
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(msgspec.Struct, frozen=True):
     """A bit of an answer.
 
     `kind` is "thought", "text" or "refusal" with more of it in `text`; "call", which begins a tool
@@ -61,8 +61,7 @@ class Piece:
     end: "End | None" = None
 
 
-@dataclass(frozen=True, slots=True)
-class End:
+class End(msgspec.Struct, frozen=True):
     """How a choice ended."""
 
     kind: str  # GOOD, CUT or FILTERED
@@ -221,15 +220,14 @@ class Reader:
         return self._choices.setdefault(number, _Spoken(number))
 
 
-@dataclass(slots=True)
-class _Item:
+class _Item(msgspec.Struct):
     """Something that a choice says: thoughts, a text, a refusal or a call."""
 
     kind: str
     slot: int | None = None  # chat's `index` of a call
     id: str = ""
     name: str = ""
-    texts: list[str] = field(default_factory=list)  # all of a call, of others what waits
+    texts: list[str] = msgspec.field(default_factory=list)  # all of a call, of others what waits
     size: int = 0  # characters that were read
     sent: int = 0  # texts that went out
     begun: bool = False
@@ -275,8 +273,7 @@ class _Item:
         self.sent = len(self.texts)
 
 
-@dataclass(frozen=True, slots=True)
-class _Place:
+class _Place(msgspec.Struct, frozen=True):
     """Which call a piece continues, what of it was told before, and its id."""
 
     number: int
@@ -286,8 +283,7 @@ class _Place:
     id: str
 
 
-@dataclass(slots=True)
-class _Spoken:
+class _Spoken(msgspec.Struct):
     """One of the answers that were asked for.
 
     Its items go out one after the other, never two at once: several clients keep only one in mind.
@@ -297,11 +293,11 @@ class _Spoken:
     number: int
     finish: str = ""
     stop: str | None = None
-    items: list[_Item] = field(default_factory=list)
+    items: list[_Item] = msgspec.field(default_factory=list)
     over: int = 0  # items that are complete
     said: bool = False  # something was said that was not read
     called: bool = False  # among it a call
-    placed: list["_Place"] = field(default_factory=list)  # of the pieces of calls read last
+    placed: list["_Place"] = msgspec.field(default_factory=list)  # of the pieces of calls read last
     mends: bool = False  # what is read goes on to a client of chat, who cannot do without ids
 
     @property
@@ -340,7 +336,8 @@ class _Spoken:
         """The choice as clients know it, its words in `place`, which is delta or message."""
         words = self._news(choice) if place == "delta" else choice.get("message")
         self.mends = True
-        self.feed(choice)
+        if place == "delta" or choice.get("finish_reason") in ANNOUNCED:
+            self.feed(choice)  # a message by itself is mended without knowing what was said
         if "text" in choice or not isinstance(words, dict):
             return choice  # an old completion's, or nothing to mend
         made = choice | {place: self._proper(words, place == "delta")}
@@ -444,8 +441,9 @@ def said(words: dict[str, Any]) -> Iterator[tuple[str, int | None, str, str, str
 def calls_of(words: dict[str, Any]) -> list[dict[str, Any]]:
     """The calls of a delta or message: also where one stands for the list, or as before tools."""
     calls = words.get("tool_calls")
-    if not calls and isinstance(words.get("function_call"), dict):
-        calls = [{"index": 0, "function": words["function_call"]}]
+    if not calls:
+        function = words.get("function_call")
+        return [{"index": 0, "function": function}] if isinstance(function, dict) else []
     return _objects([calls] if isinstance(calls, dict) else calls)
 
 
@@ -497,9 +495,10 @@ def _proper_call(call: dict[str, Any], places: Iterator[_Place] | None) -> dict[
 
 def text_of(value: object) -> str:
     """A text, or the texts of a list of parts, as some gateways send them; else nothing."""
-    if isinstance(value, list):
-        return "".join(text_of(part.get("text")) for part in value if isinstance(part, dict))
-    return value if isinstance(value, str) else ""
+    if isinstance(value, str):
+        return value
+    parts = value if isinstance(value, list) else ()
+    return "".join(text_of(part.get("text")) for part in parts if isinstance(part, dict))
 
 
 def _object(holder: dict[str, Any], name: str) -> dict[str, Any] | None:

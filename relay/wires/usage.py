@@ -20,7 +20,7 @@ def natural(value: object) -> int:
     """A count that a provider gave, or -1 if it is none (missing, negative, a string, NaN)."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else -1
+    return value if type(value) is int and value >= 0 else -1
 
 
 def of(
@@ -90,4 +90,5 @@ def details(usage: Usage) -> dict[str, Any]:
 
 def _largest(places: list[dict[str, Any]], names: tuple[str, ...]) -> int:
     """The largest count under any of these names: a zero in one place does not hide another."""
-    return max(natural(place.get(name)) for place in places for name in names)
+    given = [place[name] for place in places for name in names if name in place]
+    return max(map(natural, given), default=-1)

@@ -89,7 +89,7 @@ def test_who_leaves_pays_for_what_arrived_and_leaves_no_hold(home, alice, browse
     call = row(home, answer.headers["x-request-id"])
     assert (call["outcome"], call["usage_source"]) == ("client_left", "estimated")
     assert billing.balances(home.db, alice.id)["held"] == billing.Pockets(0, 0, 0)
-    assert home.relay.slots._value == home.relay.calls_max  # its place is free again
+    assert not home.relay.at_once.running  # its place is free again
 
 
 @pytest.mark.parametrize(
@@ -206,7 +206,7 @@ def test_a_fault_of_ours_shows_no_details(home, alice, browser, monkeypatch):
     monkeypatch.setattr("console.member.playground.place", lambda *given: {}["secret-detail"])
     answer = browser.send_json(f"/console/test/{home.token(alice)}", asked())
     assert answer.status_code == 500 and "secret-detail" not in answer.get_data(as_text=True)
-    assert home.relay.slots._value == home.relay.calls_max
+    assert not home.relay.at_once.running
 
 
 def test_the_page_says_that_it_is_charged_and_offers_only_what_can_be_used(home, alice, browser):

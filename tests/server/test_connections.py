@@ -5,6 +5,7 @@ import json
 import socket
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -80,6 +81,28 @@ def test_requests_sent_together_are_answered_in_their_order(relay):
         sock.sendall(asked[-30:].replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
         answers = everything(sock).split(b"HTTP/1.1 ")[1:]
     assert [int(answer[:3]) for answer in answers] == [200, 404, 200, 404]
+
+
+@pytest.mark.parametrize("said", [(), ("Connection: keep-alive",), ("Connection: close",)])
+@pytest.mark.parametrize("path", ["/healthz", "/static/console.css", "/v1/nowhere"])
+def test_an_answer_says_once_when_it_was_made_and_how_long_it_is(relay, path, said):
+    with connected(relay) as sock:
+        sock.sendall(head(path, 0, *said, method="GET"))
+        sock.sendall(head("/healthz", 0, "Connection: close", method="GET"))
+        answers = everything(sock).split(b"HTTP/1.1 ")[1:]
+    heads = [answer.lower().partition(b"\r\n\r\n")[0] for answer in answers]
+    closes = [b"\r\nconnection: close" in each for each in heads]
+    assert closes == ([True] if "Connection: close" in said else [False, True])
+    for each in heads:
+        assert (each.count(b"\r\ndate: "), each.count(b"\r\ncontent-length: ")) == (1, 1)
+
+
+@pytest.mark.parametrize("header", [("x-a", "b\r\nx-c: d"), ("x-a\nx-c", "d"), ("x-a", "b\rc")])
+def test_a_header_of_an_answer_is_one_line_or_there_is_no_answer(header):
+    task = connections.Task(None, SimpleNamespace(version="1.1"))
+    with pytest.raises(ValueError, match="line end"):
+        task._start("200 OK", [("content-type", "text/plain"), header])
+    assert not task.complete
 
 
 def test_who_reads_no_answer_holds_no_thread(start_relay):

@@ -330,3 +330,17 @@ def finish(answers):
     for found in answers:
         body_of(found)
         found.close()
+
+
+def test_each_call_over_a_kept_connection_has_a_patience_of_its_own(upstream, post):
+    gate = Gate()
+    upstream.next(answer(b"one"), [gate, *answer(b"two")], [silence], answer(b"four"))
+    found, line = post(answer_s=0.05)
+    assert body_of(found) == b"one" and line.fresh
+    found.close()
+    threading.Timer(0.2, gate.open).start()
+    found, line = post(answer_s=10)
+    assert body_of(found) == b"two" and not line.fresh
+    found.close()
+    with pytest.raises(TimeoutError):
+        post(answer_s=0.05)

@@ -6,11 +6,11 @@ closed when it changes again. A whole answer is folded from the same events, so 
 
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from itertools import count
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from billing import Usage
 from relay import estimate

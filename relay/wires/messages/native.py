@@ -4,10 +4,10 @@ Owns what the spine must see in bytes that otherwise pass untouched: content, us
 end.
 """
 
-from dataclasses import replace
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from billing import Usage
 from relay.wires import usage as wire_usage
