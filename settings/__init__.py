@@ -549,12 +549,8 @@ def check(given: dict, env: Mapping[str, str]) -> Settings:
     settings = section(Settings, given, "", wrong)
     wrong += _across(given, settings)
     keys = [list(_keys(upstream, env, wrong)) for upstream in settings.upstreams]
-    client = settings.sign_in.client_secret
-    secret = list(
-        _secret(
-            lambda: providers.secret(client, env), "sign_in.client_secret: what it names", wrong
-        )
-    )
+    read = functools.partial(providers.secret, settings.sign_in.client_secret, env)
+    secret = tuple(_secret(read, "sign_in.client_secret", wrong))
     if wrong:
         raise SettingsError(wrong)
     replace = msgspec.structs.replace
@@ -564,7 +560,7 @@ def check(given: dict, env: Mapping[str, str]) -> Settings:
     return replace(
         settings,
         database=DatabaseFile(path=file),
-        sign_in=replace(settings.sign_in, keys=tuple(secret)),
+        sign_in=replace(settings.sign_in, keys=secret),
         upstreams=tuple(
             replace(each, keys=tuple(own))
             for each, own in zip(settings.upstreams, keys, strict=True)

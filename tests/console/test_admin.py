@@ -21,7 +21,7 @@ from billing import nano
 from console.member.usage import PER_DAY
 from console.ui import i18n
 from db import meta
-from members import accounts, audit, call_rows, caps, credit_requests, entries, tokens
+from members import accounts, audit, call_rows, caps, credit_requests, entries, identities, tokens
 from relay import gate, pricelist
 from tests.console.member_stage import MODELS, PASSWORD, error_of, house, text
 from tests.fake_upstream import FakeUpstream, answer
@@ -1128,6 +1128,8 @@ def acts(home, alice, bob, desk) -> dict:
         codes.listed().page(home.db.read()).rows[0]["id"],
         f"/admin/members/{alice.id}",
     )
+    elsewhere = {"issuer": "https://sso.example", "subject": "alice-there"}
+    identities.connect(home.db, alice.id, **elsewhere)
     return {
         "new_member": ("/admin/members/new", {"name": "dora", "role": "member"}, "member.add"),
         "credit": (
@@ -1146,6 +1148,7 @@ def acts(home, alice, bob, desk) -> dict:
         "end_plan": (f"{of_alice}/plans/{given}/end", {}, "plan.end"),
         "revoke_token": (f"{of_alice}/tokens/{token}/revoke", {}, "token.revoke"),
         "end_sessions": (f"{of_alice}/sessions", {}, "member.end_sessions"),
+        "disconnect": (f"{of_alice}/disconnect", dict(elsewhere), "member.disconnect"),
         "reset_password": (f"{of_alice}/password", {"password-password": ""}, "member.password"),
         "set_role": (f"/admin/members/{bob.id}/role", {"role": "admin"}, "member.role"),
         "disable": (f"{of_alice}/disable", {}, "member.disable"),

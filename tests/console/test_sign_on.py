@@ -11,6 +11,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from itsdangerous import URLSafeTimedSerializer
 from joserfc import jwt
+from joserfc.jwk import KeySet, OctKey
 
 import billing
 import plans
@@ -340,6 +341,13 @@ def test_a_lie_signs_nobody_in(home, company, lie):
     answer = come(browser)
     assert answer.status_code == 400 and "could not be believed" in browser.text(answer)
     assert not signed_in(browser) and accounts.members(home.db) == []
+
+
+def test_signatures_by_a_shared_secret_count_nowhere_even_if_it_is_among_the_keys(home):
+    there, key = spoken.Provider(home.relay.settings.sign_in), OctKey.import_key("secret " * 8)
+    there._keys, there._keys_at = KeySet([key]), time.monotonic()
+    with pytest.raises(spoken.NotBelieved):
+        there._signed(jwt.encode({"alg": "HS256"}, {"sub": "x"}, key))
 
 
 def test_little_leeway_is_given_to_clocks(home, company):
