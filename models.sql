@@ -142,9 +142,10 @@ END;
 CREATE TABLE entries (
     id               INTEGER PRIMARY KEY,
     user_id          INTEGER NOT NULL REFERENCES balances,
-    pocket           TEXT    NOT NULL CHECK (pocket IN ('grant', 'quota', 'wallet')),
-    kind             TEXT    NOT NULL CHECK (kind IN ('reward', 'top_up', 'redeem', 'purchase', 'quota', 'charge',
-                                                      'refund', 'adjust', 'expire')),
+    pocket           TEXT    NOT NULL CHECK (pocket = 'grant' OR pocket = 'quota' OR pocket = 'wallet'),
+    kind             TEXT    NOT NULL CHECK (kind = 'reward' OR kind = 'top_up' OR kind = 'redeem' OR kind = 'purchase'
+                                             OR kind = 'quota' OR kind = 'charge' OR kind = 'refund' OR kind = 'adjust'
+                                             OR kind = 'expire'),
     amount           INTEGER NOT NULL CHECK (amount <> 0),
     balance_after    INTEGER NOT NULL,                -- of this pocket
     request_id       TEXT,                            -- no reference: calls are forgotten, their charges are not
@@ -282,14 +283,15 @@ CREATE TABLE requests (
     day             TEXT    NOT NULL,
     started_at      INTEGER NOT NULL,
     closed_at       INTEGER,
-    outcome         TEXT    CHECK (outcome IN ('complete', 'refused', 'failed', 'client_left', 'upstream_cut',
-                                               'interrupted')),
+    -- Alternatives, for SQLite makes a table of each IN list at each insert.
+    outcome         TEXT    CHECK (outcome = 'complete' OR outcome = 'refused' OR outcome = 'failed'
+                                   OR outcome = 'client_left' OR outcome = 'upstream_cut' OR outcome = 'interrupted'),
     status          INTEGER,
     error           TEXT,
     input_tokens    INTEGER CHECK (input_tokens >= 0),
     cached_tokens   INTEGER CHECK (cached_tokens BETWEEN 0 AND input_tokens),
     output_tokens   INTEGER CHECK (output_tokens >= 0),
-    usage_source    TEXT    CHECK (usage_source IN ('upstream', 'estimated', 'none')),
+    usage_source    TEXT    CHECK (usage_source = 'upstream' OR usage_source = 'estimated' OR usage_source = 'none'),
     usage_note      TEXT,
     price_input     INTEGER CHECK (price_input >= 0),        -- per LLM token, as it was when the call began
     price_cached    INTEGER CHECK (price_cached >= 0),

@@ -4,6 +4,7 @@ The usage objects are those of the providers' documents; what each must cost is 
 with decimals, from the price lists as people write them.
 """
 
+import re
 import shutil
 from contextlib import closing
 from dataclasses import replace
@@ -557,6 +558,70 @@ def test_a_migrated_file_has_the_schema_of_a_new_one(tmp_path):
     assert shapes[0] == shapes[1]
 
 
+def checks(database, table: str) -> list[str]:
+    """What the rows of a table are checked for, however it is laid out."""
+    (sql,) = (
+        database.read().execute("SELECT sql FROM sqlite_schema WHERE name = ?", (table,)).fetchone()
+    )
+    bare = " ".join(re.sub(r"--[^\n]*", "", sql).split())
+    return sorted(re.findall(r"CHECK \(\w+ = '[^()]*\)", bare))
+
+
+@needs_tokens_of_version_1
+@pytest.mark.parametrize("table", ["entries", "requests"])
+def test_a_migrated_file_checks_as_cheaply_as_a_new_one(tmp_path, table):
+    version_1(tmp_path / "old.db")
+    with (
+        closing(Database(tmp_path / "old.db")) as old,
+        closing(Database(tmp_path / "new.db")) as new,
+    ):
+        assert checks(old, table) == checks(new, table) != []
+        assert old.read().execute("PRAGMA integrity_check").fetchone()[0] == "ok"
+
+
+@needs_tokens_of_version_1
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE requests SET outcome = 'lost'",
+        "UPDATE requests SET usage_source = 'guess'",
+        (
+            "INSERT INTO entries (user_id, pocket, kind, amount, balance_after, created_at)"
+            " VALUES (1, 'purse', 'top_up', 5, 5, 0)"
+        ),
+        (
+            "INSERT INTO entries (user_id, pocket, kind, amount, balance_after, created_at)"
+            " VALUES (1, 'grant', 'gift', 5, 5, 0)"
+        ),
+    ],
+    ids=["outcome", "usage_source", "pocket", "kind"],
+)
+@pytest.mark.parametrize("age", ["old", "new"])
+def test_no_file_takes_a_word_that_is_none(tmp_path, age, statement):
+    if age == "old":
+        version_1(tmp_path / "relay.db")
+    with closing(Database(tmp_path / "relay.db")) as database:
+        if age == "new":
+            database.write(_alice_with_a_call)
+        with pytest.raises(db.IntegrityError, match="CHECK constraint failed"):
+            database.write(lambda conn: conn.execute(statement))
+
+
+def _alice_with_a_call(conn) -> None:
+    conn.execute(
+        "INSERT INTO users (id, name, name_key, password, session_epoch, invite_code, created_at)"
+        " VALUES (1, 'alice', 'alice', 'x', 'e', 'i', 0)"
+    )
+    conn.execute(
+        "INSERT INTO tokens (id, user_id, name, digest, hint, created_at)"
+        " VALUES (1, 1, 'home', x'00', 'sk', 0)"
+    )
+    conn.execute(
+        "INSERT INTO requests (id, user_id, token_id, wire, stream, day, started_at, closed_at,"
+        " outcome) VALUES ('r', 1, 1, 'chat', 0, '2026-11-18', 0, 1, 'refused')"
+    )
+
+
 def test_the_schema_is_that_of_its_version():
     """Whoever changes models.sql writes a migration, and then the new digest here."""
     digests = {
@@ -565,6 +630,6 @@ def test_the_schema_is_that_of_its_version():
         4: "8b3e750470de4ca1",
         5: "78f59b6e816bf607",
         6: "8a18262a9271a038",
-        7: "254e085b3cac1b87",
+        7: "dc3c848942d1e02a",
     }
     assert digests[len(MIGRATIONS) + 1] == digest()
