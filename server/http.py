@@ -243,10 +243,13 @@ class Server:
             trusted_proxy_headers=adj.trusted_proxy_headers,
             clear_untrusted=adj.clear_untrusted_proxy_headers,
         )
-        told = _behind_proxies(_unmapped(told), self._settings.server.trusted_proxy)
+        trusted = self._settings.server.trusted_proxy
+        told = _behind_proxies(_unmapped(told), trusted)
 
         def call(environ, start_response):
-            plain = TOLD.isdisjoint(environ)  # the usual case: nobody speaks for another
+            # The usual case: nobody speaks for another. A trusted proxy may do so in a header of its
+            # own, which sign_in names.
+            plain = not trusted and TOLD.isdisjoint(environ)
             return (self._drain if plain else told)(environ, start_response)
 
         return call
