@@ -117,7 +117,7 @@ SELECT printf('req_%012x%020x', at, i), user_id, user_id, 'chat', model, 'bench'
 ROLL_UPS = """
 INSERT INTO daily
 SELECT user_id, day, token_id, model, count(*), 0, coalesce(sum(input_tokens), 0), coalesce(sum(cached_tokens), 0),
-       coalesce(sum(output_tokens), 0), sum(cost), 0, 0, sum(charged_wallet), max(started_at), 0, 0, 0, 0, 0
+       coalesce(sum(output_tokens), 0), sum(cost), 0, 0, sum(charged_wallet), max(started_at), 0, 0, 0, 0, 0, 0
   FROM requests GROUP BY user_id, day, token_id, model"""
 
 CHARGES = """

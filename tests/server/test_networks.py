@@ -138,7 +138,7 @@ def test_usage_is_that_of_the_days_that_are_asked_for(alice, relay, fake):
             conn.execute(
                 "INSERT INTO daily SELECT user_id, '2020-01-05', token_id, model, calls, refused,"
                 " input_tokens, cached_tokens, output_tokens, 5000000, charged_grant, charged_quota,"
-                " 5000000, last_at, 0, 0, 0, 0, 0 FROM daily LIMIT 1"
+                " 5000000, last_at, 0, 0, 0, 0, 0, 0 FROM daily LIMIT 1"
             )
             and None
         )
