@@ -37,9 +37,10 @@ def healthz() -> dict:
 def readyz() -> tuple[dict, int]:
     """Ready: the database takes writes, and some model has an upstream."""
     relay = current_app.extensions["relay"]
+    problem = relay.disk_problem
     upstreams = {each["name"]: each["state"] for each in relay.upstream_report()}
     checks = {
-        "database": "ok" if relay.db.healthy else f"not writable: {relay.db.problem}",
+        "database": f"not writable: {problem}" if problem else "ok",
         "upstreams": "ok"
         if any(model.available for model in relay.catalog.models.values())
         else "none is configured",
