@@ -10,7 +10,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -55,6 +55,15 @@ Error = sqlite3.Error  # what a read may raise
 IntegrityError = sqlite3.IntegrityError  # a law of the schema was broken
 
 
+class _Shared:
+    """A reading connection that threads take in turns."""
+
+    __slots__ = ("conn", "turn")
+
+    def __init__(self, conn: sqlite3.Connection):
+        self.conn, self.turn = conn, threading.Lock()
+
+
 class Database:
     """One file. `writer=True` is the server's way (a writer thread), False a command's (it writes
     directly).
@@ -71,6 +80,7 @@ class Database:
         )  # one whose thread ends goes, and is closed
         self._lock_file: int | None = None
         self._serving = False
+        self._reads_only = False  # since it was opened
         self._looked_at = -LOOK_S
         conn, refused = self._opened_or_why()
         if writer and sqlite3.sqlite_version_info < SAFE_SQLITE:
@@ -80,10 +90,14 @@ class Database:
                 sqlite3.sqlite_version,
             )
         self._identity = identity(self.path)
-        self._shared = self._readers_to_share(SHARED_READERS if writer else 1)
+        with said(f"{self.path} cannot be read"):
+            self._shared = [
+                _Shared(connect(self.path, "ro")) for _ in range(SHARED_READERS if writer else 1)
+            ]
         self._writer: GroupWriter | DirectWriter
         if writer:
             self._writer = GroupWriter(conn, self._opened_again)
+            self._reads_only = refused is not None
             if refused:
                 self._writer.refuse(refused)
         else:
@@ -112,9 +126,9 @@ class Database:
         Threads take turns on a few shared connections: a hundred relaying threads with one each
         would hold ten megabytes for the sake of a read of twenty microseconds.
         """
-        conn, turn = self._shared[threading.get_ident() // 4096 % len(self._shared)]
-        with turn:
-            return conn.execute(sql, values).fetchone()
+        shared = self._shared[threading.get_ident() // 4096 % len(self._shared)]
+        with shared.turn:
+            return shared.conn.execute(sql, values).fetchone()
 
     def write(self, fn: Callable[..., T], *args: Any) -> T:
         """Run `fn(conn, *args)` in a transaction; its result, once that is synced to the disk.
@@ -162,6 +176,7 @@ class Database:
             self._lock_file = lock.lock(self.path)
         except OSError as err:
             if isinstance(self._writer, GroupWriter):
+                self._reads_only = True
                 self._writer.refuse(self._sentence("served", err))
 
     def backup(self, target: str | Path) -> None:
@@ -195,7 +210,7 @@ class Database:
 
     def close(self) -> None:
         """Finish what waits, close all connections, and let the next server in."""
-        for conn in [*self._readers, *(conn for conn, _ in self._shared)]:
+        for conn in [*self._readers, *(each.conn for each in self._shared)]:
             conn.close()
         self._writer.close()
         if self._lock_file is not None:
@@ -242,17 +257,25 @@ class Database:
         try:
             if self._serving and self._lock_file is None:
                 self._lock_file = lock.lock(self.path)
-            conn = connect(self.path)
+            return self._opened_anew() if self._reads_only else connect(self.path)
         except (OSError, sqlite3.Error) as err:
             raise StorageError(self._sentence("written", err)) from err
-        if any(reader.frozen for reader, _ in self._shared):  # others write again, too
-            self._shared = self._readers_to_share(len(self._shared))
-            self._local = threading.local()
-        return conn
 
-    def _readers_to_share(self, count: int) -> list[tuple[Any, threading.Lock]]:
-        with said(f"{self.path} cannot be read"):
-            return [(connect(self.path, "ro"), threading.Lock()) for _ in range(count)]
+    def _opened_anew(self) -> Connection:
+        """A connection that writes, after all that were opened to read are gone: they may believe
+        that nobody writes, and share what lies beside the file as they found it."""
+        self._local = threading.local()
+        with ExitStack() as turns:
+            for each in self._shared:
+                turns.enter_context(each.turn)
+                each.conn.close()
+            try:
+                conn = connect(self.path)
+                self._reads_only = False
+            finally:
+                for each in self._shared:
+                    each.conn = connect(self.path, "ro")
+        return conn
 
     def _sentence(self, done: str, err: BaseException) -> str:
         """Why the file cannot be written, opened or served."""

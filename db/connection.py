@@ -38,14 +38,12 @@ Connection = sqlite3.Connection
 class _Connection(sqlite3.Connection):
     """SQLite's own, but weak references to it can be held."""
 
-    frozen = False  # it believes that nobody writes
-
 
 def connect(path: str | Path, mode: str = "rw") -> sqlite3.Connection:
     """A connection with our settings: `rw`, or `ro`, which neither writes nor checkpoints.
 
     Even to read, SQLite wants to make a file beside the one in WAL mode. Where the disk does not let
-    it, a file with an empty log is read as it stands: `frozen`, until somebody can write again.
+    it, a file with an empty log is read as it stands, in the belief that nobody writes.
     """
     try:
         return _connect(path, mode)
@@ -53,9 +51,7 @@ def connect(path: str | Path, mode: str = "rw") -> sqlite3.Connection:
         refused_by_disk = is_storage(err) and not is_damage(err)
         if mode != "ro" or not refused_by_disk or has_log(Path(path)):
             raise
-    conn = _connect(path, mode, "&immutable=1")
-    conn.frozen = True
-    return conn
+    return _connect(path, mode, "&immutable=1")
 
 
 def has_log(path: Path) -> bool:
