@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.stage import ROOT
+from tests.stage import ROOT, wait_until
 
 BASE = ROOT / ".debian"
 SUITE, MIRROR = "bookworm", "http://deb.debian.org/debian"
@@ -69,7 +69,8 @@ class Machine:
         return done.stdout
 
     def attempt(self, script, env=LOGIN, outside=False, shell="bash", cwd="/root", **options):
-        where = [] if outside else ["/usr/bin/nsenter", f"--net=/proc/{self._keeper}/ns/net"]
+        where = ["/usr/bin/nsenter", f"--target={self._keeper}", "--pid", "--mount"]
+        where += [] if outside else ["--net"]
         # The mounts are the tests' own, and so is what is left in them.
         return subprocess.run(
             [
@@ -111,22 +112,37 @@ def machine() -> Iterator[Machine]:
             mounted.append(words[-1])
 
         lower = BASE if BASE.is_dir() else Path("/")
-        keeper = subprocess.Popen(["unshare", "--net", "sleep", "infinity"])
+        keeper = None
         try:
             mount("-t", "tmpfs", "-o", "mode=755", "tmpfs", top)
             for each in ("upper", "work", "root"):
                 (top / each).mkdir(mode=0o755)
             layers = f"lowerdir={lower},upperdir={top}/upper,workdir={top}/work"
             mount("-t", "overlay", "-o", layers, "overlay", root)
-            for each in ("proc", "dev"):
-                mount("--bind", f"/{each}", root / each)
+            mount("--bind", "/dev", root / "dev")
             mount("-t", "tmpfs", "tmpfs", root / "run")
             _as_reachable_as_here(root)
-            _loopback(keeper.pid)
-            yield Machine(root, keeper.pid)
+            keeper = subprocess.Popen(
+                [
+                    "unshare",
+                    "--net",
+                    "--pid",
+                    "--fork",
+                    "--kill-child",
+                    f"--mount-proc={root}/proc",
+                    "sleep",
+                    "infinity",
+                ]
+            )
+            children = Path(f"/proc/{keeper.pid}/task/{keeper.pid}/children")
+            first = int(wait_until(lambda: children.read_text().split())[0])
+            wait_until(lambda: Path(f"/proc/{first}/comm").read_text() == "sleep\n")
+            _loopback(first)
+            yield Machine(root, first)
         finally:
-            keeper.kill()
-            keeper.wait()
+            if keeper is not None:  # with it ends whatever runs there
+                keeper.kill()
+                keeper.wait()
             for each in reversed(mounted):
                 subprocess.run(["umount", "-l", each], check=False)
 

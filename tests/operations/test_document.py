@@ -78,7 +78,7 @@ def test_what_the_document_says_is_true_on_a_fresh_debian(fresh):
             env,
         )
         assert "No mistakes" in said
-    fresh.run("echo 'a long password' | relay user add carol --role admin")
+    fresh.run("echo 'a long password' | relay user add carol --admin")
     keys_and_environment(fresh)
     behind_nginx(fresh)
     administered(fresh)
@@ -92,7 +92,7 @@ def test_what_the_document_says_is_true_on_a_fresh_debian(fresh):
 
 def keys_and_environment(on: Machine) -> None:
     """One file of variables, one meaning; the caller's RELAY_CONFIG wins; rotation by restart."""
-    key = "sk-$HOME-`id` x"
+    key = "sk-$HOME-$$-x"
     on.run(
         f"cat >> /etc/relay/relay.env <<'EOF'\nNOTE=Acme Co; and more\nDEEPSEEK_API_KEY={key}\nEOF"
     )
