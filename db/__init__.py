@@ -185,6 +185,8 @@ class Database:
         target = Path(target)
         if os.path.realpath(target) in {os.path.realpath(self.path) + end for end in BESIDE}:
             raise StorageError(f"{target} is the database itself")
+        if target.exists() and not target.is_file():  # /dev/stdout would be a file from then on
+            raise StorageError(f"the backup {target} cannot be written: that is no file")
         with said(f"the backup {target} cannot be written"), replacing(target) as draft:
             vacuum_into(self.path, draft)
 

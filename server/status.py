@@ -20,6 +20,13 @@ VERSION = "1.0.0"
 pages = Blueprint("ops", __name__)
 
 
+@pages.after_request
+def uncached(response: Response) -> Response:
+    """How it is now: whatever lies between must not remember it."""
+    response.headers["Cache-Control"] = "no-store"
+    return response
+
+
 @pages.get("/healthz")
 def healthz() -> dict:
     """Alive: the process answers.

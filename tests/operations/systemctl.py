@@ -136,7 +136,8 @@ def main(verb: str, *words: str) -> None:
             subprocess.run(["systemd-analyze", "verify", file], check=True)
     for name in names:
         if name == "nginx":
-            running = Path("/run/nginx.pid").exists()
+            pid = Path("/run/nginx.pid")  # `nginx -t` leaves an empty one
+            running = pid.exists() and pid.read_text().strip()
             subprocess.run(["nginx", *(["-s", "reload"] if running else [])], check=True)
         elif name.endswith(".socket"):
             hold(name.removesuffix(".socket"))

@@ -166,7 +166,7 @@ def backed_up_and_restored(on: Machine) -> None:
     (copy,) = on.run("ls /var/backups/relay").split()
     assert re.fullmatch(r"relay-\d{4}-\d\d-\d\d\.db", copy)
     on.run("relay credit carol --wallet 7")
-    restore = re.sub(r"relay-2026-11-23\.db .*", copy, block("sudo relay restore"))
+    restore = re.sub(r"relay-2026-11-23\.db .*", copy, block("sudo relay restore /var/backups"))
     asked = on.attempt(restore)
     assert asked.returncode == 1 and "say --yes" in asked.stderr
     on.run(f"{restore.strip()} --yes")
@@ -178,12 +178,8 @@ def backed_up_and_restored(on: Machine) -> None:
 def drilled(on: Machine) -> None:
     """The drill, with another database in settings of its own."""
     on.write("/etc/relay/drill.toml", '[database]\npath = "/var/lib/relay/drill.db"\n')
-    for words in (
-        "restore /var/backups/relay/relay-2*.db --yes",
-        "ledger verify",
-        "requests --since 2d",
-    ):
-        on.run(f"sudo RELAY_CONFIG=/etc/relay/drill.toml relay {words}")
+    drill = block("sudo RELAY_CONFIG=/etc/relay/drill.toml relay restore")
+    on.run(drill.replace("relay-2026-11-23.db", "relay-2*.db"))
     assert on.run("ls /var/lib/relay/drill.db")
 
 
@@ -201,7 +197,7 @@ def upgraded(on: Machine, before: str) -> None:
     restart = "sudo systemctl restart relay\n"
     assert restart in upgrade
     on.run(upgrade.replace(restart, ""), outside=True)
-    on.run(restart)
+    on.run(restart.strip())
     assert "3" in on.run("relay balance dave")
     on.run("relay ledger verify")
     assert '"database":"ok"' in on.run("curl -sS http://127.0.0.1:8000/readyz")
