@@ -1,13 +1,15 @@
 """Every command of docs/operations.md, run in its order on a fresh Debian 12."""
 
+import json
 import re
+import shlex
 import shutil
 import subprocess
 
 import pytest
 
 from tests.operations.machine import CRON, LOGIN, STRANGE, Machine, machine
-from tests.stage import ROOT
+from tests.stage import ROOT, wait_until
 
 DOCUMENT = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", DOCUMENT, re.MULTILINE | re.DOTALL)
@@ -86,6 +88,7 @@ def test_what_the_document_says_is_true_on_a_fresh_debian(fresh):
     backed_up_and_restored(fresh)
     drilled(fresh)
     upgraded(fresh, before)
+    contained(fresh)
     left = [text for kind, text in BLOCKS if (kind, text) not in _run]
     assert left == [], "these blocks are in the document and no test runs them"
 
@@ -202,3 +205,37 @@ def upgraded(on: Machine, before: str) -> None:
     on.run("relay ledger verify")
     assert '"database":"ok"' in on.run("curl -sS http://127.0.0.1:8000/readyz")
     assert "Traceback" not in on.read("/var/log/relay.log")
+
+
+def contained(on: Machine) -> None:
+    """The image by the Dockerfile's own instructions, where there is no Docker; `pip install` has been
+    done above from the same list."""
+    on.run("systemctl stop relay; kill $(cat /run/units/relay.socket); mkdir /app")
+    steps = (ROOT / "deploy/Dockerfile").read_text().replace("\\\n", "")
+    taken = re.findall(r"^!(.*)$", (ROOT / "deploy/Dockerfile.dockerignore").read_text(), re.M)
+    on.run(f"cd /opt/relay && cp -r --parents {' '.join(taken)} /app")
+    on.run(
+        "cp /app/deploy/container.toml /etc/relay/config.toml && chmod 644 /etc/relay/config.toml"
+    )
+    said = dict(re.findall(r"(\w+)=(\S+)", re.search(r"^ENV (.*)$", steps, re.M)[1]))
+    env = said | {"PATH": f"/opt/relay/.venv/bin:{LOGIN['PATH']}", "HOME": "/"}
+    on.run("userdel relay")
+    for line in re.findall(r"^RUN (.*)$", steps, re.M):
+        for command in line.split("&&"):
+            if "pip install" not in command:
+                on.run(f"cd /app && {command}", env)
+    (user,) = re.findall(r"^USER (\d+)$", steps, re.M)
+    be = f"setpriv --reuid={user} --regid={user} --clear-groups --bounding-set=-all --no-new-privs"
+    started = " ".join(json.loads(re.search(r"^CMD (.*)$", steps, re.M)[1]))
+    on.run(f"cd /app && ({be} {started} > /var/log/image.log 2>&1 &)", env)
+    health = json.loads(re.search(r"^HEALTHCHECK .*? CMD\s+(.*)$", steps, re.M)[1])
+    asked = f"cd /app && {be} {shlex.join(health)}"
+    wait_until(
+        lambda: on.attempt(asked, env | {"http_proxy": "http://127.0.0.1:9"}).returncode == 0
+    )
+    assert "There is no administrator yet" in on.read("/var/log/image.log")
+    on.run(f"cd /app && {be} flask user add erin --password 'a long password'", env)
+    assert "erin" in on.run(f"cd /app && {be} flask user list", env)
+    assert on.run("find /app -newer /var/log/image.log -type f") == "", (
+        "the program writes nothing there"
+    )
