@@ -215,7 +215,8 @@ def contained(on: Machine) -> None:
     taken = re.findall(r"^!(.*)$", (ROOT / "deploy/Dockerfile.dockerignore").read_text(), re.M)
     on.run(f"cd /opt/relay && cp -r --parents {' '.join(taken)} /app")
     on.run(
-        "cp /app/deploy/container.toml /etc/relay/config.toml && chmod 644 /etc/relay/config.toml"
+        "cp /app/deploy/container.toml /etc/relay/config.toml"
+        " && chmod 644 /etc/relay/config.toml && chmod 755 /etc/relay"
     )
     said = dict(re.findall(r"(\w+)=(\S+)", re.search(r"^ENV (.*)$", steps, re.M)[1]))
     env = said | {"PATH": f"/opt/relay/.venv/bin:{LOGIN['PATH']}", "HOME": "/"}
@@ -230,12 +231,17 @@ def contained(on: Machine) -> None:
     on.run(f"cd /app && ({be} {started} > /var/log/image.log 2>&1 &)", env)
     health = json.loads(re.search(r"^HEALTHCHECK .*? CMD\s+(.*)$", steps, re.M)[1])
     asked = f"cd /app && {be} {shlex.join(health)}"
-    wait_until(
-        lambda: on.attempt(asked, env | {"http_proxy": "http://127.0.0.1:9"}).returncode == 0
-    )
+    wait_until(lambda: _well(on, asked, env | {"http_proxy": "http://127.0.0.1:9"}))
     assert "There is no administrator yet" in on.read("/var/log/image.log")
     on.run(f"cd /app && {be} flask user add erin --password 'a long password'", env)
     assert "erin" in on.run(f"cd /app && {be} flask user list", env)
     assert on.run("find /app -newer /var/log/image.log -type f") == "", (
         "the program writes nothing there"
     )
+
+
+def _well(on: Machine, asked: str, env: dict[str, str]) -> bool:
+    """Whether the health check is content; AssertionError with the log if the relay did not start."""
+    said = on.read("/var/log/image.log")
+    assert "cannot start" not in said and "Traceback" not in said, said
+    return on.attempt(asked, env).returncode == 0
