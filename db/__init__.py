@@ -4,6 +4,7 @@ Everything that writes goes through `Database.write` (how, is writer.py's). This
 know what the tables mean.
 """
 
+import gc
 import logging
 import os
 import threading
@@ -267,6 +268,7 @@ class Database:
         """A connection that writes, after all that were opened to read are gone: they may believe
         that nobody writes, and share what lies beside the file as they found it."""
         self._local = threading.local()
+        gc.collect()  # the standard library's connections lie in circles with their statements
         with ExitStack() as turns:
             for each in self._shared:
                 turns.enter_context(each.turn)
