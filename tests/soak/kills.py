@@ -47,7 +47,8 @@ def answer(request):
 
 @contextmanager
 def small_disk(folder: Path, kills: int):
-    """A file system of its own at this folder, with room for the calls of so many lives. Raises CalledProcessError where that is not allowed."""
+    """A file system of its own at this folder, with room for the calls of so many lives. Raises
+    CalledProcessError where that is not allowed."""
     folder.mkdir()
     size = f"size={DISK_MB + round(kills * KILL_MB)}m"
     subprocess.run(["mount", "-t", "tmpfs", "-o", size, "tmpfs", folder], check=True)
