@@ -50,6 +50,8 @@ def restore(source: Path, yes: bool, keep_revoked: bool, as_json: bool) -> None:
     A relay that serves goes on with the restored file: calls that run now lose their rows.
     """
     path = Path(given.relay().settings.database.path)
+    if not source.is_file():  # a pipe would be waited for without end
+        raise click.ClickException(f"{source} is no file")
     now, then = _seen(path), _seen(source)
     both = _compared(path, now, source, then)
     if not yes:

@@ -4,22 +4,23 @@ Everything that writes goes through `Database.write` (how, is writer.py's). This
 know what the tables mean.
 """
 
+import gc
 import logging
 import os
 import threading
 import time
 import weakref
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 from db import copies, lock
-from db.connection import Connection, Row, connect, said, sqlite3
-from db.files import BESIDE, identity, make_file, replacing
+from db.connection import Connection, Row, connect, reason, said, sqlite3
+from db.files import BESIDE, READ_ONLY, hindrance, identity, make_file, replacing
 from db.lock import serving_pid
 from db.migrations import SCHEMA
-from db.schema import migrate, vacuum_into
+from db.schema import migrate, newest, vacuum_into, version_of
 from db.spare import Spare
 from db.writer import DatabaseError, DirectWriter, GroupWriter, StorageError, Unusable
 
@@ -55,6 +56,15 @@ Error = sqlite3.Error  # what a read may raise
 IntegrityError = sqlite3.IntegrityError  # a law of the schema was broken
 
 
+class _Shared:
+    """A reading connection that threads take in turns."""
+
+    __slots__ = ("conn", "turn")
+
+    def __init__(self, conn: sqlite3.Connection):
+        self.conn, self.turn = conn, threading.Lock()
+
+
 class Database:
     """One file. `writer=True` is the server's way (a writer thread), False a command's (it writes
     directly).
@@ -70,26 +80,29 @@ class Database:
             weakref.WeakSet()
         )  # one whose thread ends goes, and is closed
         self._lock_file: int | None = None
+        self._serving = False
+        self._reads_only = False  # since it was opened
         self._looked_at = -LOOK_S
-        with said(f"{self.path} cannot be opened"):
-            make_file(self.path)
-            self._identity = identity(self.path)
-            conn = connect(self.path)
-            migrate(conn, self.path)
+        conn, refused = self._opened_or_why()
         if writer and sqlite3.sqlite_version_info < SAFE_SQLITE:
             log.warning(
                 "SQLite %s is older than 3.51.3, which mended a rare loss of commits; "
                 "install pysqlite3 where it has a wheel",
                 sqlite3.sqlite_version,
             )
+        self._identity = identity(self.path)
         with said(f"{self.path} cannot be read"):
             self._shared = [
-                (connect(self.path, "ro"), threading.Lock())
-                for _ in range(SHARED_READERS if writer else 1)
+                _Shared(connect(self.path, "ro")) for _ in range(SHARED_READERS if writer else 1)
             ]
-        self._writer = (
-            GroupWriter(conn, lambda: connect(self.path)) if writer else DirectWriter(conn)
-        )
+        self._writer: GroupWriter | DirectWriter
+        if writer:
+            self._writer = GroupWriter(conn, self._opened_again)
+            self._reads_only = refused is not None
+            if refused:
+                self._writer.refuse(refused)
+        else:
+            self._writer = DirectWriter(conn, refused)
 
     @classmethod
     def open_for_command(cls, path: str | Path) -> "Database":
@@ -114,9 +127,9 @@ class Database:
         Threads take turns on a few shared connections: a hundred relaying threads with one each
         would hold ten megabytes for the sake of a read of twenty microseconds.
         """
-        conn, turn = self._shared[threading.get_ident() // 4096 % len(self._shared)]
-        with turn:
-            return conn.execute(sql, values).fetchone()
+        shared = self._shared[threading.get_ident() // 4096 % len(self._shared)]
+        with shared.turn:
+            return shared.conn.execute(sql, values).fetchone()
 
     def write(self, fn: Callable[..., T], *args: Any) -> T:
         """Run `fn(conn, *args)` in a transaction; its result, once that is synced to the disk.
@@ -157,9 +170,15 @@ class Database:
         return self._writer.problem or self._obstacle()
 
     def serve_lock(self) -> None:
-        """Be the one server of this file until `close`. Raises Unusable if another is."""
-        self._lock_file = lock.lock(self.path)
-        os.pwrite(self._lock_file, str(os.getpid()).encode(), 0)
+        """Be the one server of this file until `close`, or, where the disk takes no lock, one that
+        only reads until it does. Raises Unusable if another is."""
+        self._serving = True
+        try:
+            self._lock_file = lock.lock(self.path)
+        except OSError as err:
+            if isinstance(self._writer, GroupWriter):
+                self._reads_only = True
+                self._writer.refuse(self._sentence("served", err))
 
     def backup(self, target: str | Path) -> None:
         """Write a consistent, compact copy to `target`, whole or not at all, while others read and
@@ -167,6 +186,8 @@ class Database:
         target = Path(target)
         if os.path.realpath(target) in {os.path.realpath(self.path) + end for end in BESIDE}:
             raise StorageError(f"{target} is the database itself")
+        if target.exists() and not target.is_file():  # /dev/stdout would be a file from then on
+            raise StorageError(f"the backup {target} cannot be written: that is no file")
         with said(f"the backup {target} cannot be written"), replacing(target) as draft:
             vacuum_into(self.path, draft)
 
@@ -192,7 +213,7 @@ class Database:
 
     def close(self) -> None:
         """Finish what waits, close all connections, and let the next server in."""
-        for conn in [*self._readers, *(conn for conn, _ in self._shared)]:
+        for conn in [*self._readers, *(each.conn for each in self._shared)]:
             conn.close()
         self._writer.close()
         if self._lock_file is not None:
@@ -206,8 +227,65 @@ class Database:
             disk = os.statvfs(self.path.parent)
         except OSError:
             return MOVED
+        if moved:
+            return MOVED
+        if disk.f_flag & os.ST_RDONLY:
+            return READ_ONLY
         needed = min(RESERVE_BYTES_MAX, disk.f_blocks * disk.f_frsize // 20)
-        return MOVED if moved else NEARLY_FULL if disk.f_bavail * disk.f_frsize < needed else None
+        return NEARLY_FULL if disk.f_bavail * disk.f_frsize < needed else None
+
+    def _opened_or_why(self) -> tuple[Connection | None, str | None]:
+        """A connection that writes, or why there is none though the file can be read. Raises
+        Unusable, or StorageError where it cannot even be read."""
+        try:
+            with said(f"{self.path} cannot be opened"):
+                make_file(self.path)
+                conn = connect(self.path)
+                migrate(conn, self.path)
+                return conn, None
+        except StorageError as err:
+            refused = StorageError(self._sentence("opened", err.__cause__ or err))
+            try:
+                with closing(connect(self.path, "ro")) as reader:
+                    if version_of(reader, self.path) == newest():
+                        return None, str(refused)
+            except sqlite3.Error:
+                pass
+            raise refused from err
+
+    def _opened_again(self) -> Connection:
+        """A new connection that writes, once the disk takes what a server needs."""
+        if why := hindrance(self.path):  # SQLite would open it, to read
+            raise StorageError(f"{self.path} cannot be written: {why}")
+        try:
+            if self._serving and self._lock_file is None:
+                self._lock_file = lock.lock(self.path)
+            return self._opened_anew() if self._reads_only else connect(self.path)
+        except (OSError, sqlite3.Error) as err:
+            raise StorageError(self._sentence("written", err)) from err
+
+    def _opened_anew(self) -> Connection:
+        """A connection that writes, after all that were opened to read are gone: they may believe
+        that nobody writes, and share what lies beside the file as they found it."""
+        self._local = threading.local()
+        gc.collect()  # the standard library's connections lie in circles with their statements
+        with ExitStack() as turns:
+            for each in self._shared:
+                turns.enter_context(each.turn)
+                each.conn.close()
+            try:
+                conn = connect(self.path)
+                self._reads_only = False
+            finally:
+                for each in self._shared:
+                    each.conn = connect(self.path, "ro")
+        return conn
+
+    def _sentence(self, done: str, err: BaseException) -> str:
+        """Why the file cannot be written, opened or served."""
+        with suppress(OSError):
+            return f"{self.path} cannot be {done}: {hindrance(self.path) or reason(err)}"
+        return f"{self.path} cannot be {done}: {reason(err)}"
 
 
 def _give_back(conn: sqlite3.Connection, pages: int) -> int:

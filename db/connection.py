@@ -15,7 +15,7 @@ else:
     except ImportError:  # no wheel for this machine: the standard library's
         import sqlite3
 
-from db.writer import StorageError, Unusable, is_damage
+from db.writer import StorageError, Unusable, is_damage, is_storage
 
 BUSY_MS = 15_000  # patience with another process that writes
 BUSY_PAUSE_S = 0.01  # between two tries where SQLite does not wait by itself
@@ -28,7 +28,7 @@ PRAGMAS = {
         "cache_size = -8000",
         "journal_size_limit = 67108864",
     ),
-    "ro": ("query_only = ON", "cache_size = -512"),
+    "ro": ("query_only = ON", "cache_size = -512", "schema_version"),  # the last reads the file
 }
 
 # Each value of these would otherwise be asked, by exceptions, how it wants to be bound.
@@ -44,9 +44,31 @@ class _Connection(sqlite3.Connection):
 
 
 def connect(path: str | Path, mode: str = "rw") -> sqlite3.Connection:
-    """A connection with our settings: `rw`, or `ro`, which neither writes nor checkpoints."""
+    """A connection with our settings: `rw`, or `ro`, which neither writes nor checkpoints.
+
+    Even to read, SQLite wants to make a file beside the one in WAL mode. Where the disk does not let
+    it, a file with an empty log is read as it stands, in the belief that nobody writes.
+    """
+    try:
+        return _connect(path, mode)
+    except sqlite3.Error as err:
+        refused_by_disk = is_storage(err) and not is_damage(err)
+        if mode != "ro" or not refused_by_disk or has_log(Path(path)):
+            raise
+    return _connect(path, mode, "&immutable=1")
+
+
+def has_log(path: Path) -> bool:
+    """Whether something was written that is not in the file itself yet."""
+    try:
+        return path.with_name(path.name + "-wal").stat().st_size > 0
+    except FileNotFoundError:
+        return False
+
+
+def _connect(path: str | Path, mode: str, more: str = "") -> _Connection:
     conn = sqlite3.connect(
-        f"file:{quote(str(path))}?mode={mode}",
+        f"file:{quote(str(path))}?mode={mode}{more}",
         uri=True,
         factory=_Connection,
         isolation_level=None,
@@ -57,7 +79,7 @@ def connect(path: str | Path, mode: str = "rw") -> sqlite3.Connection:
         if mode == "rw":
             _use_wal(conn)
         for pragma in PRAGMAS[mode]:
-            conn.execute(f"PRAGMA {pragma}")
+            conn.execute(f"PRAGMA {pragma}").fetchall()
     except sqlite3.Error:
         conn.close()
         raise
@@ -100,4 +122,9 @@ def said(what: str) -> Iterator[None]:
     except sqlite3.Error as err:
         raise (Unusable if is_damage(err) else StorageError)(f"{what}: {err}") from err
     except OSError as err:
-        raise StorageError(f"{what}: {err.strerror or err}") from err
+        raise StorageError(f"{what}: {reason(err)}") from err
+
+
+def reason(err: BaseException) -> str:
+    """Why, in the system's or SQLite's words."""
+    return getattr(err, "strerror", None) or str(err)

@@ -33,6 +33,8 @@ def restore(
     path, source = Path(path), Path(source)
     with said(f"{source} cannot be restored"):
         make_file(path, empty=False)
+        if not source.is_file():
+            raise Unusable(f"{source} is no file")
         if path.exists() and path.samefile(source):
             raise Unusable(f"{source} is the database itself")
         with temporary(path) as draft:

@@ -4,6 +4,7 @@ name once they are whole.
 
 import glob
 import os
+import pwd
 import tempfile
 import time
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from pathlib import Path
 LEFT_S = 86_400  # a draft that nobody wrote to for so long is nobody's
 # What belongs to a database file, by the end of its name.
 BESIDE = ("", "-wal", "-shm", "-journal", ".lock")
+READ_ONLY = "the file system is read-only"
 
 
 def make_file(path: Path, empty: bool = True) -> None:
@@ -27,6 +29,25 @@ def make_file(path: Path, empty: bool = True) -> None:
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
     if path.exists() and path.stat().st_mode & 0o077:
         path.chmod(0o600)
+
+
+def hindrance(path: Path) -> str | None:
+    """Why this process may not write a file that is there, or beside it; None if nothing is in the
+    way."""
+    if os.statvfs(path.parent).f_flag & os.ST_RDONLY:
+        return READ_ONLY
+    for each in (path.parent, *(path.with_name(path.name + end) for end in BESIDE)):
+        if each.exists() and not os.access(each, os.W_OK):
+            owner, ours = each.stat().st_uid, os.geteuid()
+            return f"{each} belongs to user {_name(owner)} and may not be written by {_name(ours)}"
+    return None
+
+
+def _name(user_id: int) -> str:
+    try:
+        return pwd.getpwuid(user_id).pw_name
+    except KeyError:
+        return str(user_id)
 
 
 def identity(path: Path) -> tuple[int, int]:

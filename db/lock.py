@@ -17,7 +17,7 @@ TRIES, PAUSE_S = 5, 0.02
 def lock(path: Path) -> int:
     """The descriptor of the held lock; closing it, or the process's end, lets go.
 
-    Raises Unusable.
+    Raises Unusable if another holds it, OSError where the disk takes no lock.
     """
     file = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT, 0o600)
     for _ in range(TRIES):  # `serving_pid` holds it for a moment when it looks
@@ -26,10 +26,19 @@ def lock(path: Path) -> int:
         except OSError:
             time.sleep(PAUSE_S)
         else:
-            os.truncate(file, 0)
-            return file
+            return _signed(file)
     os.close(file)
     raise Unusable(f"another relay serves {path}; stop it first")
+
+
+def _signed(file: int) -> int:
+    try:
+        os.truncate(file, 0)
+        os.pwrite(file, str(os.getpid()).encode(), 0)
+    except OSError:
+        os.close(file)
+        raise
+    return file
 
 
 def serving_pid(path: str | Path) -> int | None:

@@ -11,13 +11,18 @@ from db.writer import Unusable
 APPLICATION_ID = 0x50494E47  # "PING", in the file's header
 
 
+def newest() -> int:
+    """The version of today's schema."""
+    return len(MIGRATIONS) + 1
+
+
 def migrate(conn: sqlite3.Connection, path: Path, keep: bool = True) -> None:
     """Make the schema in an empty file, or bring an older one up to date.
 
     `keep` a copy of it beside the file.
     """
     version = version_of(conn, path)
-    if version == len(MIGRATIONS) + 1:
+    if version == newest():
         return
     if version and keep:
         with replacing(path.with_name(f"{path.name}.version-{version}")) as draft:
@@ -27,7 +32,7 @@ def migrate(conn: sqlite3.Connection, path: Path, keep: bool = True) -> None:
         version = version_of(conn, path)  # another process may have been first
         for step in MIGRATIONS[version - 1 :] if version else (_create,):
             step(conn)
-        conn.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
+        conn.execute(f"PRAGMA user_version = {newest()}")
         conn.execute("COMMIT")
     except BaseException:
         if conn.in_transaction:
@@ -46,10 +51,9 @@ def version_of(conn: sqlite3.Connection, path: Path) -> int:
     ).fetchone()
     if ours != APPLICATION_ID and (ours or version or objects):
         raise Unusable(f"{path} is a database, but not one of this relay")
-    if version > len(MIGRATIONS) + 1:
+    if version > newest():
         raise Unusable(
-            f"{path} was written by a newer relay (schema {version}; this one knows"
-            f" {len(MIGRATIONS) + 1})"
+            f"{path} was written by a newer relay (schema {version}; this one knows {newest()})"
         )
     return int(version)
 

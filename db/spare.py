@@ -5,6 +5,7 @@ Owns its form: records one behind the other, each with its length and a checksum
 not fit its sum is the end. It knows nothing of what is in them.
 """
 
+import errno
 import os
 import struct
 import threading
@@ -19,14 +20,23 @@ class Spare:
     """Records in a file that is as large as it will ever be. Safe to use from many threads."""
 
     def __init__(self, path: Path):
-        """Open the file at this path, or make it; without room for it nothing is kept."""
+        """Open the file at this path, or make it; while there is no room for it nothing is kept."""
+        self._path = path
         self._lock = threading.Lock()
         self._end = 0
         self._file: int | None = None
+        self._closed = False
+        with self._lock:
+            self._open()
+
+    def _open(self) -> int | None:
+        """The open file, None if there is none: the disk may take now what it did not take before."""
+        if self._file is not None or self._closed:
+            return self._file
         try:
-            file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError:
-            return
+            return None
         try:
             if os.fstat(file).st_size < BYTES:
                 # Written, not only promised: not every file system keeps a promise.
@@ -34,36 +44,38 @@ class Spare:
                 os.fsync(file)
             if os.fstat(file).st_size >= BYTES:
                 self._file = file
-                return
+                return file
         except OSError:
             pass
         os.close(file)
+        return None
 
     def keep(self, record: bytes) -> bool:
         """Write a record so that it outlives the process and the power; False if it cannot be."""
         with self._lock:
-            room = BYTES - self._end - 2 * HEAD.size
-            if self._file is None or not record or len(record) > room:
+            room, file = BYTES - self._end - 2 * HEAD.size, self._open()
+            if file is None or not record or len(record) > room:
                 return False
             data = HEAD.pack(len(record), zlib.crc32(record)) + record
             try:
                 # The end is written with it: what stood there before is no record any more.
-                os.pwrite(self._file, data + HEAD.pack(0, 0), self._end)
-                os.fdatasync(self._file)
+                os.pwrite(file, data + HEAD.pack(0, 0), self._end)
+                os.fdatasync(file)
             except OSError:
                 return False
             self._end += len(data)
             return True
 
     def kept(self) -> list[bytes]:
-        """The records, in the order in which they came."""
+        """The records, in the order in which they came. Raises OSError if there is a file that
+        cannot be read or forgotten: whoever takes it for empty breaks what was promised."""
         with self._lock:
-            if self._file is None:
+            file = self._open()
+            if file is None:
+                if self._path.exists() and self._path.stat().st_size:
+                    raise OSError(errno.EACCES, "it cannot be read and written", str(self._path))
                 return []
-            try:
-                data = os.pread(self._file, BYTES, 0)
-            except OSError:
-                return []
+            data = os.pread(file, BYTES, 0)
             found, at = [], 0
             while at + HEAD.size <= len(data):
                 length, checksum = HEAD.unpack_from(data, at)
@@ -89,6 +101,7 @@ class Spare:
     def close(self) -> None:
         """Let the file go."""
         with self._lock:
+            self._closed = True
             if self._file is not None:
                 os.close(self._file)
                 self._file = None

@@ -71,9 +71,9 @@ class GroupWriter:
     crash of the process, and through a loss of power from the next synced commit on.
     """
 
-    def __init__(self, conn: "Connection", reconnect: Callable[[], "Connection"]):
+    def __init__(self, conn: "Connection | None", reconnect: Callable[[], "Connection"]):
         self.problem: str | None = None
-        self._conn: Connection | None = conn
+        self._conn = conn
         self._reconnect = reconnect
         self._mode: tuple[Any, ...] = (
             None,
@@ -99,6 +99,13 @@ class GroupWriter:
         if job.error is not None:
             raise job.error
         return cast(T, job.result)
+
+    def refuse(self, why: str) -> None:
+        """Write nothing until there is a new connection, which is tried once a second."""
+        with self._free:
+            self._free.wait_for(lambda: not self._writing)
+            self._give_up_connection()
+            self._note(StorageError(why))
 
     def close(self) -> None:
         with self._free:
@@ -179,12 +186,14 @@ class DirectWriter:
     Threads take turns.
     """
 
-    def __init__(self, conn: "Connection"):
-        self.problem: str | None = None
+    def __init__(self, conn: "Connection | None", refused: str | None = None):
+        self.problem = refused
         self._conn, self._turn = conn, threading.Lock()
 
     def write(self, fn: Callable[..., T], args: tuple[Any, ...], synced: bool = True) -> T:
         with self._turn:
+            if self._conn is None:
+                raise StorageError(self.problem or "the database is closed")
             try:
                 self._conn.execute("BEGIN IMMEDIATE")
                 result = fn(self._conn, *args)
@@ -198,7 +207,8 @@ class DirectWriter:
             return result
 
     def close(self) -> None:
-        self._conn.close()
+        if self._conn is not None:
+            self._conn.close()
 
 
 class _Job:

@@ -8,7 +8,8 @@ goes on to Flask.
 import re
 from collections.abc import Callable, Iterable
 
-from relay import gate, refusals
+from relay import errors, gate, refusals
+from relay.meter import new_id
 from relay.spine import Incoming, Relay, place
 from relay.upstream.sender import CallerLeft
 from relay.wires.interface import Wire
@@ -33,6 +34,12 @@ class Door:
             wire = CALLS.get(meant(environ["PATH_INFO"]))
             if wire is not None:
                 return self._call(wire, environ, start_response)
+        if not _is_host(environ.get("HTTP_HOST", "")):
+            status, headers, data = refusals.answer(
+                errors.BadRequest("The Host header holds no host."), environ, new_id(), {}
+            )
+            start_response(status, list(headers.items()))
+            return (data,)
         return self._app(environ, start_response)
 
     def _call(self, wire: Wire, environ: dict, start_response: Callable) -> Iterable[bytes]:
@@ -53,6 +60,15 @@ class Door:
             return answer
         start_response(status, list(headers.items()))
         return (data,)
+
+
+def _is_host(host: str) -> bool:
+    """Whether addresses can be made with this host; where not, Flask makes none, and no page either."""
+    try:
+        host.encode("idna")
+    except UnicodeError:
+        return False
+    return True
 
 
 def meant(path: str) -> str:

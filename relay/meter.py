@@ -206,8 +206,12 @@ class Settlement:
         self._spare.close()
 
     def recover(self) -> None:
-        """Write the endings that the last process could not. Raises StorageError."""
-        kept = self._spare.kept()
+        """Write the endings that the last process could not. Raises StorageError, also where what
+        was kept cannot be read: to go on without it would give answers away."""
+        try:
+            kept = self._spare.kept()
+        except OSError as err:
+            raise StorageError(f"the endings kept in {err.filename}: {err.strerror}") from err
         for record in kept:
             try:
                 found = msgspec.json.decode(record, type=Kept)

@@ -62,6 +62,7 @@ class Relay:
         self.calls_max = settings.server.threads - min(THREADS_KEPT, settings.server.threads // 4)
         self.draining = False
         self.in_order = True  # False: what a start has to write is not written yet
+        self.out_of_order = ""  # why not
         self.turned_away = TurnedAway()
         # The server's own count, once there is one: (that serve somebody, that there may be).
         self.threads: Callable[[], tuple[int, int]] = lambda: (0, settings.server.threads)
@@ -78,6 +79,11 @@ class Relay:
         self.catalog = catalog.Catalog(settings)
         self.settlement.configure(settings)
         self.notices.settings = self.settings = settings
+
+    @property
+    def disk_problem(self) -> str | None:
+        """Why calls cannot be recorded, and so are refused; None if they can."""
+        return self.db.problem or (None if self.in_order else self.out_of_order)
 
     def close(self) -> None:
         """Write what is only counted yet, and let the database go."""

@@ -4,7 +4,9 @@ Owns when one is due, its name, that it is proved, and which old ones go. How a 
 `db`'s; what is wrong with a ledger is `verify`'s to say.
 """
 
+import contextlib
 import logging
+import re
 import tempfile
 import time
 from contextlib import closing
@@ -17,7 +19,7 @@ from relay import metrics
 
 log = logging.getLogger("backups")
 
-PATTERN = "relay-*.db"
+OURS = re.compile(r"relay-\d{8}T\d{6}Z\.db").fullmatch  # an operator's own copies lie beside them
 UNITS_S = {"m": 60, "h": 3600, "d": 86_400}
 RETRY_S = 600  # after one that failed
 LATE = 2  # a backup is late after so many of its periods
@@ -52,8 +54,18 @@ class Backups:
 
     def age_s(self, now: float) -> float | None:
         """Seconds since the newest; None if there is none. One of the future is as of now."""
-        made = [each.stat().st_mtime for each in self.folder.glob(PATTERN)]
+        made = []
+        for each in self._made():
+            with contextlib.suppress(FileNotFoundError):  # it has just been pushed out
+                made.append(each.stat().st_mtime)
         return max(0.0, now - max(made)) if made else None
+
+    def _made(self) -> list[Path]:
+        """The backups that were made here, oldest first."""
+        try:
+            return sorted(each for each in self.folder.iterdir() if OURS(each.name))
+        except OSError:  # there is none yet, or it is not for us
+            return []
 
     def _make(self, now: float) -> None:
         stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now))
@@ -77,7 +89,7 @@ class Backups:
 
     def _prune(self) -> None:
         """Remove the oldest. Only what was named here: whatever else lies there is not ours."""
-        for old in sorted(self.folder.glob(PATTERN))[: -self._relay.settings.backups.keep]:
+        for old in self._made()[: -self._relay.settings.backups.keep]:
             old.unlink(missing_ok=True)
 
 

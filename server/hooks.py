@@ -32,28 +32,30 @@ def form_of(url: str, form: str = "auto") -> str:
     return FORMS.get(urlsplit(url).hostname or "", "json") if form == "auto" else form
 
 
-def request(url: str, form: str, secret: str, notice: dict) -> tuple[str, bytes]:
+def request(url: str, form: str, secret: str, notice: dict, now_ms: int) -> tuple[str, bytes]:
     """The address and the body for a notice, signed where there is a secret.
 
-    `notice` has `site`, `kind`, `message` and `at` (ms).
+    `notice` has `site`, `kind`, `message` and `at` (ms). It is signed with the time at which it is
+    sent: the tools refuse a signature that is an hour old, and a notice may have waited for longer.
     """
     text = f"{notice['site']} · {notice['kind']}\n{notice['message']}"[:TEXT_MAX]
     if form == "feishu":
-        body = {"msg_type": "text", "content": {"text": text}}
+        # A member's name or a provider's words might be a tag that calls everybody.
+        body = {"msg_type": "text", "content": {"text": text.replace("<", "＜")}}
         if secret:
-            stamp = str(notice["at"] // 1000)
+            stamp = str(now_ms // 1000)
             sign = _signature(f"{stamp}\n{secret}".encode(), b"")
             body = {"timestamp": stamp, "sign": sign} | body
     elif form == "dingtalk":
         body = {"msgtype": "text", "text": {"content": text}}
         if secret:
-            stamp = str(notice["at"])
+            stamp = str(now_ms)
             sign = _signature(secret.encode(), f"{stamp}\n{secret}".encode())
             url += f"{'&' if '?' in url else '?'}timestamp={stamp}&sign={quote(sign, safe='')}"
     elif form == "wecom":
         body = {"msgtype": "text", "text": {"content": _short(text, TEXT_MAX)}}
     elif form == "slack":
-        body = {"text": text}
+        body = {"text": _escaped(text)}
     else:
         body = notice
     return url, _encode(body)
@@ -70,6 +72,11 @@ def refusal(form: str, answer: bytes) -> str:
         return "an answer that cannot be read"
     code = doc.get(name, doc.get("StatusCode", 0)) if isinstance(doc, dict) else "?"
     return "" if code == 0 else f"{name} {code}"
+
+
+def _escaped(text: str) -> str:
+    """The text without Slack's control sequences, such as <!channel>."""
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def _signature(key: bytes, message: bytes) -> str:

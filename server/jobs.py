@@ -64,7 +64,7 @@ def begin(app, server) -> None:
     every(FORGET_S, steadily(relay, lambda: _forget_turned_away(relay)))
     every(LOOK_S, Bulletin(relay))
     every(PROVE_S, lambda: prove_and_tell(relay))
-    every(LOOK_S, lambda: relay.notices.trouble("disk", _disk(relay.db.problem)))
+    every(LOOK_S, lambda: relay.notices.trouble("disk", _disk(relay.disk_problem)))
     every(BACKUP_S, steadily(relay, Backups(relay, relay.notices.trouble)))
 
 
@@ -72,6 +72,15 @@ def put_in_order(relay) -> None:
     """What must be done once before the first call. Raises StorageError: it is to be done again."""
     if relay.in_order:
         return
+    try:
+        _write_down(relay)
+    except StorageError as err:
+        relay.out_of_order = str(err)
+        raise
+    relay.in_order = True
+
+
+def _write_down(relay) -> None:
     relay.settlement.recover()  # before what is open is taken for interrupted
     orphans = billing.release_orphans(relay.db)
     if orphans:
@@ -83,7 +92,6 @@ def put_in_order(relay) -> None:
     pricelist.remember(relay, billing.now_ms())
     # Who has an allowance has it from the first call on.
     steadily(relay, lambda: plans.expire_due(relay.db))()
-    relay.in_order = True
 
 
 def patiently(chore: Callable[[], object]) -> Callable[[], None]:

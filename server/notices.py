@@ -174,7 +174,7 @@ class Notices:
 
     def _sent(self, hook: Hook, notice: dict) -> bool:
         form = hooks.form_of(hook.url, hook.form)
-        url, body = hooks.request(hook.url, form, hook.secret, notice)
+        url, body = hooks.request(hook.url, form, hook.secret, notice, time.time_ns() // 1_000_000)
         headers = {"Authorization": hook.authorization} if hook.authorization else {}
         try:
             refusal = hooks.refusal(form, self._post(url, body, headers))

@@ -20,6 +20,7 @@ log = logging.getLogger("notices")
 WAITING_MAX = 2000
 KEPT_MS = 7 * 86_400_000  # what is older is no news
 PAUSE_S, PAUSE_MAX_S = 5.0, 300.0  # after a refusal, doubled with each in a row
+ATTEMPT_S = 20.0  # a hook that has not answered by then counts as one that refuses
 KEPT = "notices_waiting"
 
 
@@ -32,6 +33,7 @@ class Outbox:
         self._hooks, self._send = hooks, send
         self._waiting: list[tuple[str, dict[str, Any]]] = []  # (a hook's mark, a notice)
         self._refused: dict[str, tuple[int, float]] = {}  # mark -> how often in a row, until when
+        self._hanging: dict[str, threading.Thread] = {}  # mark -> an attempt that does not end
         self._changed = threading.Condition()
         self._unkept = False  # the copy in the database is older than the list
         self._db: Database | None = None
@@ -93,7 +95,7 @@ class Outbox:
 
     def _attempt(self, hook: Hook, waiting: tuple[str, dict[str, Any]]) -> None:
         mark, notice = waiting
-        taken = self._send(hook, notice)
+        taken = self._sent_in_time(hook, mark, notice)
         with self._changed:
             if taken:
                 self._refused.pop(mark, None)
@@ -104,6 +106,23 @@ class Outbox:
                 times = self._refused.get(mark, (0, 0.0))[0] + 1
                 pause_s = min(PAUSE_S * 2 ** min(times - 1, 10), PAUSE_MAX_S)
                 self._refused[mark] = times, time.monotonic() + pause_s
+
+    def _sent_in_time(self, hook: Hook, mark: str, notice: dict[str, Any]) -> bool:
+        """Whether a hook took a notice. One that answers a byte now and then would hold up all
+        others; it is asked again only once it has let go."""
+        before = self._hanging.pop(mark, None)
+        if before is not None and before.is_alive():
+            self._hanging[mark] = before
+            return False
+        said: list[bool] = []
+        thread = threading.Thread(
+            target=lambda: said.append(self._send(hook, notice)), name="notice", daemon=True
+        )
+        thread.start()
+        thread.join(ATTEMPT_S)
+        if not said and thread.is_alive():
+            self._hanging[mark] = thread
+        return bool(said) and said[0]
 
     def _keep(self) -> None:
         """Bring the copy in the database up to date; a disk that refuses loses no call for it."""

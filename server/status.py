@@ -20,6 +20,13 @@ VERSION = "1.0.0"
 pages = Blueprint("ops", __name__)
 
 
+@pages.after_request
+def uncached(response: Response) -> Response:
+    """How it is now: whatever lies between must not remember it."""
+    response.headers["Cache-Control"] = "no-store"
+    return response
+
+
 @pages.get("/healthz")
 def healthz() -> dict:
     """Alive: the process answers.
@@ -37,9 +44,10 @@ def healthz() -> dict:
 def readyz() -> tuple[dict, int]:
     """Ready: the database takes writes, and some model has an upstream."""
     relay = current_app.extensions["relay"]
+    problem = relay.disk_problem
     upstreams = {each["name"]: each["state"] for each in relay.upstream_report()}
     checks = {
-        "database": "ok" if relay.db.healthy else f"not writable: {relay.db.problem}",
+        "database": f"not writable: {problem}" if problem else "ok",
         "upstreams": "ok"
         if any(model.available for model in relay.catalog.models.values())
         else "none is configured",

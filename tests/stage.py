@@ -154,11 +154,12 @@ class Relay:
         assert verify.verify(self.db) == []
         return True
 
-    def start_again(self) -> None:
-        """Start the process (again, after its end), and wait until it answers."""
+    def start_again(self, before: list[str] | tuple = ()) -> None:
+        """Start the process (again, after its end; `before`: by this command), and wait until it
+        answers."""
         with self.log.open("ab") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "app.py"],
+                [*before, sys.executable, "app.py"],
                 cwd=ROOT,
                 env=os.environ | {"RELAY_CONFIG": str(self.config)},
                 stdout=output,

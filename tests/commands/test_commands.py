@@ -6,6 +6,7 @@ What it prints, what it refuses, and that it works beside a server that runs.
 import csv
 import io
 import json
+import os
 import re
 import sqlite3
 import threading
@@ -684,6 +685,12 @@ def test_restore_says_which_codes_can_be_redeemed_again(operator, tmp_path):
 def test_backup_refuses_where_it_cannot_write(operator, tmp_path):
     operator.refused("backup", tmp_path / "no" / "such" / "folder.db")
     operator.refused("backup", operator.db.path)
+    operator.refused("backup", "")
+    pipe = tmp_path / "pipe"  # as /dev/stdout, in whose place root would put a file
+    os.mkfifo(pipe)
+    operator.refused("backup", pipe)
+    assert pipe.is_fifo()
+    operator.refused("restore", pipe, "--yes")
 
 
 def test_restore_mends_a_file_that_cannot_be_opened(operator, tmp_path):

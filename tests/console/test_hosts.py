@@ -44,6 +44,12 @@ def test_what_is_no_host_is_not_repeated(relay):
     assert answer.status == 400 and b"script>" not in answer.body.split(b"<main")[1]
 
 
+@pytest.mark.parametrize("host", ["relay..", "." * 3, "x" * 64, "a." + "x" * 300 + ":80"])
+@pytest.mark.parametrize("path", ["/", "/login", "/static/console.css", "/healthz", "/v1/models"])
+def test_a_host_of_which_no_address_can_be_made_is_a_mistake_of_the_caller(relay, host, path):
+    assert page(relay, host, path).status == 400
+
+
 def test_programs_prove_who_they_are_and_come_by_any_name(relay, alice, fake):
     assert page(relay, "relay.example.com", "/healthz").status == 200
     assert page(relay, "relay.example.com", "/v1/models").status == 401

@@ -87,6 +87,22 @@ def test_the_oldest_go_and_nothing_else_does(relay, clock):
     assert names[1] == "relay-20261120T110640Z.db"
 
 
+def test_an_operators_own_copies_and_links_in_the_folder_are_left_alone(relay, clock):
+    """They have the name that the document's line for cron gives them."""
+    folder = relay.db.path.parent / "backups"
+    folder.mkdir()
+    theirs = ["relay-2026-11-01.db", "relay-latest.db", "relay-before-upgrade.db"]
+    (folder / theirs[0]).write_text("theirs")
+    (folder / theirs[1]).symlink_to(folder / "no such file")
+    (folder / theirs[2]).write_text("theirs")
+    for _ in range(5):
+        assert state(relay, clock[0]) in ("ok", "none yet")
+        chore(relay, clock)
+        clock[0] += DAY_S
+    assert [each for each in theirs if os.path.lexists(folder / each)] == theirs
+    assert len(made(relay)) == len(theirs) + 3
+
+
 def test_one_that_fails_is_told_and_tried_again_later(relay, clock, monkeypatch):
     told = []
     monkeypatch.setattr(backups, "wrong_with", lambda path: ["alice has too much"])

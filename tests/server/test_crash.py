@@ -300,7 +300,8 @@ def as_anybody() -> list[str]:
         return []
     if not shutil.which("setpriv"):
         pytest.skip("root may write everywhere")
-    return ["setpriv", "--inh-caps=-dac_override", "--bounding-set=-dac_override"]
+    lost = "-dac_override,-dac_read_search,-fowner"
+    return ["setpriv", f"--inh-caps={lost}", f"--bounding-set={lost}"]
 
 
 def serve(config: Path, before: list[str] | tuple = ()) -> subprocess.CompletedProcess:

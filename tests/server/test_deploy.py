@@ -6,6 +6,7 @@ The unit is sound, nginx streams, the scripts parse, the container has what it n
 import configparser
 import json
 import re
+import runpy
 import shutil
 import signal
 import socket
@@ -98,10 +99,54 @@ def test_the_supervisor_hears_when_the_port_answers_and_when_it_ends(
         assert supervisor.recv(100) == b"STOPPING=1"
 
 
-@pytest.mark.parametrize("name", ["deploy/relay", ".ci/run"])
-def test_the_scripts_parse_and_can_be_run(name):
-    assert subprocess.run(["bash", "-n", ROOT / name]).returncode == 0
-    assert (ROOT / name).stat().st_mode & 0o111
+def test_the_scripts_parse_and_can_be_run():
+    assert subprocess.run(["bash", "-n", ROOT / ".ci/run"]).returncode == 0
+    compile((DEPLOY / "relay").read_text(), "relay", "exec")
+    assert all((ROOT / name).stat().st_mode & 0o111 for name in (".ci/run", "deploy/relay"))
+
+
+@pytest.mark.parametrize(
+    ("line", "value"),
+    [
+        ("A=Acme Co", "Acme Co"),
+        ("A=sk-$HOME-`id`", "sk-$HOME-`id`"),
+        ("A=$(id); rm x & y | z > w", "$(id); rm x & y | z > w"),
+        ("  A = b  ", "b"),
+        ("A=", ""),
+        ('A="two  words " ', "two  words "),
+        ("A='$x \\ y'", "$x \\ y"),
+        ('A="a\\"b\\$c\\d"', 'a"b$c\\d'),
+        ("A=it's", "it's"),
+        ("A=one\\\ntwo", "onetwo"),
+        ("A=b\\ ", "b "),
+        ('A="a" "b"', "ab"),
+        ("A=b # no comment", "b # no comment"),
+        ("#A=no\n;A=no\nA=yes\n", "yes"),
+        ("A=1\r\n", "1"),
+        ("A=a=b=c", "a=b=c"),
+        ("nothing\nA=x\nA=y", "y"),
+    ],
+)
+def test_the_command_line_reads_variables_as_systemd_does(line, value):
+    """systemd.exec(5), EnvironmentFile."""
+    assert runpy.run_path(str(DEPLOY / "relay"))["read"](line)["A"] == value
+
+
+def test_the_command_line_takes_from_its_caller_the_terminal_and_the_settings_alone(monkeypatch):
+    script = runpy.run_path(str(DEPLOY / "relay"))
+    monkeypatch.setitem(script["environment"].__globals__, "USER", "root")
+    file = {"RELAY_CONFIG": "/etc/relay/config.toml", "DEEPSEEK_API_KEY": "sk-file"}
+    caller = {
+        "http_proxy": "http://x",
+        "DEEPSEEK_API_KEY": "sk-shell",
+        "FLASK_DEBUG": "1",
+        "COLUMNS": "99",
+    }
+    made = script["environment"](caller, file)
+    assert made | file == made and made["COLUMNS"] == "99"
+    assert not {"http_proxy", "FLASK_DEBUG"} & set(made)
+    drill = script["environment"](caller | {"RELAY_CONFIG": "/root/drill.toml"}, file)
+    assert drill["RELAY_CONFIG"] == "/root/drill.toml"
 
 
 @pytest.mark.parametrize("name", ["grafana.json", "alerts.yml"])

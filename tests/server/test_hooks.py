@@ -11,10 +11,11 @@ import pytest
 from server import hooks, outbox
 from server.notices import Notices
 from settings import Hook, NoticeSettings, Settings, Site
-from tests.fake_upstream import FakeUpstream, answer
+from tests.fake_upstream import FakeUpstream, Gate, answer
 from tests.settings.test_settings import check, mistakes
 from tests.stage import wait_until
 
+NOW_MS = 1_795_009_000_123  # two and a half hours later: a signature of then is refused by now
 NOTICE = {"site": "Team", "kind": "disk", "message": "The disk is full.", "at": 1_795_000_000_123}
 TEXT = "Team · disk\nThe disk is full."
 
@@ -54,26 +55,35 @@ def signed(key: str, message: str) -> str:
 )
 def test_each_tool_is_known_by_its_address_and_gets_its_form(url, form, body):
     assert hooks.form_of(url) == form and hooks.form_of(url, "json") == "json"
-    sent_to, sent = hooks.request(url, form, "", NOTICE)
+    sent_to, sent = hooks.request(url, form, "", NOTICE, NOW_MS)
     assert sent_to == url and json.loads(sent) == body
 
 
 def test_feishu_is_signed_over_nothing_with_seconds():
-    _, sent = hooks.request("https://open.feishu.cn/x", "feishu", "key", NOTICE)
+    _, sent = hooks.request("https://open.feishu.cn/x", "feishu", "key", NOTICE, NOW_MS)
     body = json.loads(sent)
-    assert body["timestamp"] == "1795000000"
-    assert body["sign"] == signed("1795000000\nkey", "")
+    assert body["timestamp"] == "1795009000"
+    assert body["sign"] == signed("1795009000\nkey", "")
 
 
 def test_dingtalk_is_signed_in_the_address_with_milliseconds():
-    url, _ = hooks.request("https://oapi.dingtalk.com/x?access_token=t", "dingtalk", "key", NOTICE)
+    url, _ = hooks.request(
+        "https://oapi.dingtalk.com/x?access_token=t", "dingtalk", "key", NOTICE, NOW_MS
+    )
     query = parse_qs(urlsplit(url).query)
-    assert query["timestamp"] == ["1795000000123"] and query["access_token"] == ["t"]
-    assert query["sign"] == [signed("key", "1795000000123\nkey")]
+    assert query["timestamp"] == ["1795009000123"] and query["access_token"] == ["t"]
+    assert query["sign"] == [signed("key", "1795009000123\nkey")]
+
+
+@pytest.mark.parametrize("form", ["feishu", "slack"])
+def test_nobodys_name_calls_everybody(form):
+    message = 'The wallet of <at user_id="all"></at> <!channel> is empty.'
+    _, sent = hooks.request("https://x", form, "", NOTICE | {"message": message}, NOW_MS)
+    assert "<" not in sent.decode() and "wallet of" in sent.decode()
 
 
 def test_wecom_never_gets_more_than_its_bytes():
-    _, sent = hooks.request("https://x", "wecom", "", NOTICE | {"message": "满" * 5000})
+    _, sent = hooks.request("https://x", "wecom", "", NOTICE | {"message": "满" * 5000}, NOW_MS)
     assert len(json.loads(sent)["text"]["content"].encode()) <= 2048
 
 
@@ -129,6 +139,23 @@ def test_a_hook_that_refuses_is_asked_again(tool, monkeypatch):
     tool.next(answer({"errcode": 45009})).always(answer({"errcode": 0}))
     notices_to(Hook(url=tool.url, form="dingtalk")).tell("disk", "Full.")
     tool.wait_for(2)
+
+
+def test_a_hook_that_answers_without_end_holds_up_no_other(tool, monkeypatch):
+    """A byte now and then keeps every timeout of a socket away."""
+    monkeypatch.setattr(outbox, "ATTEMPT_S", 0.1)
+    monkeypatch.setattr(outbox, "PAUSE_S", 0.01)
+    gate = Gate()
+    with FakeUpstream() as endless:
+        endless.always([gate, *answer({})])
+        made = notices_to(Hook(url=endless.url, form="json"), Hook(url=tool.url, form="json"))
+        tool.always(answer({}))
+        for number in (1, 2, 3):
+            made.tell("test", str(number))
+            tool.wait_for(number)
+        assert len(endless.requests) == 1, "it is asked again when it has let go"
+        gate.open()
+        endless.wait_for(2)
 
 
 def test_a_trouble_is_told_once_and_when_it_is_over(tool):

@@ -30,7 +30,7 @@ from tests.fake_upstream import FakeUpstream, stream
 from tests.providers import chunk, plain, usage, usage_chunk
 from tests.stage import Relay, configuration, free_port, wait_until, write_config
 
-DISK = "24m"
+DISK_MB, KILL_MB = 24, 0.2  # of the file system: as it begins, and more for what each life writes
 CALLERS = 8
 LIFE_S = (0.02, 0.8)  # of a process, once it answers
 FULL = 0.4  # of the starts are on a full disk
@@ -46,10 +46,12 @@ def answer(request):
 
 
 @contextmanager
-def small_disk(folder: Path):
-    """A file system of its own at this folder. Raises CalledProcessError where that is not allowed."""
+def small_disk(folder: Path, kills: int):
+    """A file system of its own at this folder, with room for the calls of so many lives. Raises
+    CalledProcessError where that is not allowed."""
     folder.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK}", "tmpfs", folder], check=True)
+    size = f"size={DISK_MB + round(kills * KILL_MB)}m"
+    subprocess.run(["mount", "-t", "tmpfs", "-o", size, "tmpfs", folder], check=True)
     try:
         yield folder
     finally:
@@ -144,7 +146,7 @@ def run(kills: int, seed: int) -> list[str]:
     dice = random.Random(seed)
     with (
         tempfile.TemporaryDirectory() as name,
-        small_disk(Path(name) / "disk") as disk,
+        small_disk(Path(name) / "disk", kills) as disk,
         FakeUpstream() as fake,
     ):
         fake.always(answer)
