@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from msgspec.json import encode
+from msgspec.structs import replace
 
 from db import Connection, Database
 from ledger import (
@@ -30,6 +31,7 @@ from ledger import (
     once,
     post,
     post_charge,
+    promised_of_team,
 )
 from pricing import (
     AMOUNT_MAX,
@@ -152,8 +154,8 @@ class Ending:
 BEGIN_CALL = """
 INSERT INTO requests (id, user_id, token_id, wire, model, upstream, stream, day, started_at,
                       price_input, price_cached, price_output, hold_grant, hold_quota, hold_wallet, team_id,
-                      hold_team)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+                      hold_team, may_grant, may_money, may_team)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
 
 REFUSE_CALL = """
 INSERT INTO requests (id, user_id, token_id, wire, model, upstream, stream, day, started_at, closed_at,
@@ -199,16 +201,19 @@ SELECT (SELECT coalesce(sum(charged_quota + charged_team + charged_wallet), 0) F
          WHERE closed_at IS NULL AND {})"""
 
 
-RUNNING = "SELECT count(*) FROM requests WHERE user_id = ? AND closed_at IS NULL"
-RUNNING_OF_SITE = "SELECT count(*) FROM requests INDEXED BY requests_open WHERE closed_at IS NULL"
-RUNNING_OF_TEAM = """
-SELECT count(*) FROM requests INDEXED BY requests_open WHERE closed_at IS NULL AND team_id = ?"""
+# By how much calls that run may be dearer than their holds: nobody else is promised that.
+PROMISED = """
+SELECT coalesce(sum(may_grant), 0), coalesce(sum(may_money), 0), coalesce(sum(may_money + may_team), 0)
+  FROM requests WHERE user_id = ? AND closed_at IS NULL"""
+PROMISED_BY_SITE = """
+SELECT coalesce(sum(may_money + may_team), 0) FROM requests INDEXED BY requests_open WHERE closed_at IS NULL"""
+SHARE = 4  # of what nobody is promised, a call may use one part in so many beyond its hold
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """What each pocket holds for a call, and for how much output they would pay, its share of what
-    the member's calls may write that run now; None: for any."""
+    """What each pocket holds for a call, and how much output they pay for in the worst case; None:
+    any, for it costs nothing."""
 
     pockets: Pockets
     output: int | None
@@ -221,24 +226,35 @@ def hold(
     price: Price,
     overdraft: int = 0,
     caps: tuple[Cap, ...] = (),
+    output_max: int | None = None,
 ) -> Held:
     """Set aside what a call will likely cost, and open its row; returns what each pocket holds for
     it, and how far they reach.
 
-    `overdraft` (nano-yuan) is how far below zero the wallet may go for it. Raises NotCovered or
-    CapExceeded, and then writes nothing.
+    `overdraft` (nano-yuan) is how far below zero the wallet may go for it; `output_max` is all the
+    output that it may come to, None: what it holds. Raises NotCovered or CapExceeded, and then writes nothing.
     """
-    return db.write_admitting(_hold, call, usage.possible(), price.highest(), overdraft, caps)
+    likely, high = usage.possible(), price.highest()
+    most = likely.output_tokens if output_max is None else output_max
+    return db.write_admitting(_hold, call, likely, high, overdraft, caps, most)
 
 
 def _hold(
-    conn: Connection, call: Call, usage: Usage, price: Price, overdraft: int, caps: tuple[Cap, ...]
+    conn: Connection,
+    call: Call,
+    usage: Usage,
+    price: Price,
+    overdraft: int,
+    caps: tuple[Cap, ...],
+    output_max: int,
 ) -> Held:
-    has, team_id = available_with_team(conn, call.user_id, call.started_at)
+    has, team_id = _unpromised(conn, call)
     held = split(usage, price, has)
     if held.wallet > max(0, has.wallet + overdraft):
         raise NotCovered(has, held, team_id is not None)
     room = min((_room(conn, call, cap, held.money) for cap in caps), default=AMOUNT_MAX)
+    output = _output_granted(usage, price, has, overdraft, room, output_max)
+    most = held if output is None else split(replace(usage, output_tokens=output), price, has)
     conn.execute(
         BEGIN_CALL,
         (
@@ -259,36 +275,48 @@ def _hold(
             held.wallet,
             team_id,
             held.team,
+            most.grant - held.grant,
+            most.quota + most.wallet - held.quota - held.wallet,
+            most.team - held.team,
         ),
     )
-    output = _output_afforded(conn, call, usage, price, has, overdraft, team_id)
-    if output is not None and room < AMOUNT_MAX:
-        capped = output_afforded(usage, price, Pockets(has.grant, max(0, room), 0))
-        output = min(output, capped or 0)
     return Held(held, output)
 
 
-def _output_afforded(
-    conn: Connection,
-    call: Call,
-    usage: Usage,
-    price: Price,
-    has: Pockets,
-    overdraft: int,
-    team_id: int | None,
+def _unpromised(conn: Connection, call: Call) -> tuple[Pockets, int | None]:
+    """What each pocket has that no call that runs may come to use, and the member's team."""
+    has, team_id = available_with_team(conn, call.user_id, call.started_at)
+    grant, money, _all = conn.execute(PROMISED, (call.user_id,)).fetchone()
+    team = has.team - promised_of_team(conn, team_id) if team_id is not None else 0
+    beyond_quota = max(0, money - has.quota)
+    return (
+        Pockets(
+            max(0, has.grant - grant),
+            max(0, has.quota - money),
+            has.wallet - beyond_quota,
+            max(0, team),
+        ),
+        team_id,
+    )
+
+
+def _output_granted(
+    usage: Usage, price: Price, has: Pockets, overdraft: int, room: int, output_max: int
 ) -> int | None:
-    """A call's share of the output that the pockets pay for: what there is has to do for the calls
-    that run beside it too, the member's own pockets for the member's, and the team's for the team's."""
-    most = output_afforded(usage, price, has, overdraft)
-    if most is None:
+    """How much output a call may come to: what it holds, and beyond that a share of what there is, so
+    that all calls that run together never come to more than that; None: any.
+
+    `room` (nano-yuan) is what caps leave. It's OK that an answer ends a little early where the
+    pockets are nearly empty: the alternative is that a crowd spends what is there once each.
+    """
+    reach = output_afforded(usage, price, has, overdraft)
+    if reach is None:
         return None
-    alone = Pockets(has.grant, has.quota, has.wallet)
-    own = output_afforded(usage, price, alone, overdraft) or 0 if has.team else most
-    (running,) = conn.execute(RUNNING, (call.user_id,)).fetchone()
-    if own == most:
-        return most // int(running)
-    (of_team,) = conn.execute(RUNNING_OF_TEAM, (team_id,)).fetchone()
-    return own // int(running) + (most - own) // int(of_team)
+    if room < AMOUNT_MAX:
+        capped = output_afforded(usage, price, Pockets(has.grant, max(0, room), 0))
+        reach = min(reach, capped or 0)
+    likely = usage.output_tokens
+    return max(likely, min(output_max, likely + max(0, reach - likely) // SHARE))
 
 
 def spent(
@@ -306,19 +334,20 @@ def spent(
 
 
 def _room(conn: Connection, call: Call, cap: Cap, held: int) -> int:
-    """How much money a call may come to under a cap, beside those that run: more than it holds.
+    """How much money a call may come to under a cap, beside those that run.
 
     Raises CapExceeded if it finds no room; what gifts pay for needs none.
     """
     left = cap.amount - spent(conn, cap.scope, cap.since, call.user_id, call.token_id)
+    if cap.strict:
+        site = cap.scope == "site"
+        promised = conn.execute(
+            PROMISED_BY_SITE if site else PROMISED, () if site else (call.user_id,)
+        )
+        left -= promised.fetchone()[-1]
     if held and (held > left if cap.strict else left <= 0):
         raise CapExceeded(cap)
-    if not cap.strict:
-        return AMOUNT_MAX
-    running = RUNNING if cap.scope == "member" else RUNNING_OF_SITE
-    values = (call.user_id,) if cap.scope == "member" else ()
-    (beside,) = conn.execute(running, values).fetchone()
-    return max(held, left // (int(beside) + 1))
+    return left if cap.strict else AMOUNT_MAX
 
 
 def refuse(db: Database, call: Call, ending: Ending) -> None:

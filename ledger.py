@@ -79,6 +79,13 @@ def available_with_team(conn: Connection, user_id: int, now: int) -> tuple[Pocke
     return Pockets(grant, max(0, quota), wallet, max(0, team)), team_id
 
 
+def promised_of_team(conn: Connection, team_id: int) -> int:
+    """By how much running calls of a team's members may be dearer than what the team holds for them
+    (nano-yuan)."""
+    (promised,) = conn.execute(PROMISED_OF_TEAM, (team_id,)).fetchone()
+    return int(promised)
+
+
 def balances(db: Database, user_id: int) -> dict[str, Pockets]:
     """{"balance": Pockets, "held": Pockets} of a member. Raises Unknown."""
     row = (
@@ -108,6 +115,11 @@ POST = """
 INSERT INTO entries (user_id, pocket, kind, amount, balance_after, request_id, subscription_id, note, by_user_id,
                      created_at)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+
+# By how much calls that run may be dearer than what the team holds for them.
+PROMISED_OF_TEAM = """
+SELECT coalesce(sum(may_team), 0) FROM requests INDEXED BY requests_open
+ WHERE closed_at IS NULL AND team_id = ?"""
 
 IS_TEAM = "SELECT is_team FROM users WHERE id = ?"
 
@@ -174,7 +186,8 @@ def post_charge(
         conn.execute(POST_FOR_MEMBER, values)
     if charged.wallet:
         entry("wallet", charged.wallet, call["wallet_balance"])
-    if call["invite_pending"] and charged.quota + charged.wallet:
+    own = charged.quota + min(charged.wallet, max(0, call["wallet_balance"]))  # a debt is none
+    if call["invite_pending"] and own:
         _reward_inviter(conn, user_id, call_id, now)
 
 
@@ -244,7 +257,7 @@ def credit_all(
         if has.grant + amounts.get("grant", 0) < 0:
             raise NotCovered(has, Pockets(-amounts["grant"], 0, 0))
         if conn.execute(IS_TEAM, (user_id,)).fetchone()[0]:
-            _check_shared(has, amounts)
+            _check_shared(has, amounts, promised_of_team(conn, user_id))
         return {
             pocket: post(
                 conn,
@@ -262,12 +275,13 @@ def credit_all(
     return db.write(once, user_id, key, ["credit", amounts, kind, note], act, now or now_ms())
 
 
-def _check_shared(has: Pockets, amounts: dict[str, int]) -> None:
+def _check_shared(has: Pockets, amounts: dict[str, int], promised: int) -> None:
     """A team has a wallet alone, and nothing is taken out of it that running calls count on."""
     if "grant" in amounts:
         raise ValueError("a team has a wallet and no grant")
-    if amounts["wallet"] < 0 and has.wallet + amounts["wallet"] < 0:
-        raise NotCovered(has, Pockets(0, 0, -amounts["wallet"]))
+    free = has.wallet - promised
+    if amounts["wallet"] < 0 and free + amounts["wallet"] < 0:
+        raise NotCovered(Pockets(0, 0, free), Pockets(0, 0, -amounts["wallet"]))
 
 
 def once(

@@ -323,6 +323,9 @@ CREATE TABLE requests (
     team_id                INTEGER REFERENCES users,             -- the member's team, when the call began
     hold_team              INTEGER NOT NULL DEFAULT 0 CHECK (hold_team >= 0),
     charged_team           INTEGER NOT NULL DEFAULT 0 CHECK (charged_team >= 0),
+    may_grant              INTEGER NOT NULL DEFAULT 0 CHECK (may_grant >= 0),    -- by how much it may be dearer than
+    may_money              INTEGER NOT NULL DEFAULT 0 CHECK (may_money >= 0),    -- its hold: the own grant, quota and
+    may_team               INTEGER NOT NULL DEFAULT 0 CHECK (may_team >= 0),     -- wallet, the team's wallet
     CHECK ((closed_at IS NULL) = (outcome IS NULL))
 ) STRICT;
 

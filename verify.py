@@ -98,6 +98,23 @@ TEAM_WALLETS = """
 SELECT name, 'wallet', wallet_balance - wallet_held, 0 FROM balances JOIN users ON users.id = user_id
  WHERE is_team AND (wallet_balance < wallet_held OR grant_balance <> 0 OR quota_balance <> 0)"""
 
+# Whoever shares a wallet shares a team's, and only teams pay for others.
+TEAM_MEMBERS = """
+SELECT each.name, '', 'is in ' || team.name, 'is no team' FROM balances
+  JOIN users AS each ON each.id = user_id JOIN users AS team ON team.id = team_id WHERE each.is_team OR NOT team.is_team
+UNION ALL
+SELECT DISTINCT name, '', 'paid for members', 'is no team' FROM entries JOIN users ON users.id = entries.user_id
+ WHERE member_id IS NOT NULL AND NOT is_team"""
+
+TEAM_CALLS = """
+WITH paid AS (SELECT user_id AS team_id, member_id AS user_id, count(*) AS calls FROM entries
+               WHERE member_id IS NOT NULL GROUP BY 1, 2),
+     kept AS (SELECT team_id, user_id, sum(calls) AS calls FROM daily_teams GROUP BY 1, 2)
+SELECT team.name || ', for ' || users.name, '', coalesce(kept.calls, 0), coalesce(paid.calls, 0)
+  FROM kept FULL JOIN paid USING (team_id, user_id)
+  JOIN users ON users.id = user_id JOIN users AS team ON team.id = team_id
+ WHERE coalesce(kept.calls, 0) <> coalesce(paid.calls, 0)"""
+
 TEAM_DAYS = """
 WITH paid AS (SELECT user_id AS team_id, member_id AS user_id, -sum(amount) AS amount FROM entries
                WHERE member_id IS NOT NULL GROUP BY 1, 2),
@@ -224,6 +241,8 @@ CHECKS = (
     ("{}: the call says that it was charged {}{}; the entries say {}", CHARGES),
     ("entry {}: it charges{} {}; its call says {}", PAYERS),
     ("{}: what is free of the team's {} is {}, below {}, or it has other balances", TEAM_WALLETS),
+    ("{}: it{} {}, which {}", TEAM_MEMBERS),
+    ("{}: its roll-ups{} count {} calls; it paid for {}", TEAM_CALLS),
     ("{}: the roll-ups of what the {} paid sum to {}; the charges to {}", TEAM_DAYS),
     ("{}: an entry charges a call that has {}{} instead of {}", LOST_CALLS),
     ("{}: the cost in {} is {}; usage and price make {}", COSTS),

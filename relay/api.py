@@ -205,7 +205,18 @@ def account_of(caller: gate.Caller) -> lookups.Account:
         expires_at=used.expires_at,
         days=_days_asked(caller),
         grant_worth=max(0, has.grant - held.grant) * _least_price(caller),
+        room=_room(caller),
     )
+
+
+def _room(caller: gate.Caller) -> int | None:
+    """What the caps of a caller's token, the member and the site leave, in nano-yuan; None: no cap."""
+    db, caps = current_relay().db, current_relay().gate.caps(caller)
+    left = (
+        cap.amount - billing.spent(db.read(), cap.scope, cap.since, caller.user_id, caller.token_id)
+        for cap in caps
+    )
+    return min((max(0, each) for each in left), default=None)
 
 
 def _least_price(caller: gate.Caller) -> int:

@@ -37,12 +37,14 @@ class Account:
     days: tuple[tuple[str, int], ...] | None = None  # spent, on the days that were asked for
     team: int = 0  # what the team's wallet has free, for all its members
     grant_worth: int = 0  # what the grant would at least cost in money
+    room: int | None = None  # what caps leave of the money; None: all of it
 
     @property
     def left(self) -> int:
         """What there is to spend, in money: tools know no other, and call an account empty that
         has a grant alone."""
-        return self.quota + self.team + self.wallet + self.grant_worth
+        money = self.quota + self.team + self.wallet
+        return self.grant_worth + (money if self.room is None else min(money, self.room))
 
 
 def subscription(account: Account) -> dict:

@@ -277,15 +277,20 @@ class Meter(msgspec.Struct):
         """
         self._model = model
         price = model.price(self.caller.plan, self.started_at)
-        asked = min(
-            ask.output_tokens_max or model.output_max or self.settlement.hold_output_tokens,
-            model.output_max or COUNT_MAX,
-            self.settlement.hold_output_tokens,
+        most = min(
+            ask.output_tokens_max or model.output_max or COUNT_MAX, model.output_max or COUNT_MAX
         )
+        asked = min(most, self.settlement.hold_output_tokens)
         likely = Usage(int(ask.input_tokens * HOLD_MARGIN + 0.999), 0, asked * ask.choices)
         try:
             held = billing.hold(
-                self.settlement.db, self._call(), likely, price, self.settlement.overdraft, caps
+                self.settlement.db,
+                self._call(),
+                likely,
+                price,
+                self.settlement.overdraft,
+                caps,
+                most * ask.choices,
             )
         except billing.CapExceeded as err:
             raise errors.CapReached(str(err)) from None

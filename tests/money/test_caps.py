@@ -116,38 +116,65 @@ def test_a_refused_call_holds_nothing(book):
 # ---- where a cap ends, so does the output
 
 
-def output(book, *limits, who=ALICE, usage=CALL) -> int:
-    return billing.hold(book.db, book.call(who), usage, PRICE, caps=limits).output
+def output(book, *limits, who=ALICE, usage=CALL, most=10**6) -> int:
+    return billing.hold(book.db, book.call(who), usage, PRICE, caps=limits, output_max=most).output
 
 
-def test_no_answer_is_longer_than_its_cap_pays_for(book):
-    """¥0.006 is held; ¥0.01 pays for 1,000 of input and 1,000 of output at ¥8 per million."""
-    assert output(book, member(10_000_000)) == 1_000
+def share(room: int, likely: int = 500) -> int:
+    """What a call with 1,000 of input may write where so much money (nano-yuan) is left: what it
+    holds, and a quarter of what the rest pays for at ¥8 per million."""
+    return likely + ((room - 2_000_000) // 8_000 - likely) // 4
 
 
-def test_what_is_left_under_a_cap_is_shared_by_the_calls_that_run(book):
-    assert output(book, member(100_000_000)) == (100_000_000 - 2_000_000) // 8_000
-    left = (100_000_000 - COST) // 2
-    assert output(book, member(100_000_000)) == (left - 2_000_000) // 8_000
+def test_no_answer_is_longer_than_its_share_of_a_cap(book):
+    assert output(book, member(10_000_000)) == share(10_000_000) == 625
+
+
+def test_nobody_is_promised_more_than_is_asked_for(book):
+    assert output(book, member(100_000_000), most=600) == 600
+    assert output(book, member(100_000_000), most=5) == 500  # never less than what is held
+
+
+def test_what_is_promised_to_a_call_is_promised_to_no_other(book):
+    first = output(book, member(100_000_000))
+    assert first == share(100_000_000)
+    assert output(book, member(100_000_000)) == share(100_000_000 - 2_000_000 - first * 8_000)
 
 
 def test_the_sites_cap_is_shared_by_everybodys_calls(book):
-    begin(book, BOB)
-    left = (100_000_000 - COST) // 2
-    assert output(book, member(100_000_000, "site")) == (left - 2_000_000) // 8_000
+    first = output(book, member(100_000_000, "site"), who=BOB)
+    left = 100_000_000 - 2_000_000 - first * 8_000
+    assert output(book, member(100_000_000, "site")) == share(left)
 
 
-def test_the_share_of_a_cap_is_never_less_than_what_was_held(book):
-    """The hold was let in: the answer that it is for is not cut shorter."""
-    begin(book, ALICE)
-    assert output(book, member(2 * COST)) == 500
+def test_a_call_finds_no_room_where_it_is_promised_to_others(book):
+    """¥0.012 is two holds; the first call is promised a part of the second's."""
+    output(book, member(2 * COST))
+    with pytest.raises(CapExceeded):
+        output(book, member(2 * COST))
 
 
-def test_a_gift_pays_for_more_than_the_cap_and_a_used_cap_for_nothing_more(book):
+def test_a_gift_pays_for_more_than_the_cap(book):
     billing.credit(book.db, ALICE, "grant", 5_000, "reward", now=NOW)
-    assert output(book, member(0)) == 4_000
-    assert output(book, member(16_000), usage=Usage(0, 0, 10)) == (5_000 - 1_500) + 1
+    assert output(book, member(0)) == 500 + (4_000 - 500) // 4
 
 
 def test_the_holders_own_cap_on_a_token_cuts_no_answer(book):
     assert output(book, member(COST, "token", strict=False)) == output(book, who=BOB)
+
+
+def test_a_crowd_that_asks_for_much_never_passes_a_cap_or_its_pockets(book):
+    """Each call costs all that it was promised."""
+    cap, running = member(200_000_000), []
+    for _ in range(60):
+        call = book.call(ALICE)
+        try:
+            held = billing.hold(book.db, call, CALL, PRICE, caps=(cap,), output_max=10**6)
+        except CapExceeded:
+            break
+        running.append((call.id, held.output))
+    assert 5 < len(running) < 60
+    for call, most in running:
+        book.close(call, Usage(1_000, 0, most))
+    assert 150_000_000 < billing.spent(book.db.read(), "member", TODAY, ALICE) <= 200_000_000
+    assert book.is_right()

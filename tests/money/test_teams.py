@@ -142,20 +142,58 @@ def test_an_invite_is_not_rewarded_for_money_of_the_team(book, ops):
     assert book.db.one(pending, (BOB,))[0] == 1
 
 
-def test_output_that_the_team_pays_for_is_shared_among_its_calls_that_run(book, ops):
+def may_write(book, who: int, most: int = 10**6) -> int:
+    """How much output a call may come to that likely writes 10 tokens."""
+    call = book.call(who)
+    return billing.hold(book.db, call, Usage(0, 0, 10), PRICE, output_max=most).output
+
+
+def test_output_that_the_team_pays_for_is_promised_once(book, ops):
     """¥1 pays for 125,000 tokens of output at ¥8 per million."""
-    nothing = Usage(0, 0, 10)
-    alone = billing.hold(book.db, book.call(ALICE), nothing, PRICE)
-    assert alone.output == 125_000
-    beside = billing.hold(book.db, book.call(BOB), nothing, PRICE)
-    assert beside.output == (125_000 - 10) // 2
+    first = may_write(book, ALICE)
+    assert first == 10 + (125_000 - 10) // 4
+    assert may_write(book, BOB) == 10 + (125_000 - first - 10) // 4
 
 
-def test_what_is_the_members_own_is_not_shared_with_the_team(book, ops):
+def test_what_is_the_members_own_is_promised_to_nobody_else(book, ops):
     book.give(BOB, grant=10_000)
-    billing.hold(book.db, book.call(ALICE), Usage(0, 0, 10), PRICE)
-    held = billing.hold(book.db, book.call(BOB), Usage(0, 0, 10), PRICE)
-    assert held.output == 10_000 + (125_000 - 10) // 2
+    first = may_write(book, ALICE)
+    assert may_write(book, BOB) == 10 + (10_000 + 125_000 - first - 10) // 4
+
+
+def test_a_crowd_that_asks_for_much_leaves_nobody_in_debt(book, ops):
+    """Each call costs all that it was promised, and all that is the team's."""
+    running = []
+    for number in range(60):
+        call = book.call((ALICE, BOB)[number % 2])
+        try:
+            held = billing.hold(book.db, call, CALL, PRICE, output_max=10**6)
+        except NotCovered:
+            break
+        running.append((call.id, held.output))
+    assert len(running) > 10
+    for call, most in running:
+        book.close(call, Usage(1_000, 0, most))
+    assert wallet(book, ALICE) == wallet(book, BOB) == 0 <= wallet(book, ops)
+
+
+def test_nothing_is_taken_out_that_is_promised_to_running_calls(book, ops):
+    promised = may_write(book, ALICE) * 8_000
+    with pytest.raises(NotCovered):
+        billing.credit(book.db, ops, "wallet", promised - billing.nano("1") - 1, "adjust", now=NOW)
+    billing.credit(book.db, ops, "wallet", promised - billing.nano("1"), "adjust", now=NOW)
+
+
+def test_an_invite_is_not_rewarded_for_a_debt(book, ops):
+    book.db.write(
+        lambda conn: conn.execute(
+            "UPDATE balances SET invite_pending = 1 WHERE user_id = ?", (BOB,)
+        )
+    )
+    billing.credit(book.db, ops, "wallet", COST - billing.nano("1"), "adjust", now=NOW)
+    assert book.close(book.hold(BOB, CALL), Usage(1_000, 0, 600)).wallet > 0
+    pending = "SELECT invite_pending FROM balances WHERE user_id = ?"
+    assert book.db.one(pending, (BOB,))[0] == 1
 
 
 def test_nothing_is_taken_out_that_running_calls_count_on(book, ops):
@@ -290,6 +328,9 @@ def test_what_is_done_to_a_team_is_in_the_trail(book, ops):
         "UPDATE daily SET charged_team = charged_team + 1",
         "UPDATE daily_teams SET charged = charged + 1",
         "DELETE FROM daily_teams",
+        "UPDATE daily_teams SET calls = calls + 1",
+        "UPDATE users SET is_team = 0",
+        "UPDATE users SET is_team = 1 WHERE id = 1",
         "UPDATE daily_teams SET user_id = 3 WHERE user_id = 1",
     ],
 )

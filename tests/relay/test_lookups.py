@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+import billing
+from members import caps, teams
 from relay import lookups
 from tests.stage import model_config
 
@@ -69,3 +71,15 @@ def test_who_holds_a_grant_alone_is_told_that_there_is_something_left(start_rela
         1.0
     )  # at the cheaper one's 2 a million
     assert LEFT[path](person("bob", alice.relay).get(path).json) == 0
+
+
+@pytest.mark.parametrize("path", LEFT)
+def test_no_more_is_left_than_a_cap_lets_the_member_spend(alice, relay, path):
+    team = teams.add(relay.db, "ops").id
+    teams.join(relay.db, team, alice.id)
+    billing.credit(relay.db, team, "wallet", billing.nano("90"))
+    assert LEFT[path](alice.get(path).json) == 100
+    caps.put(relay.db, alice.id, caps.Caps(day=billing.nano("2.5")))
+    assert LEFT[path](alice.get(path).json) == 2.5
+    caps.put(relay.db, alice.id, caps.Caps(day=0))
+    assert LEFT[path](alice.get(path).json) == 0
