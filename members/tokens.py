@@ -67,7 +67,8 @@ def mint(
     `calls_at_once`, `cap_day` and `cap_month` (nano-yuan), `addresses` (networks of callers),
     `expires_at` (ms). `scope` "admin": for the administrators' API alone, which only an
     administrator may hold. `tokens_max` is how many tokens that still work a member may hold. Sent
-    twice with the same `key` one is made. Raises TokenError; SecretGone for the second time; KeyReused, if the first was for another one.
+    twice with the same `key` one is made. Raises TokenError; SecretGone for the second time;
+    KeyReused, if the first was for another one.
     """
     fields = _checked(name, **limits)
     wanted = ["token.add", {**fields, "scope": scope}]

@@ -266,6 +266,36 @@ def test_a_key_for_this_api_is_for_administrators(relay, alice, carol, desk):
     do(desk, "POST", f"/members/{carol.id}/tokens", asked, 201)
 
 
+def test_a_team_is_credited_with_a_kind_by_api_and_command(relay, desk):
+    team = do(desk, "POST", "/teams", {"name": "ops"}, 201)["id"]
+    for kind in ("top_up", "refund", "reward", "adjust"):
+        do(desk, "POST", f"/teams/{team}/credit", {"wallet": "2", "kind": kind})
+    before = audit.trail(relay.db)
+    for kind in ("top_up", "refund", "reward"):
+        asked = {"wallet": "-1", "kind": kind}
+        assert do(desk, "POST", f"/teams/{team}/credit", asked, 400)["error"]["param"] == "kind"
+    credit = ("team", "credit", "ops", "--wallet", "-1", "--kind")
+    typed = flask(relay.config, *credit, "refund")
+    assert typed.returncode == 1 and "only a correction" in typed.stderr
+    assert audit.trail(relay.db) == before
+    assert flask(relay.config, *credit, "adjust").returncode == 0
+    kinds = [each["kind"] for each in read(desk, f"/teams/{team}/entries")["data"]]
+    assert kinds == ["adjust", "adjust", "reward", "refund", "top_up"]
+
+
+def test_a_members_credit_has_a_kind_at_the_command_line(relay, alice):
+    credit = ("credit", "alice", "--kind")
+    assert flask(relay.config, *credit, "refund", "--wallet", "1").returncode == 0
+    typed = flask(relay.config, *credit, "refund", "--wallet", "-1")
+    assert typed.returncode == 1 and "only a correction" in typed.stderr
+
+
+def test_days_of_a_team_that_end_before_they_begin_are_refused(desk):
+    team = do(desk, "POST", "/teams", {"name": "ops"}, 201)["id"]
+    path = f"/teams/{team}/members?first=2026-12-01&last=2026-11-01"
+    assert do(desk, "GET", path, None, 400)["error"]["param"] == "first"
+
+
 # ---- what is wrong is named; what is sent twice is done once
 
 
@@ -300,6 +330,14 @@ def test_a_key_for_this_api_is_for_administrators(relay, alice, carol, desk):
         ("POST", "/members/1/tokens", {"name": "x", "models": ["gpt-9"]}, "models"),
         ("POST", "/members/1/tokens", {"name": "x", "expires_at": "tomorrow"}, "expires_at"),
         ("POST", "/members/1/tokens", {"name": "x", "addresses": ["here"]}, "addresses"),
+        ("POST", "/members/1/credit", {"wallet": "-1", "kind": "top_up"}, "kind"),
+        ("POST", "/members/1/credit", {"grant": -1, "kind": "reward"}, "kind"),
+        ("PUT", "/members/1/caps", {"day": "-1"}, "day"),
+        ("GET", "/members/1/entries?kind=zz", None, "kind"),
+        ("GET", "/teams/1/entries?kind=zz", None, "kind"),
+        ("POST", "/members", {"name": "x", "password": "short"}, "password"),
+        ("POST", "/teams", {"name": "ALICE"}, "name"),
+        ("POST", "/teams", {"name": "x" * 65}, "name"),
         ("POST", "/codes", {"wallet": "1", "grant": 5}, "wallet"),
         ("POST", "/codes", {"wallet": "1", "count": 0}, "count"),
         ("POST", "/codes", {"plan": "gold"}, "plan"),
@@ -309,7 +347,7 @@ def test_a_key_for_this_api_is_for_administrators(relay, alice, carol, desk):
         ("POST", "/upstreams/fake/test", {"model": 5}, "model"),
     ],
 )
-def test_what_is_wrong_is_named(relay, desk, method, path, body, param):
+def test_what_is_wrong_is_named(relay, alice, desk, method, path, body, param):
     before = audit.trail(relay.db)
     answer = desk.call(method, ADMIN + path, body)
     assert answer.status == 400, answer.body
