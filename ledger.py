@@ -251,6 +251,8 @@ def credit_all(
             raise ValueError(f"there is no credit of kind {kind!r} into {pocket!r}")
         if amount == 0 or abs(amount) > AMOUNT_MAX:
             raise ValueError("the amount is zero or absurdly large")
+        if amount < 0 and kind not in (None, "adjust"):
+            raise ValueError("only a correction (adjust) may take something away")
 
     def act(conn: Connection, now: int) -> dict[str, Any]:
         has = available(conn, user_id, now)

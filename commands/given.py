@@ -197,6 +197,11 @@ password_option = click.option(
 key_option = click.option(
     "--key", metavar="KEY", help="Do it once, however often it is sent with this key."
 )
+kind_option = click.option(
+    "--kind",
+    type=click.Choice(["top_up", "refund", "reward", "adjust"]),
+    help="Else a top-up for what is put in, a correction (adjust) for what is taken out.",
+)
 
 
 def password(typed: str | None) -> str:

@@ -12,6 +12,7 @@ from members import accounts, teams
 @click.argument("member", metavar="USER", type=given.MEMBER)
 @click.option("--wallet", type=given.MONEY, help="Yuan, 10.00 or -2.50.")
 @click.option("--grant", type=int, metavar="N", help="LLM tokens.")
+@given.kind_option
 @click.option("--note", metavar="TEXT", help="Stands in the member's statement.")
 @given.key_option
 @shown.json_option
@@ -19,6 +20,7 @@ def credit(
     member: accounts.Member,
     wallet: int | None,
     grant: int | None,
+    kind: str | None,
     note: str | None,
     key: str | None,
     as_json: bool,
@@ -31,7 +33,7 @@ def credit(
     }
     if not amounts:
         raise click.UsageError("give --wallet or --grant")
-    billing.credit_all(given.relay().db, member.id, amounts, note=note, key=key)
+    billing.credit_all(given.relay().db, member.id, amounts, kind, note, key=key)
     show_balance(member, as_json)
 
 

@@ -55,12 +55,20 @@ def show(team: teams.Team, as_json: bool) -> None:
 @team.command()
 @click.argument("team", type=given.TEAM)
 @click.option("--wallet", required=True, type=given.MONEY, help="Yuan, 10.00 or -2.50.")
+@given.kind_option
 @click.option("--note", metavar="TEXT", help="Stands in the team's statement.")
 @given.key_option
 @shown.json_option
-def credit(team: teams.Team, wallet: int, note: str | None, key: str | None, as_json: bool) -> None:
+def credit(
+    team: teams.Team,
+    wallet: int,
+    kind: str | None,
+    note: str | None,
+    key: str | None,
+    as_json: bool,
+) -> None:
     """Put money into TEAM's wallet, or take out what is free (below zero)."""
-    billing.credit_all(given.relay().db, team.id, {"wallet": wallet}, note=note, key=key)
+    billing.credit_all(given.relay().db, team.id, {"wallet": wallet}, kind, note, key=key)
     _again(team, as_json)
 
 

@@ -14,6 +14,7 @@ import pricing
 from billing import Pockets, Price, Usage
 from console.context import member, site, site_url, state
 from console.docs import setup, snippets
+from console.ui.forms import typed_number
 from console.ui.i18n import gettext as _
 from console.ui.i18n import lazy_gettext as _l
 from relay import connect
@@ -228,7 +229,10 @@ class Entry:
 
 def _count(name: str, default: int) -> Entry:
     typed = request.args.get(name, str(default)).strip()[:40]
-    digits = typed.replace(",", "").replace("_", "")
+    try:
+        digits = typed_number(typed.replace("_", ""))
+    except ValueError:
+        digits = ""
     if not digits.isascii() or not digits.isdigit() or int(digits) > LLM_TOKENS_MAX:
         return Entry(typed, 0, _("A whole number from 0 to %(most)s.", most=f"{LLM_TOKENS_MAX:,}"))
     return Entry(typed, int(digits))
@@ -237,7 +241,7 @@ def _count(name: str, default: int) -> Entry:
 def _money(name: str, default: str) -> Entry:
     typed = request.args.get(name, default).strip()[:40]
     try:
-        amount = billing.nano(typed.removeprefix(site().currency))
+        amount = billing.nano(typed_number(typed.removeprefix(site().currency)))
         if not 0 <= amount <= billing.nano(MONEY_MAX):
             raise ValueError(typed)
     except (ValueError, ArithmeticError):

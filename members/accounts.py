@@ -46,13 +46,19 @@ class AccountError(ValueError):
 class BadName(AccountError):
     """This cannot be a name."""
 
+    field = "name"
+
 
 class BadPassword(AccountError):
     """This cannot be a password."""
 
+    field = "password"
+
 
 class NameTaken(AccountError):
     """Somebody has this name already, perhaps in other letters' size."""
+
+    field = "name"
 
 
 class BadInvite(AccountError):
@@ -87,6 +93,9 @@ class Member:
     def disabled(self) -> bool:
         return self.disabled_at is not None
 
+
+# What is set in a member's row: columns, values, and what the audit trail calls it.
+Change = tuple[str, tuple, str | None, dict | None]
 
 MEMBERS = """
 SELECT id, name, role, disabled_at, created_at, session_epoch, language, invite_code, invited_by,
@@ -139,7 +148,8 @@ def renew_invite(
 
     def act(conn) -> None:
         done = conn.execute(
-            "UPDATE users SET invite_code = ?, invite_uses = ?, invite_until = ? WHERE id = ?",
+            "UPDATE users SET invite_code = ?, invite_uses = ?, invite_until = ?"
+            " WHERE id = ? AND NOT is_team",
             (code, uses, until, user_id),
         )
         if not done.rowcount:
@@ -332,17 +342,49 @@ def made_password() -> str:
     return "-".join("".join(secrets.choice(letters) for _ in range(4)) for _ in range(4))
 
 
+def change(
+    db: Database,
+    user_id: int,
+    *,
+    role: str | None = None,
+    password: str | None = None,
+    disabled: bool | None = None,
+    by: int | None = None,
+) -> None:
+    """Give a member another role or password, shut them out or let them in: all that is said, or
+    nothing. A new password ends all sessions; who is disabled is shut out, tokens included.
+
+    Raises AccountError, BadPassword, LastAdministrator, Unknown.
+    """
+    changes: list[Change] = []
+    if role is not None:
+        if role not in ROLES:
+            raise AccountError(f"there is no role {role!r}")
+        changes.append(("role = ?", (role,), "member.role", {"role": role}))
+    if password is not None:
+        secret = (hash_password(password), _epoch())
+        changes.append(("password = ?, session_epoch = ?", secret, "member.password", None))
+    if disabled is not None:
+        changes.append(
+            _shut_out() if disabled else ("disabled_at = NULL", (), "member.enable", None)
+        )
+
+    def act(conn) -> None:
+        for each in changes:
+            _changed(conn, user_id, each, by)
+
+    db.write(act)
+
+
 def set_password(db: Database, user_id: int, password: str, *, by: int | None = None) -> None:
     """A new password, which ends all sessions. Raises BadPassword, Unknown."""
-    hashed = hash_password(password)
-    _change(
-        db, user_id, "password = ?, session_epoch = ?", (hashed, _epoch()), "member.password", by
-    )
+    change(db, user_id, password=password, by=by)
 
 
 def end_sessions(db: Database, user_id: int, *, by: int | None = None) -> None:
     """Sign out everywhere. Raises Unknown."""
-    _change(db, user_id, "session_epoch = ?", (_epoch(),), "member.end_sessions", by)
+    ended: Change = ("session_epoch = ?", (_epoch(),), "member.end_sessions", None)
+    db.write(_changed, user_id, ended, by)
 
 
 def renew_epoch(conn, user_id: int) -> None:
@@ -352,21 +394,12 @@ def renew_epoch(conn, user_id: int) -> None:
 
 def set_role(db: Database, user_id: int, role: str, *, by: int | None = None) -> None:
     """Make a member an administrator, or one of many again. Raises LastAdministrator, Unknown."""
-    if role not in ROLES:
-        raise AccountError(f"there is no role {role!r}")
-    _change(db, user_id, "role = ?", (role,), "member.role", by, {"role": role})
+    change(db, user_id, role=role, by=by)
 
 
 def disable(db: Database, user_id: int, *, by: int | None = None) -> None:
     """Shut a member out, tokens and sessions included. Raises LastAdministrator, Unknown."""
-    _change(
-        db,
-        user_id,
-        "disabled_at = coalesce(disabled_at, ?), session_epoch = ?",
-        (now_ms(), _epoch()),
-        "member.disable",
-        by,
-    )
+    change(db, user_id, disabled=True, by=by)
 
 
 def disabled(conn) -> list[tuple]:
@@ -392,33 +425,31 @@ def keep_disabled(conn, known: list[tuple]) -> int:
 
 def enable(db: Database, user_id: int, *, by: int | None = None) -> None:
     """Let a member in again. Raises Unknown."""
-    _change(db, user_id, "disabled_at = NULL", (), "member.enable", by)
+    change(db, user_id, disabled=False, by=by)
 
 
 def set_language(db: Database, user_id: int, language: str | None) -> None:
     """The language that a member wants to read. Raises Unknown."""
-    _change(db, user_id, "language = ?", (language,))
+    db.write(_changed, user_id, ("language = ?", (language,), None, None), None)
 
 
-def _change(
-    db: Database,
-    user_id: int,
-    what: str,
-    values: tuple,
-    action: str | None = None,
-    by: int | None = None,
-    detail: dict | None = None,
-) -> None:
-    def act(conn) -> None:
-        before = _administrators(conn)
-        if conn.execute(f"UPDATE users SET {what} WHERE id = ?", (*values, user_id)).rowcount == 0:
-            raise Unknown("there is no such member")
-        if before and not _administrators(conn):
-            raise LastAdministrator("this is the last administrator; make another one first")
-        if action:
-            audit.record(conn, by, action, user_id, detail)
+def _shut_out() -> Change:
+    what = "disabled_at = coalesce(disabled_at, ?), session_epoch = ?"
+    return what, (now_ms(), _epoch()), "member.disable", None
 
-    db.write(act)
+
+def _changed(conn, user_id: int, change: Change, by: int | None) -> None:
+    """Change a member's row, within a transaction that ends with what this raises. A team is no
+    member."""
+    what, values, action, detail = change
+    before = _administrators(conn)
+    done = conn.execute(f"UPDATE users SET {what} WHERE id = ? AND NOT is_team", (*values, user_id))
+    if done.rowcount == 0:
+        raise Unknown("there is no such member")
+    if before and not _administrators(conn):
+        raise LastAdministrator("this is the last administrator; make another one first")
+    if action:
+        audit.record(conn, by, action, user_id, detail)
 
 
 def _administrators(conn) -> int:

@@ -26,6 +26,7 @@ KEPT_S = 3600  # how long the secret before a new one is good, if its holder wan
 COUNT_MAX = 1_000_000_000
 MAPPED_BITS = 96  # of ::ffff:0:0/96 (RFC 4291, 2.5.5.2)
 SHAPE = re.compile(r"sk-[A-Za-z0-9_-]{43}", re.ASCII).fullmatch
+ADMINISTRATES = "SELECT 1 FROM users WHERE id = ? AND role = 'admin'"
 LIMITS = ("rpm", "tpm", "calls_at_once", "cap_day", "cap_month")
 
 
@@ -64,9 +65,10 @@ def mint(
 
     `limits`, all optional: `models` (ids), `rpm` (requests a minute), `tpm` (LLM tokens a minute),
     `calls_at_once`, `cap_day` and `cap_month` (nano-yuan), `addresses` (networks of callers),
-    `expires_at` (ms). `scope` "admin": for the administrators' API alone. `tokens_max` is how many
-    tokens that still work a member may hold. Sent twice with the same `key` one is made. Raises
-    TokenError; SecretGone for the second time; KeyReused, if the first was for another one.
+    `expires_at` (ms). `scope` "admin": for the administrators' API alone, which only an
+    administrator may hold. `tokens_max` is how many tokens that still work a member may hold. Sent
+    twice with the same `key` one is made. Raises TokenError; SecretGone for the second time;
+    KeyReused, if the first was for another one.
     """
     fields = _checked(name, **limits)
     wanted = ["token.add", {**fields, "scope": scope}]
@@ -80,6 +82,10 @@ def mint(
     }
 
     def insert(conn: Connection, _now_ms: int) -> dict:
+        if scope == "admin" and not conn.execute(ADMINISTRATES, (user_id,)).fetchone():
+            raise TokenError(
+                "Only an administrator may hold an API key for the administrators' API.", "scope"
+            )
         (held,) = conn.execute(
             "SELECT count(*) FROM tokens WHERE user_id = :user_id AND revoked_at IS NULL"
             " AND (expires_at IS NULL OR expires_at > :now)",

@@ -69,6 +69,11 @@ def _is_decimal(number: Decimal, decimals: int, below: int) -> bool:
     return number.is_finite() and 0 <= number < below and number == round(number, decimals)
 
 
+def _has_exponent(number: Decimal) -> bool:
+    """Whether it was written like 1e3, which no page and no command takes."""
+    return int(number.as_tuple().exponent) > 0
+
+
 def _is_name(text: str) -> bool:
     return 0 < len(text) <= 200 and text.isprintable() and text == text.strip()
 
@@ -99,6 +104,7 @@ TimeZone = Annotated[str, must(_is_timezone, "a time zone like Asia/Shanghai")]
 Money = Annotated[
     Decimal,
     must(lambda it: _is_decimal(it, 9, 10**9), "an amount not below 0 with at most nine decimals"),
+    must(lambda it: not _is_decimal(it, 9, 10**9) or not _has_exponent(it), "without an exponent"),
 ]
 PerMillion = Annotated[
     Decimal | None,
@@ -124,7 +130,7 @@ class Site(Section):
         "Asia/Shanghai"
     )
     cap_month: Annotated[
-        Annotated[Decimal, must(lambda it: _is_decimal(it, 9, 10**9), "an amount")] | None,
+        Money | None,
         "What all members together may spend in a month; left out: no limit.",
     ] = None
     currency: Annotated[str, "The sign before amounts of money; nothing is converted."] = "¥"

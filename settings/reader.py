@@ -7,7 +7,8 @@ stops at a mistake: it is noted with its key, and the default stands in.
 import re
 from collections.abc import Callable, Iterable, Iterator
 from decimal import Decimal
-from typing import Annotated, Literal, get_args, get_origin
+from types import UnionType
+from typing import Annotated, Literal, Union, get_args, get_origin
 
 import msgspec
 from msgspec import Struct
@@ -107,8 +108,9 @@ def _value(hint: object, given: object, where: str, wrong: list[str]) -> object:
     else:
         value = section(inner, given, where, wrong)
     if value is not WRONG and value is not None:
-        checks = (note for note in _notes(hint) if callable(note))
-        wrong += [f"{where}{place}: {text}" for each in checks for place, text in each(value)]
+        wrong += [
+            f"{where}{place}: {text}" for each in _checks(hint) for place, text in each(value)
+        ]
     return value
 
 
@@ -159,6 +161,15 @@ def _label(given: object, index: int) -> str:
 def _notes(hint: object) -> tuple:
     """What an annotation says besides the type: limits, checks, the sentence."""
     return get_args(hint)[1:] if get_origin(hint) is Annotated else ()
+
+
+def _checks(hint: object) -> Iterator[Check]:
+    """The checks of an annotation, and of what it may be besides nothing (`Money | None`)."""
+    yield from (note for note in _notes(hint) if callable(note))
+    plain = get_args(hint)[0] if get_origin(hint) is Annotated else hint
+    if get_origin(plain) in (Union, UnionType):
+        for each in get_args(plain):
+            yield from _checks(each)
 
 
 def _parts(hint: object) -> list:

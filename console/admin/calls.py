@@ -151,10 +151,7 @@ def usage_csv():
     lines = [
         [
             row["name"],
-            *(
-                csv.money(row[name]) if name in ("cost", "quota", "wallet") else row[name]
-                for name in usage.SUMS
-            ),
+            *(csv.money(row[name]) if name in usage.MONEY else row[name] for name in usage.SUMS),
         ]
         for row in rows
     ]

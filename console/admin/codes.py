@@ -19,7 +19,7 @@ from console.admin.guard import first_submission, pages, recently_authenticated
 from console.context import member, state
 from console.session import back_to
 from console.ui import csv, date_range, format
-from console.ui.forms import Form, options
+from console.ui.forms import Form, options, typed_number
 from console.ui.i18n import gettext as _
 from console.ui.i18n import lazy_gettext as _l
 from members import terms
@@ -85,10 +85,11 @@ class CodesForm(Form):
 
     def validate_amount(self, field):
         """The amount in its unit."""
-        self.number, text = None, (field.data or "").replace(",", "").replace(" ", "")
+        self.number = None
         if self.kind.data == "plan":
             return
         try:
+            text = typed_number(field.data or "")
             self.number = billing.nano(text) if self.kind.data == "wallet" else int(text)
         except ValueError:
             raise ValidationError(

@@ -18,7 +18,7 @@ from console.context import state
 from console.member import balances, overview, usage, wallet
 from console.member.tokens import Money
 from console.ui import csv, date_range
-from console.ui.forms import Form, options
+from console.ui.forms import Form, options, typed_number
 from console.ui.i18n import gettext as _
 from console.ui.i18n import lazy_gettext as _l
 from members import accounts, caps, entries, identities, teams, terms
@@ -64,8 +64,8 @@ class CreditForm(Form):
 
     def validate_amount(self, field):
         """The amount in the pocket's unit, with the sign that its kind allows."""
-        text = field.data.replace(",", "").replace(" ", "")
         try:
+            text = typed_number(field.data)
             self.number = billing.nano(text) if self.in_money else int(text)
         except ValueError:
             raise ValidationError(

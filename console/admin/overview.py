@@ -18,6 +18,7 @@ from console.context import member, state
 from console.member import credit, usage
 from console.session import back_to
 from console.ui import charts, csv, date_range, format
+from console.ui.forms import typed_number
 from console.ui.i18n import gettext as _
 from console.ui.i18n import lazy_gettext as _l
 from members import budget, credit_requests
@@ -221,7 +222,7 @@ def decide(request_id: int):
         given = (
             0
             if request.form.get("decline")
-            else billing.nano(request.form.get("amount", "").replace(",", "").strip())
+            else billing.nano(typed_number(request.form.get("amount", "")))
         )
         if not given and not request.form.get("decline"):
             raise ValueError("an amount")

@@ -29,7 +29,7 @@ from console.context import member, state
 from console.member import balances
 from console.session import back_to, members_only
 from console.ui import date_range, format
-from console.ui.forms import Form, options
+from console.ui.forms import Form, options, typed_number
 from console.ui.i18n import gettext as _
 from console.ui.i18n import lazy_gettext as _l
 from members import caps, turned_away
@@ -89,7 +89,7 @@ class Money(StringField):
         self.nano = None
         if self.data:
             try:
-                self.nano = billing.nano(self.data.replace(",", ""))
+                self.nano = billing.nano(typed_number(self.data))
             except ValueError:
                 raise ValidationError(_("An amount such as 10 or 10.50.")) from None
             if self.nano < 0:
@@ -310,7 +310,9 @@ def _show(err: gate.TokenError, form: TokenForm) -> None:
             )
         )
     else:
-        form[{"expires_at": "expires"}.get(err.field, err.field)].errors = [_("This cannot be.")]
+        form[{"expires_at": "expires", "scope": "admin"}.get(err.field, err.field)].errors = [
+            _("This cannot be.")
+        ]
 
 
 @pages.post("/<int:token_id>/setup")

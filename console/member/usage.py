@@ -61,6 +61,7 @@ SUMS = {
     "wallet": "charged_wallet",
     "team": "charged_team",
 }
+MONEY = ("cost", "quota", "wallet", "team")  # those of them that are nano-yuan
 
 SUMMED = ", ".join(f'sum({column}) AS "{name}"' for name, column in SUMS.items())
 PER_DAY = f"SELECT day, model, {SUMMED} FROM daily WHERE {{where}} GROUP BY day, model"

@@ -1,7 +1,10 @@
 """The base of every form of the console: Flask-WTF with our languages.
 
-WTForms' own sentences come from its own catalogues; ours win where both know a sentence.
+WTForms' own sentences come from its own catalogues; ours win where both know a sentence. How a
+number is typed on any page is here too; what it counts is for who asks.
 """
+
+import re
 
 from flask import request
 from flask_wtf import FlaskForm
@@ -9,6 +12,22 @@ from wtforms import SelectChoice
 from wtforms.i18n import get_translations as wtforms_sentences
 
 from console.ui.i18n import gettext, language, ngettext
+
+_thousands = re.compile(
+    r"[+-]?[1-9]\d{0,2}(,\d{3}(,\d{3})*|[ \u00a0\u202f]\d{3}([ \u00a0\u202f]\d{3})*)(\.\d*)?",
+    re.ASCII,
+).fullmatch
+
+
+def typed_number(text: str) -> str:
+    """A number as it was typed on a page, without what stands between its thousands: 1,000.5 or
+    1 000.5. Raises ValueError where a comma or a blank stands elsewhere: 1,5 is not 15."""
+    text = text.strip()
+    if not re.search(r"[,\s]", text):
+        return text
+    if not _thousands(text):
+        raise ValueError(f"{text!r} is no number with groups of thousands")
+    return re.sub(r"[,\s]", "", text)
 
 
 class _Sentences:

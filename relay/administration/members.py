@@ -20,6 +20,7 @@ from relay.administration.shape import (
     member_of,
     page_of,
     pockets,
+    refuse,
     today,
     when,
     yuan,
@@ -72,7 +73,7 @@ class NewMember(RequestBody):
 
 
 class MemberChange(RequestBody):
-    """`new_password`: another one is made and shown this once."""
+    """`new_password`: instead of a password; one is made and shown this once."""
 
     disabled: bool | None = None
     role: Literal["member", "admin"] | None = None
@@ -149,11 +150,11 @@ def add_member(desk: Desk) -> MemberRecord:
     """A new member."""
     asked = desk.body
     reward = desk.settings.accounts.signup_reward if asked.reward else 0
-    password = asked.password or accounts.made_password()
+    password = accounts.made_password() if asked.password is None else asked.password
     who = accounts.add(
         desk.db, asked.name, password, role=asked.role, signup_reward=reward, by=desk.by
     )
-    return described(desk, who, msgspec.UNSET if asked.password else password)
+    return described(desk, who, password if asked.password is None else msgspec.UNSET)
 
 
 def member(desk: Desk, user_id: int) -> MemberRecord:
@@ -162,22 +163,25 @@ def member(desk: Desk, user_id: int) -> MemberRecord:
 
 
 def change_member(desk: Desk, user_id: int) -> MemberRecord:
-    """Disable, enable, another role, another password."""
+    """Disable, enable, another role, another password: all that is said, or nothing."""
     who, asked = member_of(desk, user_id), desk.body
-    made = accounts.made_password() if asked.new_password and not asked.password else msgspec.UNSET
-    password = asked.password or made
-    if asked.role is not None:
-        accounts.set_role(desk.db, who.id, asked.role, by=desk.by)
-    if password is not msgspec.UNSET:
-        accounts.set_password(desk.db, who.id, password, by=desk.by)
-    if asked.disabled is not None:
-        (accounts.disable if asked.disabled else accounts.enable)(desk.db, who.id, by=desk.by)
-    return described(desk, member_of(desk, user_id), made)
+    if asked.new_password and asked.password is not None:
+        refuse("Give either 'password' or 'new_password'.", "new_password")
+    made = accounts.made_password() if asked.new_password else None
+    accounts.change(
+        desk.db,
+        who.id,
+        role=asked.role,
+        password=made or asked.password,
+        disabled=asked.disabled,
+        by=desk.by,
+    )
+    return described(desk, member_of(desk, user_id), made or msgspec.UNSET)
 
 
 def end_sessions(desk: Desk, user_id: int) -> Done:
     """Sign a member out everywhere. Tokens go on."""
-    accounts.end_sessions(desk.db, user_id, by=desk.by)
+    accounts.end_sessions(desk.db, member_of(desk, user_id).id, by=desk.by)
     return Done(user_id, "signed out")
 
 
@@ -198,7 +202,7 @@ def renew_invite(desk: Desk, user_id: int) -> InviteRecord:
     """Another link for a member; the old one is worth nothing from now on."""
     asked = desk.body
     until = asked.days and time.time_ns() // 1_000_000 + asked.days * DAY_MS
-    accounts.renew_invite(desk.db, user_id, asked.uses, until, by=desk.by)
+    accounts.renew_invite(desk.db, member_of(desk, user_id).id, asked.uses, until, by=desk.by)
     return invite(desk, user_id)
 
 

@@ -31,6 +31,11 @@ from relay.administration.shape import (
     yuan,
 )
 
+CreditKind = Literal["top_up", "refund", "reward", "adjust"]
+EntryKind = Literal[
+    "top_up", "refund", "reward", "adjust", "redeem", "purchase", "quota", "charge", "expire"
+]
+
 
 class Credit(RequestBody):
     """Yuan and LLM tokens; below zero they are taken out. Without a kind what is put in is a top-up
@@ -38,7 +43,7 @@ class Credit(RequestBody):
 
     wallet: str | None = None
     grant: int | None = None
-    kind: Literal["top_up", "refund", "reward", "adjust"] | None = None
+    kind: CreditKind | None = None
     note: str | None = None
 
 
@@ -85,7 +90,7 @@ class EntriesQuery(Query):
     """Of one pocket or kind, and since a day of the site."""
 
     pocket: Literal["grant", "quota", "wallet"] | None = None
-    kind: str | None = None
+    kind: EntryKind | None = None
     since: date | None = None
 
 
@@ -157,10 +162,26 @@ def give_credit(desk: Desk, user_id: int) -> MemberRecord:
     amounts = {pocket: value for pocket, value in given.items() if value}
     if not amounts:
         refuse("Give 'wallet' or 'grant'.", "wallet")
-    billing.credit_all(
-        desk.db, who.id, amounts, asked.kind, note=asked.note, by=desk.by, key=desk.key
-    )
+    credit(desk, who.id, amounts, asked.kind, asked.note)
     return described(desk, who)
+
+
+def credit(
+    desk: Desk, user_id: int, amounts: dict[str, int], kind: str | None, note: str | None
+) -> None:
+    """Credit a member or a team, once for a key. What the ledger refuses is said of the kind."""
+    try:
+        billing.credit_all(desk.db, user_id, amounts, kind, note=note, by=desk.by, key=desk.key)
+    except ValueError as err:
+        refuse(f"{err}.", "wallet" if kind is None else "kind")
+
+
+def cap(text: str | None, param: str) -> int | None:
+    """A limit in nano-yuan."""
+    limit = nano(text, param)
+    if limit is not None and limit < 0:
+        refuse(f"{param}: a limit is an amount not below 0.", param)
+    return limit
 
 
 def put_caps(desk: Desk, user_id: int) -> MemberRecord:
@@ -168,7 +189,7 @@ def put_caps(desk: Desk, user_id: int) -> MemberRecord:
     who, asked = member_of(desk, user_id), desk.body
     models = tuple(asked.models or ())
     terms.check_models(desk.settings, models)
-    bound = caps.Caps(nano(asked.day, "day"), nano(asked.month, "month"), models or None)
+    bound = caps.Caps(cap(asked.day, "day"), cap(asked.month, "month"), models or None)
     caps.put(desk.db, who.id, bound, by=desk.by)
     return described(desk, who)
 

@@ -4,11 +4,10 @@ from datetime import date
 
 import msgspec
 
-import billing
 from members import entries, teams
 from relay import errors
 from relay.administration.members import MemberRecord, described
-from relay.administration.money import EntryRecord, entry_record
+from relay.administration.money import CreditKind, EntryKind, EntryRecord, credit, entry_record
 from relay.administration.shape import (
     Address,
     Desk,
@@ -53,9 +52,11 @@ class TeamChange(RequestBody):
 
 
 class TeamCredit(RequestBody):
-    """Yuan; below zero they are taken out, as far as they are free."""
+    """Yuan; below zero they are taken out, as far as they are free. Without a kind what is put in
+    is a top-up and what is taken a correction."""
 
     wallet: str
+    kind: CreditKind | None = None
     note: str | None = None
 
 
@@ -79,7 +80,7 @@ class ShareRecord(msgspec.Struct):
 class TeamEntriesQuery(Query):
     """Of one kind, and since a day of the site."""
 
-    kind: str | None = None
+    kind: EntryKind | None = None
     since: date | None = None
 
 
@@ -138,8 +139,8 @@ def credit_team(desk: Desk, team_id: int) -> TeamRecord:
     known, amount = _team(desk, team_id), nano(desk.body.wallet, "wallet")
     if not amount:
         refuse("An amount such as 10 or -2.50.", "wallet")
-    amounts, note = {"wallet": amount}, desk.body.note
-    billing.credit_all(desk.db, known.id, amounts, note=note, by=desk.by, key=desk.key)
+    kind, note = desk.body.kind, desk.body.note
+    credit(desk, known.id, {"wallet": amount}, kind, note)
     return _record(_team(desk, team_id))
 
 
@@ -147,6 +148,8 @@ def shares(desk: Desk, team_id: int) -> Listing[ShareRecord]:
     """Who is in a team, by name, and what its wallet paid for whom."""
     first = desk.query.first or today(desk).replace(day=1)
     last = desk.query.last or today(desk)
+    if first > last:
+        refuse("The first day is after the last.", "first" if desk.query.first else "last")
     found = teams.shares(desk.db, _team(desk, team_id).id, str(first), str(last))
     rest = (
         ShareRecord(each.user_id, each.name, each.inside, each.calls, yuan(each.charged))

@@ -381,6 +381,8 @@ def test_a_credit_that_is_sent_twice_happens_once(home, alice, desk):
         ({"amount": "0.0000000001"}, "credit-amount", "An amount such as"),
         ({"amount": "NaN"}, "credit-amount", "such as"),
         ({"amount": "1e5"}, "credit-amount", "An amount such as"),
+        ({"amount": "1,5"}, "credit-amount", "An amount such as"),
+        ({"pocket": "grant", "amount": "1 5"}, "credit-amount", "A whole number"),
         ({"amount": "9" * 30}, "credit-amount", "An amount"),
         ({"pocket": "grant", "amount": "1.5"}, "credit-amount", "A whole number"),
         ({"note": ""}, "credit-note", "Say what"),
@@ -730,8 +732,8 @@ def test_the_teams_figures_are_summed_by_member_and_model(home, alice, bob, desk
     assert re.search(r"Requests 3 Input tokens 3,000 Output tokens 0 Cost ¥0\.006", seen)
     assert re.search(r"Who used most .* alice 2 ¥0\.004 bob 1 ¥0\.002", seen)
     assert cells(desk.get("/admin/usage.csv"))[1:] == [
-        ["alice", "2", "0", "2000", "0", "0", "0.004000000", "1500", "0", "0.001000000"],
-        ["bob", "1", "0", "1000", "0", "0", "0.002000000", "0", "0", "0.002000000"],
+        ["alice", "2", "0", "2000", "0", "0", "0.004000000", "1500", "0", "0.001000000", "0"],
+        ["bob", "1", "0", "1000", "0", "0", "0.002000000", "0", "0", "0.002000000", "0"],
     ]
     assert cells(desk.get("/admin/usage.csv?member=bob"))[1][0] == "bob"
 

@@ -395,6 +395,7 @@ def test_a_token_bound_to_models_that_are_gone_stays_bound(home, alice, browser)
         ({"models": ["unknown"]}, "models", ""),
         ({"cap_day": "lots"}, "cap_day", "An amount"),
         ({"cap_day": "-1"}, "cap_day", "Not less"),
+        ({"cap_day": "1,5"}, "cap_day", "An amount"),
         ({"addresses": "localhost"}, "addresses", "no address"),
         ({"expires": "9999-12-31"}, "expires", "over"),
     ],

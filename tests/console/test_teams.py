@@ -132,6 +132,15 @@ def test_the_statement_says_whose_requests_were_paid(home, desk, alice, ops):
     assert (line["member"], line["request_id"], line["pocket"]) == ("alice", call, "wallet")
 
 
+def test_the_file_of_usage_has_what_a_team_paid_in_yuan(home, desk, alice, ops):
+    for _ in range(3):
+        home.called(alice, home.token(alice))
+    paid = nano("5") - wallet(home, ops)
+    file = desk.get("/admin/usage.csv").get_data().decode("utf-8-sig")
+    (line,) = csv.DictReader(io.StringIO(file))
+    assert paid and line["team"] == billing.yuan(paid)
+
+
 def test_members_see_the_wallet_that_they_share_and_what_it_paid(home, alice, ops):
     browser = home.browser(alice)
     call = home.called(alice, home.token(alice))

@@ -52,7 +52,9 @@ def test_it_opens_for_an_administrators_token_with_the_scope_only(relay, alice, 
     assert relay.client().get(ADMIN + path).status == 401
     for other in (alice, carol):
         assert_openai_error(other.get(ADMIN + path), 403, "admin_scope_needed")
+    accounts.set_role(relay.db, alice.id, "admin")
     _id, raw = tokens.mint(relay.db, alice.id, "no administrator's", scope="admin")
+    accounts.set_role(relay.db, alice.id, "member")
     assert_openai_error(relay.client(raw).get(ADMIN + path), 403, "admin_scope_needed")
 
 
@@ -198,6 +200,102 @@ def test_it_says_what_the_command_line_says(relay, alice, desk):
     assert billing.verify(relay.db) == []
 
 
+# ---- what is refused leaves nothing behind
+
+
+@pytest.mark.parametrize(
+    "body, param",
+    [
+        ({"role": "admin", "password": "x"}, "password"),
+        ({"role": "admin", "password": ""}, "password"),
+        ({"disabled": True, "password": ""}, "password"),
+        ({"role": "admin", "password": "a-good-password", "new_password": True}, "new_password"),
+    ],
+)
+def test_a_change_of_a_member_that_is_refused_changes_nothing(relay, alice, desk, body, param):
+    before, path = audit.trail(relay.db), f"/members/{alice.id}"
+    assert do(desk, "PATCH", path, body, 400)["error"]["param"] == param
+    found = read(desk, path)
+    assert (found["role"], found["disabled"]) == ("member", False)
+    assert audit.trail(relay.db) == before
+
+
+def test_the_last_administrator_keeps_role_and_password(relay, carol, desk):
+    before = audit.trail(relay.db)
+    for body in ({"role": "member"}, {"disabled": True}):
+        asked = {"password": "another-password"} | body
+        do(desk, "PATCH", f"/members/{carol.id}", asked, 400)
+    assert not accounts.password_is(relay.db, carol.id, "another-password")
+    assert audit.trail(relay.db) == before
+
+
+def test_a_new_member_has_no_empty_password(relay, desk):
+    said = do(desk, "POST", "/members", {"name": "dora", "password": ""}, 400)
+    assert said["error"]["param"] == "password"
+    assert accounts.named(relay.db, "dora") is None
+
+
+def test_a_team_is_no_member(relay, desk):
+    """Teams and members are accounts of one table."""
+    team = do(desk, "POST", "/teams", {"name": "ops"}, 201)["id"]
+    row = "SELECT * FROM users WHERE id = ?"
+    before, trail = tuple(relay.db.one(row, (team,))), audit.trail(relay.db)
+    for method, path, body in (
+        ("PATCH", "", {"disabled": True}),
+        ("DELETE", "/sessions", None),
+        ("POST", "/invite", {}),
+        ("POST", "/tokens", {"name": "x"}),
+        ("POST", "/credit", {"wallet": "1"}),
+        ("PUT", "/caps", {"day": "1"}),
+    ):
+        do(desk, method, f"/members/{team}{path}", body, 404)
+    for act in (accounts.end_sessions, accounts.renew_invite, accounts.disable):
+        with pytest.raises(billing.Unknown):
+            act(relay.db, team)
+    assert tuple(relay.db.one(row, (team,))) == before and audit.trail(relay.db) == trail
+
+
+def test_a_key_for_this_api_is_for_administrators(relay, alice, carol, desk):
+    before = audit.trail(relay.db)
+    path, asked = f"/members/{alice.id}/tokens", {"name": "x", "scope": "admin"}
+    refused = do(desk, "POST", path, asked, 400)["error"]
+    assert refused["param"] == "scope" and "Only an administrator" in refused["message"]
+    typed = flask(relay.config, "token", "add", "alice", "x", "--admin", check=False)
+    assert typed.returncode == 1 and "Only an administrator" in typed.stderr
+    assert audit.trail(relay.db) == before
+    do(desk, "POST", f"/members/{carol.id}/tokens", asked, 201)
+
+
+def test_a_team_is_credited_with_a_kind_by_api_and_command(relay, desk):
+    team = do(desk, "POST", "/teams", {"name": "ops"}, 201)["id"]
+    for kind in ("top_up", "refund", "reward", "adjust"):
+        do(desk, "POST", f"/teams/{team}/credit", {"wallet": "2", "kind": kind})
+    before = audit.trail(relay.db)
+    for kind in ("top_up", "refund", "reward"):
+        asked = {"wallet": "-1", "kind": kind}
+        assert do(desk, "POST", f"/teams/{team}/credit", asked, 400)["error"]["param"] == "kind"
+    credit = ("team", "credit", "ops", "--wallet", "-1", "--kind")
+    typed = flask(relay.config, *credit, "refund")
+    assert typed.returncode == 1 and "only a correction" in typed.stderr
+    assert audit.trail(relay.db) == before
+    assert flask(relay.config, *credit, "adjust").returncode == 0
+    kinds = [each["kind"] for each in read(desk, f"/teams/{team}/entries")["data"]]
+    assert kinds == ["adjust", "adjust", "reward", "refund", "top_up"]
+
+
+def test_a_members_credit_has_a_kind_at_the_command_line(relay, alice):
+    credit = ("credit", "alice", "--kind")
+    assert flask(relay.config, *credit, "refund", "--wallet", "1").returncode == 0
+    typed = flask(relay.config, *credit, "refund", "--wallet", "-1")
+    assert typed.returncode == 1 and "only a correction" in typed.stderr
+
+
+def test_days_of_a_team_that_end_before_they_begin_are_refused(desk):
+    team = do(desk, "POST", "/teams", {"name": "ops"}, 201)["id"]
+    path = f"/teams/{team}/members?first=2026-12-01&last=2026-11-01"
+    assert do(desk, "GET", path, None, 400)["error"]["param"] == "first"
+
+
 # ---- what is wrong is named; what is sent twice is done once
 
 
@@ -232,6 +330,14 @@ def test_it_says_what_the_command_line_says(relay, alice, desk):
         ("POST", "/members/1/tokens", {"name": "x", "models": ["gpt-9"]}, "models"),
         ("POST", "/members/1/tokens", {"name": "x", "expires_at": "tomorrow"}, "expires_at"),
         ("POST", "/members/1/tokens", {"name": "x", "addresses": ["here"]}, "addresses"),
+        ("POST", "/members/1/credit", {"wallet": "-1", "kind": "top_up"}, "kind"),
+        ("POST", "/members/1/credit", {"grant": -1, "kind": "reward"}, "kind"),
+        ("PUT", "/members/1/caps", {"day": "-1"}, "day"),
+        ("GET", "/members/1/entries?kind=zz", None, "kind"),
+        ("GET", "/teams/1/entries?kind=zz", None, "kind"),
+        ("POST", "/members", {"name": "x", "password": "short"}, "password"),
+        ("POST", "/teams", {"name": "ALICE"}, "name"),
+        ("POST", "/teams", {"name": "x" * 65}, "name"),
         ("POST", "/codes", {"wallet": "1", "grant": 5}, "wallet"),
         ("POST", "/codes", {"wallet": "1", "count": 0}, "count"),
         ("POST", "/codes", {"plan": "gold"}, "plan"),
@@ -241,7 +347,7 @@ def test_it_says_what_the_command_line_says(relay, alice, desk):
         ("POST", "/upstreams/fake/test", {"model": 5}, "model"),
     ],
 )
-def test_what_is_wrong_is_named(relay, desk, method, path, body, param):
+def test_what_is_wrong_is_named(relay, alice, desk, method, path, body, param):
     before = audit.trail(relay.db)
     answer = desk.call(method, ADMIN + path, body)
     assert answer.status == 400, answer.body

@@ -329,6 +329,7 @@ def upstream(**changes) -> dict:
     return {"upstreams": [UPSTREAM | changes]}
 
 
+AMOUNT = "an amount not below 0 with at most nine decimals"
 PRICE = "must be a price not below 0 with at most three decimals"
 URL = "must be an http or https address without user, query or fragment"
 PROXY = "must be an address like http://host:port or socks5://host:port"
@@ -421,6 +422,17 @@ REFUSED = [
         {"billing": {"overdraft": Decimal("NaN")}},
         "billing.overdraft: must be an amount not below 0 with at most nine decimals",
     ),
+    *(
+        ({"site": {"cap_month": amount}}, f"site.cap_month: must be {AMOUNT}")
+        for amount in ("0.0000000001", "99999999999", "NaN", "Infinity", "1e400", "-1")
+    ),
+    ({"site": {"cap_month": "1e3"}}, "site.cap_month: must be without an exponent"),
+    ({"plans": {"free": {"quota": "1e3"}}}, "plans.free.quota: must be without an exponent"),
+    *(
+        ({"notices": {"wallet_below": amount}}, f"notices.wallet_below: must be {AMOUNT}")
+        for amount in ("Infinity", "1e400")
+    ),
+    ({"plans": {"free": {"price": "1e400"}}}, f"plans.free.price: must be {AMOUNT}"),
     ({"billing": {"overdraft": "much"}}, "billing.overdraft: Invalid decimal string"),
     (
         {"limits": {"storage_uri": "mysql://x"}},
