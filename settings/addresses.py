@@ -11,6 +11,8 @@ URL = "an http or https address without user, query or fragment"
 QUERIED_URL = "an http or https address without user or fragment"
 ISSUER = "https, but for a host of the local network"
 LOCAL = (".local", ".lan", ".internal", ".home.arpa", ".localhost")
+EMAIL_MAX = 255  # letters
+WIDEST = {4: 8, 6: 16}  # bits of the prefix, by the version of IP
 PROXY = "an address like http://host:port or socks5://host:port"
 
 
@@ -51,6 +53,27 @@ def is_network(text: str) -> bool:
         return bool(ip_network(text.strip(), strict=False))
     except ValueError:
         return False
+
+
+def is_wide(networks: str) -> bool:
+    """Whether one of these networks is so wide that strangers are in it."""
+    known = [
+        ip_network(each.strip(), strict=False) for each in networks.split(",") if is_network(each)
+    ]
+    return any(each.prefixlen < WIDEST[each.version] for each in known)
+
+
+def is_email(text: str) -> bool:
+    """An e-mail address: one @ with something on both sides, and no letter that hides."""
+    name, at, domain = text.partition("@")
+    whole = bool(name and at and domain) and "@" not in domain and len(text) <= EMAIL_MAX
+    return whole and text.isprintable() and " " not in text
+
+
+def in_small_letters(text: str) -> str:
+    """The text with A to Z made small, and no other letter: some that look foreign become Latin
+    ones elsewhere (the Kelvin sign a k), and an address another's."""
+    return text.encode("utf-8", "surrogatepass").lower().decode("utf-8", "surrogatepass")
 
 
 def is_local_name(name: str) -> bool:

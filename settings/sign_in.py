@@ -10,11 +10,14 @@ from collections.abc import Container, Iterator
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from settings.addresses import ISSUER, URL, is_issuer, is_proxy, is_url
+from settings.addresses import ISSUER, URL, is_email, is_issuer, is_proxy, is_url, is_wide
 from settings.reader import Section, each_must, must
 
 EVERYBODYS = ("accounts.google.com",)  # where anybody in the world may have an account
 TENANTS = ("/common", "/organizations", "/consumers")
+WIDE = (
+    "has strangers in it: give the proxy's own addresses, or no network wider than /8 (IPv6: /16)"
+)
 UNITS_S = {"m": 60, "h": 3600, "d": 86400}
 
 _header = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,79}", re.ASCII).fullmatch
@@ -62,7 +65,7 @@ class SignIn(Section, frozen=True):
     ] = ()
     emails: Annotated[
         tuple[str, ...],
-        each_must(lambda it: it.count("@") == 1 and it == it.strip(), "an e-mail address"),
+        each_must(is_email, "an e-mail address"),
         "Who may come besides: single addresses. Without domains and emails all may.",
     ] = ()
     trust_email: Annotated[
@@ -133,3 +136,5 @@ class SignIn(Section, frozen=True):
             yield "sign_in.plan", f"there is no plan '{self.plan}'"
         if self.header and trusted_proxy in ("", "*"):
             yield "sign_in.header", "server.trusted_proxy must name the proxy whose word it is"
+        elif self.header and is_wide(trusted_proxy):
+            yield "sign_in.header", f"server.trusted_proxy {WIDE}"

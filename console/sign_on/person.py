@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from settings.addresses import in_small_letters, is_email
 from settings.sign_in import SignIn
 
 LENGTH_MAX = 255
@@ -31,7 +32,7 @@ class Person:
     name: str = ""
     email: str = ""
     verified: bool = False  # the issuer vouches that the address is theirs
-    domain: str = ""
+    domain: str = ""  # the company that the issuer itself names, where it does
     groups: tuple[str, ...] = ()
 
 
@@ -41,6 +42,7 @@ def from_claims(rules: SignIn, claims: Mapping[str, Any]) -> Person:
     if not isinstance(subject, str) or not 0 < len(subject) <= LENGTH_MAX:
         raise Refused("no_subject")  # cut short it might be somebody else's
     email = _text(claims.get("email"))
+    email = email if is_email(email) else ""
     names = (rules.name_claim,) if rules.name_claim else ("preferred_username", "name")
     found = [_text(within(claims, each)) for each in names]
     return Person(
@@ -49,7 +51,7 @@ def from_claims(rules: SignIn, claims: Mapping[str, Any]) -> Person:
         name=next(filter(None, (*found, email)), "").partition("@")[0],
         email=email,
         verified=_is_verified(claims),
-        domain=_domain(rules.issuer, email, claims),
+        domain=in_small_letters(_text(claims.get("hd"))),
         groups=_words(within(claims, rules.group_claim)),
     )
 
@@ -61,12 +63,12 @@ def _is_verified(claims: Mapping[str, Any]) -> bool:
     return said is True or said == 1 or str(said).lower() in ("true", "1")
 
 
-def _domain(issuer: str, email: str, claims: Mapping[str, Any]) -> str:
+def _domain(person: Person) -> str:
     """Whose address it is. Google lets anybody register an address of a company's as a private
     account, and keeps it verified when its owner has left: there only `hd` speaks of the company."""
-    if issuer == GOOGLE:
-        return _text(claims.get("hd")).lower()
-    return email.rpartition("@")[2].lower()
+    if person.issuer == GOOGLE:
+        return person.domain
+    return in_small_letters(person.email).partition("@")[2]
 
 
 def within(claims: Mapping[str, Any], path: str) -> Any:
@@ -80,7 +82,9 @@ def within(claims: Mapping[str, Any], path: str) -> Any:
 
 
 def _text(said: object) -> str:
-    return said.strip()[:LENGTH_MAX] if isinstance(said, str) else ""
+    """A text as it was said, or nothing: cut short it might be something else."""
+    text = said.strip() if isinstance(said, str) else ""
+    return text if len(text) <= LENGTH_MAX else ""
 
 
 def _words(said: object) -> tuple[str, ...]:
@@ -91,12 +95,12 @@ def _words(said: object) -> tuple[str, ...]:
 def check(rules: SignIn, person: Person) -> None:
     """Whether the rules let this person come. Raises Refused."""
     if rules.domains or rules.emails:
-        if not person.email:
+        if not is_email(person.email):
             raise Refused("no_email")
         if not (person.verified or rules.trust_email):
             raise Refused("email_not_verified")
-        listed = person.email.lower() in [each.lower() for each in rules.emails]
-        if not listed and person.domain not in rules.domains:
+        listed = in_small_letters(person.email) in map(in_small_letters, rules.emails)
+        if not listed and _domain(person) not in rules.domains:
             raise Refused("not_of_the_company")
     if rules.groups and not set(rules.groups) & set(person.groups):
         raise Refused("not_in_the_groups")
