@@ -74,15 +74,16 @@ def load(key: str) -> SignedIn | None:
     """The member of a session; None if it has ended."""
     user_id, _dot, epoch = key.partition(".")
     who = accounts.find(state().db, int(user_id)) if user_id.isdigit() else None
-    if who is None or who.disabled or who.session_epoch != epoch or _has_ended(int(time.time())):
+    if who is None or who.disabled or who.session_epoch != epoch or has_ended():
         return None
     if kept.over():
         return None
     return SignedIn(who)
 
 
-def _has_ended(now: int) -> bool:
+def has_ended() -> bool:
     """Whether the session is too old or was idle for too long; notes that it is in use."""
+    now = int(time.time())
     since, seen = session.get("since", 0), session.get("seen", 0)
     if now - since > KEPT_S or (not session.permanent and now - seen > IDLE_S):
         return True
