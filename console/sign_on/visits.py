@@ -49,17 +49,17 @@ def _place() -> str:
 def by_header():
     """Let in whom the trusted proxy names, and out whom it names no more."""
     rules = state().settings.sign_in
-    if not rules.header or is_api(request.path):
+    if not rules.header or is_api(request.path) or request.endpoint == "static":
         return None
     person, known = named(), kept.identity()
     if known is not None and (person is None or (person.issuer, person.subject) != known):
         logout_user()
         session.clear()
         known = None
-    if person is None or not _looks_at_a_page("/login") or (known and not kept.due()):
+    if person is None or not _looks_at_a_page("/login"):
         return None
-    if known is None and member() is not None:
-        return None  # by a password, or connected just now
+    if member() is not None and (known is None or not kept.due()):
+        return None  # by a password, or connected just now; or seen not long ago
     try:
         who, new = entry.enter(person)
     except Refused as refusal:
@@ -83,7 +83,8 @@ def named() -> Person | None:
     subject = _header(rules.header)
     if not subject or not request.environ.get(FROM_PROXY):
         return None
-    email = _header(rules.header_email) or (subject if "@" in subject else "")
+    named_by_email = not rules.header_email and "@" in subject
+    email = subject if named_by_email else _header(rules.header_email)
     return Person(
         issuer=rules.source,
         subject=subject,
