@@ -27,7 +27,7 @@ from console.member import signin
 from console.session import safe_way_back
 from console.sign_on import attempt as attempts
 from console.sign_on import entry, kept
-from console.sign_on.person import Person, Refused, from_claims
+from console.sign_on.person import Person, Refused, check, from_claims
 from console.ui.i18n import gettext as _
 from console.ui.i18n import lazy_gettext as _l
 from members import accounts, identities, way_in
@@ -58,6 +58,10 @@ SENTENCES = {
     "access_denied": _l("You were not let in there, or you said no. Nothing has happened here."),
     "told_off": _l("The provider could not sign you in. Try again in a while."),
     "stale": _l("This attempt to sign in has ended, or began in another browser. Try again."),
+    "passwords_off": _l(
+        "Passwords sign nobody in here any more. Come in by single sign-on; if it does not let you"
+        " in, whoever runs the server gets an address for you from: flask user way-in NAME"
+    ),
     "spent": _l("This address has been used, or has ended."),
     "not_believed": _l(
         "What the provider said could not be believed. Whoever runs this site can"
@@ -263,6 +267,7 @@ def _connect(attempt: attempts.Attempt, person: Person) -> Response:
     me = member()
     if me is None or me.id != attempt.who:
         raise Refused("stale")
+    check(state().settings.sign_in, person)  # or it would end what its owner has when it comes
     try:
         identities.connect(
             state().db,
@@ -333,6 +338,7 @@ def once():
     if who.disabled:
         return no("disabled")
     signin.begin_session(who)
+    kept.note_way_in()
     log.info(
         "%s signed in by an address of the command line, from %s", who.name, request.remote_addr
     )

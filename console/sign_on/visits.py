@@ -18,7 +18,18 @@ WITH_A_SESSION = ("/console", "/admin")
 def install(app) -> None:
     """Look at every visit from now on, before its page is shown."""
     app.before_request(by_header)
+    app.before_request(end_by_password)
     app.before_request(check_again)
+
+
+def end_by_password():
+    """End a session that began by a password where passwords sign nobody in any more, and say so."""
+    if is_api(request.path) or "_user_id" not in session or not kept.is_shut():
+        return None
+    coming = (request.endpoint or "").startswith("sign_on.")  # by what signs people in now
+    if coming or request.endpoint == "static" or not _is_visit():
+        return None
+    return _turned_away("passwords_off")
 
 
 def check_again():
@@ -34,9 +45,13 @@ def check_again():
 
 def _looks_at_a_page(*more: str) -> bool:
     """Whether somebody goes to a page that wants a session; what its scripts ask for waits."""
-    mode = request.headers.get("Sec-Fetch-Mode", "navigate")
     ours = any(f"{request.path}/".startswith(f"{each}/") for each in (*WITH_A_SESSION, *more))
-    return request.method == "GET" and mode == "navigate" and ours
+    return request.method == "GET" and _is_visit() and ours
+
+
+def _is_visit() -> bool:
+    """Whether a person goes somewhere, and no script of a page asks."""
+    return request.headers.get("Sec-Fetch-Mode", "navigate") == "navigate"
 
 
 def _place() -> str:

@@ -20,6 +20,7 @@ from relay.administration.shape import (
     member_of,
     page_of,
     pockets,
+    refuse,
     today,
     when,
     yuan,
@@ -63,7 +64,8 @@ class MembersQuery(Query):
 
 
 class NewMember(RequestBody):
-    """Without a password one is made. `reward`: the one for new members, if there is any."""
+    """Without a password one is made, where passwords sign anybody in. `reward`: the one for new
+    members, if there is any."""
 
     name: str
     password: str | None = None
@@ -149,11 +151,19 @@ def add_member(desk: Desk) -> MemberRecord:
     """A new member."""
     asked = desk.body
     reward = desk.settings.accounts.signup_reward if asked.reward else 0
-    password = asked.password or accounts.made_password()
+    _need_passwords(desk, "password", asked.password is not None)
+    made = accounts.made_password() if desk.settings.sign_in.passwords else None
+    password = asked.password or made
     who = accounts.add(
         desk.db, asked.name, password, role=asked.role, signup_reward=reward, by=desk.by
     )
-    return described(desk, who, msgspec.UNSET if asked.password else password)
+    return described(desk, who, msgspec.UNSET if asked.password or not made else made)
+
+
+def _need_passwords(desk: Desk, param: str, wanted: bool) -> None:
+    """Raises BadRequest for a password that would let nobody in."""
+    if wanted and not desk.settings.sign_in.passwords:
+        refuse("Passwords sign nobody in here: [sign_in] has passwords = false.", param)
 
 
 def member(desk: Desk, user_id: int) -> MemberRecord:
@@ -164,6 +174,8 @@ def member(desk: Desk, user_id: int) -> MemberRecord:
 def change_member(desk: Desk, user_id: int) -> MemberRecord:
     """Disable, enable, another role, another password."""
     who, asked = member_of(desk, user_id), desk.body
+    _need_passwords(desk, "password", asked.password is not None)
+    _need_passwords(desk, "new_password", asked.new_password)
     made = accounts.made_password() if asked.new_password and not asked.password else msgspec.UNSET
     password = asked.password or made
     if asked.role is not None:

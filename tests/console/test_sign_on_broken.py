@@ -6,14 +6,16 @@ import secrets
 import time
 from urllib.parse import parse_qs, urlsplit
 
+import msgspec
 import pytest
 
-from members import way_in
+from members import accounts, identities, way_in
 from tests.console import test_sign_on as stage
 from tests.console.test_sign_on import (
     age,
     ask,
     come,
+    connect,
     led,
     signed_in,
     token_of,
@@ -120,3 +122,110 @@ def test_a_long_address_makes_no_cookie_that_a_browser_refuses(home, letter):
         back = urlsplit(ask(led(answer)))
         assert browser.get(f"{back.path}?{back.query}").headers["Location"] == "/console"
         age(browser, HOURS_9_S)
+
+
+# Identities that the rules refuse
+
+
+def test_an_identity_that_may_not_come_is_not_connected(make_home, company):
+    home = make_home(domains=["example.com"], leaving="disable")
+    bob = home.member("bob")
+    browser = home.browser(bob)
+    company.person |= {"sub": "private", "email": "bob@private.example"}
+    answer = connect(browser)
+    assert answer.status_code == 403 and "not among those" in browser.text(answer)
+    assert identities.of(home.db, bob.id) == [] and signed_in(browser) == "bob"
+    assert come(home.browser()).status_code == 403
+    assert not accounts.find(home.db, bob.id).disabled
+
+
+def test_the_last_identity_that_may_come_stays_whatever_others_there_are(make_home, company):
+    home = make_home(domains=["example.com"])
+    browser = home.browser()
+    come(browser)
+    ours = {"issuer": company.url, "subject": stage.ALICE["sub"]}
+    other = {"issuer": company.url, "subject": "private"}
+    identities.connect(home.db, 1, **other, email="alice@private.example")
+    assert browser.page("/console/account").count('action="/console/account/disconnect"') == 1
+    assert browser.send("/console/account/disconnect", **ours).status_code == 403
+    assert browser.send("/console/account/disconnect", **other).status_code == 303
+    assert [each.subject for each in identities.of(home.db, 1)] == [stage.ALICE["sub"]]
+
+
+# Passwords off
+
+
+def without_passwords(home) -> None:
+    relay = home.relay
+    rules = msgspec.structs.replace(relay.settings.sign_in, passwords=False)
+    relay.settings = msgspec.structs.replace(relay.settings, sign_in=rules)
+
+
+def test_a_session_by_a_password_ends_when_passwords_do_and_says_why(home):
+    carol = home.member("carol", role="admin")
+    browsers = [home.browser(carol) for _ in range(3)]
+    by_sign_on = home.browser()
+    come(by_sign_on)
+    token = browsers[1].csrf()
+    without_passwords(home)
+    answer = browsers[0].get("/admin/")
+    assert answer.status_code == 403 and "flask user way-in" in browsers[0].text(answer)
+    assert browsers[0].get("/admin/").headers["Location"].startswith("/login")  # said once
+    sent = {"csrf_token": token, "name": "dora", "role": "member"}
+    assert browsers[1].client.post("/admin/members/new", data=sent).status_code == 403
+    assert accounts.named(home.db, "dora") is None
+    browsers[2].headers = {"Sec-Fetch-Mode": "cors"}
+    assert not signed_in(browsers[2])
+    browsers[2].headers = {}
+    assert come(browsers[2]).status_code == 303 and signed_in(browsers[2]) == "alice"
+    assert signed_in(by_sign_on) == "alice"
+
+
+def test_the_way_in_lets_an_administrator_stay_in_the_browser_of_the_password(home):
+    carol = home.member("carol", role="admin")
+    browser = home.browser(carol)
+    without_passwords(home)
+    key = way_in.make(home.db, carol.id)
+    assert "signs you in once" in browser.read(f"/sign-in/once?key={key}")
+    sent = {"csrf_token": token_of(home, browser.client), "key": key}
+    assert browser.client.post("/sign-in/once", data=sent).status_code == 303
+    assert signed_in(browser) == "carol"
+
+
+def test_where_passwords_are_off_the_first_administrator_needs_none(make_home):
+    home = make_home(passwords=False)
+    key, browser = accounts.setup_key(home.db), home.browser()
+    html = browser.page(f"/setup?key={key}")
+    assert 'type="password"' not in html and "connect your account" in html
+    sent = {"csrf_token": token_of(home, browser.client), "key": key, "name": "carol"}
+    assert browser.client.post("/setup", data=sent).status_code == 303
+    assert signed_in(browser) == "carol" and browser.get("/admin/").status_code == 200
+    assert not accounts.has_password(home.db, accounts.named(home.db, "carol").id)
+    connect(browser)
+    other = home.browser()
+    come(other)
+    assert signed_in(other) == "carol"
+
+
+# Names that look like another's
+
+
+@pytest.mark.parametrize(
+    "said, name",
+    [
+        ("carol\u034f", "carol-2"),
+        ("car\u3164ol", "carol-2"),
+        ("car\u200bol\ufe0f\U000e0061", "carol-2"),
+        ("\uffa0\u115fcarol\u2800", "carol-2"),
+        ("\u3164\u034f", "member"),
+        ("\u0301", "member"),
+        ("Zoe\u0308", "Zoë"),
+        ("\u0928\u093f\u0936\u093e", "\u0928\u093f\u0936\u093e"),
+    ],
+)
+def test_a_newcomer_is_called_by_what_is_seen(home, company, said, name):
+    home.member("carol", role="admin")
+    company.person |= {"preferred_username": said}
+    browser = home.browser()
+    come(browser)
+    assert signed_in(browser) == name
