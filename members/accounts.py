@@ -14,6 +14,7 @@ may try, and the settings: rewards come as arguments. The only money it moves ar
 
 import hashlib
 import hmac
+import re
 import secrets
 import threading
 import unicodedata
@@ -29,6 +30,14 @@ from members import audit
 NAME_LENGTH_MAX = 64
 PASSWORD_LENGTHS = (8, 128)
 ROLES = ("member", "admin")
+
+# What nothing is shown of: a name with one looks like the name without. Unicode's
+# Default_Ignorable_Code_Point, of which Python does not know, and the empty Braille pattern.
+INVISIBLE = re.compile(
+    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e"
+    "\u2060-\u206f\u2800\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8"
+    "\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
+)
 
 # What an unknown name is checked against, so that its answer takes as long. No password has this
 # hash, so that it is also what is kept of who has none.
@@ -495,15 +504,16 @@ def setup_key_is(db: Database, key: str) -> bool:
 
 
 def set_up(
-    db: Database, key: str, name: str, password: str, *, language: str | None = None
+    db: Database, key: str, name: str, password: str | None, *, language: str | None = None
 ) -> Member:
-    """Make the first administrator; the key is good for one.
+    """Make the first administrator; the key is good for one. Without a password none lets them in.
 
     Raises BadInvite for a wrong key, and as `add` does.
     """
     if not setup_key_is(db, key):
         raise BadInvite("this set-up address is not valid, or has been used")
-    name, hashed, now = checked_name(name), hash_password(password), now_ms()
+    name, now = checked_name(name), now_ms()
+    hashed = NOBODY if password is None else hash_password(password)
 
     def act(conn) -> Member:
         if not _opens(conn, key):
@@ -555,6 +565,8 @@ def checked_name(name: str) -> str:
     if not 1 <= len(name) <= NAME_LENGTH_MAX:
         raise BadName(f"a name has 1 to {NAME_LENGTH_MAX} characters")
     if any(unicodedata.category(c)[0] == "C" or (c.isspace() and c != " ") for c in name):
+        raise BadName("a name has visible characters only")
+    if INVISIBLE.search(name) or not any(unicodedata.category(c)[0] in "LNPS" for c in name):
         raise BadName("a name has visible characters only")
     return name
 

@@ -102,9 +102,14 @@ def newcomer(
 
 def _names(name: str):
     """What somebody may be called, the best name first."""
-    shown = "".join(c if unicodedata.category(c)[0] not in "CZ" else " " for c in name)
+    seen = accounts.INVISIBLE.sub("", name)
+    shown = "".join(c if unicodedata.category(c)[0] not in "CZ" else " " for c in seen)
     longest = accounts.NAME_LENGTH_MAX - NAME_SPARE
-    base = " ".join(unicodedata.normalize("NFC", shown).split())[:longest].strip() or "member"
+    base = " ".join(unicodedata.normalize("NFC", shown).split())[:longest].strip()
+    try:
+        base = accounts.checked_name(base)
+    except accounts.BadName:
+        base = "member"
     yield base
     yield from (f"{base}-{number}" for number in range(2, NAMES_TRIED))
     yield from (f"{base}-{secrets.token_hex(3)}" for _ in range(NAMES_TRIED))

@@ -12,7 +12,7 @@ from console import throttle
 from console.context import member, state
 from console.member import signin
 from console.session import back_to, members_only
-from console.sign_on import kept
+from console.sign_on import entry, kept
 from console.sign_on import pages as sign_on
 from console.ui import i18n
 from console.ui.forms import Form
@@ -44,20 +44,24 @@ def page():
 
 def _show(form: PasswordForm) -> str:
     me = member().id
+    mine = identities.of(state().db, me)
     return render_template(
         "member/account.html",
         form=form if signin.takes_password(me) else None,
         who=accounts.find(state().db, me),
-        identities=identities.of(state().db, me),
-        may_disconnect=_may_disconnect(me),
+        identities=mine,
+        may_disconnect=[each for each in mine if _comes_without(me, each.issuer, each.subject)],
     )
 
 
-def _may_disconnect(me: int) -> bool:
-    """Whether somebody would still come in who has one identity less."""
-    source = state().settings.sign_in.source
-    ways = [each for each in identities.of(state().db, me) if each.issuer == source]
-    return signin.takes_password(me) or len(ways) > 1
+def _comes_without(me: int, issuer: str, subject: str) -> bool:
+    """Whether somebody would still come in who has this identity no more."""
+    others = (
+        each
+        for each in identities.of(state().db, me)
+        if (each.issuer, each.subject) != (issuer, subject)
+    )
+    return signin.takes_password(me) or any(entry.may_come(each) for each in others)
 
 
 @pages.post("/password")
@@ -98,21 +102,21 @@ def connect():
 def disconnect():
     """Let an identity be of nobody. All sessions end; this browser gets a new one."""
     me, form = member(), request.form
-    if not _may_disconnect(me.id):
+    issuer, subject = form.get("issuer", ""), form.get("subject", "")
+    if not _comes_without(me.id, issuer, subject):
         abort(403)
     try:
-        identities.disconnect(
-            state().db, me.id, form.get("issuer", ""), form.get("subject", ""), by=me.id
-        )
+        identities.disconnect(state().db, me.id, issuer, subject, by=me.id)
     except identities.NotConnected:
         abort(404)
-    here, stays = kept.identity(), session.permanent
-    gone = here == (form.get("issuer"), form.get("subject"))
-    if gone:  # whoever came by it comes in anew
+    here, stays, by_operator = kept.identity(), session.permanent, kept.is_way_in()
+    if here == (issuer, subject):  # whoever came by it comes in anew
         return signin.logout()
     signin.begin_session(accounts.find(state().db, me.id), keep=stays)
     if here is not None:
         kept.note(*here)
+    if by_operator:
+        kept.note_way_in()
     flash(_("It is disconnected. Wherever else you were signed in, you are not any more."), "good")
     return back_to("account.page")
 

@@ -74,15 +74,16 @@ def load(key: str) -> SignedIn | None:
     """The member of a session; None if it has ended."""
     user_id, _dot, epoch = key.partition(".")
     who = accounts.find(state().db, int(user_id)) if user_id.isdigit() else None
-    if who is None or who.disabled or who.session_epoch != epoch or _has_ended(int(time.time())):
+    if who is None or who.disabled or who.session_epoch != epoch or has_ended():
         return None
-    if kept.over():
+    if kept.over() or kept.is_shut():
         return None
     return SignedIn(who)
 
 
-def _has_ended(now: int) -> bool:
+def has_ended() -> bool:
     """Whether the session is too old or was idle for too long; notes that it is in use."""
+    now = int(time.time())
     since, seen = session.get("since", 0), session.get("seen", 0)
     if now - since > KEPT_S or (not session.permanent and now - seen > IDLE_S):
         return True
@@ -374,30 +375,43 @@ def setup():
     """Make the first administrator, for who has the key that the log printed."""
     throttle.refuse_over(PER_ADDRESS, "setup", throttle.address())
     form = SetUpForm(key=request.args.get("key"))
+    passwords = state().settings.sign_in.passwords
+    if not passwords:
+        del form.password, form.again
     if not accounts.setup_key_is(state().db, form.key.data or ""):
         return render_template("member/no_setup.html"), 404
     if not form.validate_on_submit():
         return render_template("member/setup.html", form=form)
     try:
         who = accounts.set_up(
-            state().db, form.key.data, form.name.data, form.password.data, language=i18n.language()
+            state().db,
+            form.key.data,
+            form.name.data,
+            form.password.data if passwords else None,
+            language=i18n.language(),
         )
     except accounts.AccountError as err:
         show_error(err, form)
         return render_template("member/setup.html", form=form)
+    return _begin(who)
+
+
+def _begin(who: accounts.Member) -> Response:
+    """Reward and sign in the first administrator."""
     reward = state().settings.accounts.signup_reward
     if reward:
         billing.credit(state().db, who.id, "grant", reward, "reward", "sign-up", key="sign-up")
     if request.form.get("audience") == "colleagues":
         _open_to_colleagues(who)
-    if not state().catalog.demo:
-        return _enter(who, greeting=_("You are the administrator. Create an API key, and try it."))
-    return _enter(
-        who,
-        greeting=_(
+    greeting = _("You are the administrator. Create an API key, and try it.")
+    if state().catalog.demo:
+        greeting = _(
             "You are the administrator. Connect a provider, and the first real answer is a minute away."
-        ),
-    )
+        )
+    response = _enter(who, greeting=greeting)
+    if not state().settings.sign_in.passwords:
+        kept.note_way_in()
+    return response
 
 
 def _open_to_colleagues(who: accounts.Member) -> None:

@@ -5,6 +5,7 @@ for one way back. What it holds (state, nonce, verifier) is worth nothing in ano
 """
 
 import hmac
+import json
 import secrets
 import threading
 import time
@@ -19,6 +20,7 @@ LASTS_S = 600
 MARK = "sign-in-"
 SHOWN = 12  # letters of the state that name the cookie
 OPEN_MAX = 8  # attempts of one browser that may be under way
+NEXT_BYTES_MAX = 1000  # of a cookie, which a browser takes up to 4,096 bytes
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,11 @@ class Attempt:
         return _cookie(self.state)
 
 
+def has_room_for(next_: str) -> bool:
+    """Whether an attempt can keep this address."""
+    return len(json.dumps(next_)) <= NEXT_BYTES_MAX
+
+
 def begin(back: str, next_: str, purpose: str = "enter", who: int | None = None) -> Attempt:
     """A new attempt, which leads back to one address."""
     return Attempt(
@@ -55,10 +62,11 @@ def begin(back: str, next_: str, purpose: str = "enter", who: int | None = None)
 
 
 def keep(response: Response, attempt: Attempt) -> None:
-    """Let the browser carry the attempt; of too many, the others are let go of."""
+    """Let the browser carry the attempt; of too many, the oldest are let go of."""
     known = [name for name in request.cookies if name.startswith(_cookie(""))]
-    for name in known if len(known) >= OPEN_MAX else ():
-        _drop(response, name)
+    if len(known) >= OPEN_MAX:
+        for name in sorted(known, key=_began_at)[: len(known) - OPEN_MAX + 1]:
+            _drop(response, name)
     response.set_cookie(
         attempt.cookie,
         _signer().dumps(asdict(attempt)),
@@ -71,13 +79,24 @@ def keep(response: Response, attempt: Attempt) -> None:
 
 def take(state: str) -> Attempt | None:
     """The attempt of this browser that this state belongs to, once; None if there is none."""
-    try:
-        said = _signer().loads(request.cookies.get(_cookie(state), ""), max_age=LASTS_S)
-        attempt = Attempt(**said)
-    except (BadData, TypeError):
+    attempt = _carried(_cookie(state))
+    if attempt is None:
         return None
     same = hmac.compare_digest(attempt.state.encode(), state.encode("utf-8", "replace"))
     return attempt if same and _spent.first(state) else None
+
+
+def _carried(name: str) -> Attempt | None:
+    """The attempt in a cookie of this browser; None if it has ended, or was never ours."""
+    try:
+        return Attempt(**_signer().loads(request.cookies.get(name, ""), max_age=LASTS_S))
+    except (BadData, TypeError):
+        return None
+
+
+def _began_at(name: str) -> int:
+    attempt = _carried(name)
+    return attempt.at if attempt else 0
 
 
 def drop(response: Response, state: str) -> None:

@@ -107,6 +107,24 @@ def leave(who: accounts.Member, reason: str) -> None:
     log.warning("the sessions of %s ended: single sign-on refused them (%s)", name, reason)
 
 
+def may_come(known: identities.Identity) -> bool:
+    """Whether the rules let an identity come, as far as is known of it here: its groups are not."""
+    rules = state().settings.sign_in
+    person = Person(
+        issuer=known.issuer,
+        subject=known.subject,
+        email=known.email,
+        verified=True,
+        domain=known.email.rpartition("@")[2].lower(),
+        groups=rules.groups,
+    )
+    try:
+        check(rules, person)
+    except Refused:
+        return False
+    return known.issuer == rules.source
+
+
 def note_sign_in(who: accounts.Member, person: Person) -> None:
     """Put it into the trail and the log that a member came in."""
     detail = {"issuer": person.issuer}

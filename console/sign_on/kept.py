@@ -12,6 +12,7 @@ from console.context import state
 
 GRACE_S = 600  # for the form that somebody is filling in when the check is due
 NAME = "sign_on"
+WAY_IN = "way_in"
 
 
 def note(issuer: str, subject: str) -> None:
@@ -23,6 +24,22 @@ def identity() -> tuple[str, str] | None:
     """The issuer and subject by which the session began; None if by a password."""
     kept = session.get(NAME)
     return (kept["issuer"], kept["subject"]) if kept else None
+
+
+def note_way_in() -> None:
+    """The session began by a key of the operator's, and by no password."""
+    session[WAY_IN] = True
+
+
+def is_way_in() -> bool:
+    """Whether it did."""
+    return bool(session.get(WAY_IN))
+
+
+def is_shut() -> bool:
+    """Whether the session began by a password, and passwords sign nobody in any more."""
+    by_password = identity() is None and not is_way_in()
+    return by_password and not state().settings.sign_in.passwords
 
 
 def due() -> bool:

@@ -27,7 +27,7 @@ from console.member import signin
 from console.session import safe_way_back
 from console.sign_on import attempt as attempts
 from console.sign_on import entry, kept
-from console.sign_on.person import Person, Refused, from_claims
+from console.sign_on.person import Person, Refused, check, from_claims
 from console.ui.i18n import gettext as _
 from console.ui.i18n import lazy_gettext as _l
 from members import accounts, identities, way_in
@@ -38,6 +38,7 @@ pages = Blueprint("sign_on", __name__, url_prefix="/sign-in")
 
 PER_ADDRESS = "120 per minute"  # an office behind one address comes in at nine
 ONCE_PER_ADDRESS = "20 per minute"
+LEEWAY_S = 60  # of two clocks
 SENTENCES = {
     "no_email": _l("Your account there has no e-mail address, and this site wants one."),
     "email_not_verified": _l("Your e-mail address has not been verified there."),
@@ -50,9 +51,17 @@ SENTENCES = {
     "disabled": _l("Your account here is disabled."),
     "another": _l("This account is connected with another member here."),
     "no_subject": _l("The provider did not say who you are."),
+    "untold": _l(
+        "The provider does not tell when you signed in there, so this proves nothing. Sign out"
+        " here and in again instead."
+    ),
     "access_denied": _l("You were not let in there, or you said no. Nothing has happened here."),
     "told_off": _l("The provider could not sign you in. Try again in a while."),
     "stale": _l("This attempt to sign in has ended, or began in another browser. Try again."),
+    "passwords_off": _l(
+        "Passwords sign nobody in here any more. Come in by single sign-on; if it does not let you"
+        " in, whoever runs the server gets an address for you from: flask user way-in NAME"
+    ),
     "spent": _l("This address has been used, or has ended."),
     "not_believed": _l(
         "What the provider said could not be believed. Whoever runs this site can"
@@ -97,6 +106,7 @@ def lead(purpose: str = "enter", next_: str = "", who: int | None = None, **more
     from console.sign_on.provider import ProviderError
 
     back = site_url() + url_for("sign_on.callback")
+    next_ = next_ if attempts.has_room_for(next_) else url_for("overview.page")
     attempt = attempts.begin(back, next_, purpose, who)
     try:
         way = provider().way(
@@ -110,6 +120,7 @@ def lead(purpose: str = "enter", next_: str = "", who: int | None = None, **more
         return no("unreachable", next_, err)
     response = make_response(render_template("member/leading.html", way=way))
     response.headers["Refresh"] = f"0; url={way}"
+    response.headers["Cache-Control"] = "no-store"  # it holds what the way back must show
     attempts.keep(response, attempt)
     return response
 
@@ -129,7 +140,7 @@ def begin():
     provider()  # or there is no such page
     next_ = safe_way_back(request.args.get("next"), url_for("overview.page"))
     if "prove" in request.args and member():
-        return lead("prove", next_, member().id, prompt="login")
+        return lead("prove", next_, member().id, prompt="login", max_age="0")
     return redirect(next_) if member() and not kept.due() else lead("enter", next_)
 
 
@@ -140,6 +151,8 @@ def callback():
     provider()  # or there is no such page
     given = request.args.get("state", "")
     attempt = attempts.take(given)
+    if attempt is None and member():  # begun in one of many tabs; another one has come in
+        return _go(url_for("overview.page"))
     if attempt is None:
         return no("stale", why="there is no such attempt in this browser")
     response = make_response(_came_back(attempt))
@@ -184,9 +197,18 @@ def _named(attempt: attempts.Attempt) -> Person:
         verifier=attempt.verifier,
         back=attempt.back,
     )
-    if attempt.purpose == "prove" and claims.get("auth_time", attempt.at) < attempt.at - 60:
+    if attempt.purpose == "prove" and _proven_at(claims) < attempt.at - LEEWAY_S:
         raise NotBelieved("nobody proved anything there since")
     return from_claims(there.settings, claims)
+
+
+def _proven_at(claims: dict) -> float:
+    """When somebody last showed the provider that it is they (seconds). Raises Refused if it does
+    not say: what we ask it for stands in an address that the visitor may edit."""
+    said = claims.get("auth_time")
+    if isinstance(said, bool) or not isinstance(said, int | float):
+        raise Refused("untold")
+    return said
 
 
 def _refused(attempt: attempts.Attempt, reason: str) -> Response:
@@ -213,7 +235,8 @@ def _go(address: str) -> Response:
 
 def _enter(attempt: attempts.Attempt, person: Person) -> Response:
     who, new = entry.enter(person)
-    if attempt.purpose == "check" and attempt.who == who.id and _is_session_of(who):
+    same = attempt.purpose == "check" and attempt.who == who.id and _is_session_of(who)
+    if same and not signin.has_ended():
         kept.note(person.issuer, person.subject)  # the same session, and good for longer
         return _go(attempt.next)
     return admit(who, person, new, attempt.next)
@@ -244,6 +267,7 @@ def _connect(attempt: attempts.Attempt, person: Person) -> Response:
     me = member()
     if me is None or me.id != attempt.who:
         raise Refused("stale")
+    check(state().settings.sign_in, person)  # or it would end what its owner has when it comes
     try:
         identities.connect(
             state().db,
@@ -293,21 +317,39 @@ def logged_out():
     return "", 200, {"Cache-Control": "no-store"}
 
 
-@pages.route("/once", methods=["GET", "POST"])
-def once():
-    """Sign in whoever has the address that `flask user way-in` printed."""
-    throttle.refuse_over(ONCE_PER_ADDRESS, "way-in", throttle.address())
-    key = request.values.get("key", "")
+@pages.get("/once")
+def ask_once():
+    """Ask whoever has the address that `flask user way-in` printed: what only looks at addresses (a
+    chat's preview, HEAD) must not use it up."""
+    key = _way_in_key()
     if not way_in.opens(state().db, key):
-        log.warning("a sign-in failed, from %s", request.remote_addr)
-        return no("spent")
-    if request.method == "GET":
-        return render_template("member/once.html", key=key)
-    who = way_in.take(state().db, key)
-    if who is None or who.disabled:
-        return no("spent" if who is None else "disabled")
+        return _spent()
+    page = make_response(render_template("member/once.html", key=key))
+    page.headers["Cache-Control"] = "no-store"
+    return page
+
+
+@pages.post("/once")
+def once():
+    """Sign them in."""
+    who = way_in.take(state().db, _way_in_key())
+    if who is None:
+        return _spent()
+    if who.disabled:
+        return no("disabled")
     signin.begin_session(who)
+    kept.note_way_in()
     log.info(
         "%s signed in by an address of the command line, from %s", who.name, request.remote_addr
     )
     return redirect(url_for("overview.page"), 303)
+
+
+def _way_in_key() -> str:
+    throttle.refuse_over(ONCE_PER_ADDRESS, "way-in", throttle.address())
+    return request.values.get("key", "")
+
+
+def _spent() -> Response:
+    log.warning("a sign-in failed, from %s", request.remote_addr)
+    return no("spent")

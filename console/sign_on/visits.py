@@ -18,7 +18,18 @@ WITH_A_SESSION = ("/console", "/admin")
 def install(app) -> None:
     """Look at every visit from now on, before its page is shown."""
     app.before_request(by_header)
+    app.before_request(end_by_password)
     app.before_request(check_again)
+
+
+def end_by_password():
+    """End a session that began by a password where passwords sign nobody in any more, and say so."""
+    if is_api(request.path) or "_user_id" not in session or not kept.is_shut():
+        return None
+    coming = (request.endpoint or "").startswith("sign_on.")  # by what signs people in now
+    if coming or request.endpoint == "static" or not _is_visit():
+        return None
+    return _turned_away("passwords_off")
 
 
 def check_again():
@@ -34,9 +45,13 @@ def check_again():
 
 def _looks_at_a_page(*more: str) -> bool:
     """Whether somebody goes to a page that wants a session; what its scripts ask for waits."""
-    mode = request.headers.get("Sec-Fetch-Mode", "navigate")
     ours = any(f"{request.path}/".startswith(f"{each}/") for each in (*WITH_A_SESSION, *more))
-    return request.method == "GET" and mode == "navigate" and ours
+    return request.method == "GET" and _is_visit() and ours
+
+
+def _is_visit() -> bool:
+    """Whether a person goes somewhere, and no script of a page asks."""
+    return request.headers.get("Sec-Fetch-Mode", "navigate") == "navigate"
 
 
 def _place() -> str:
@@ -49,17 +64,17 @@ def _place() -> str:
 def by_header():
     """Let in whom the trusted proxy names, and out whom it names no more."""
     rules = state().settings.sign_in
-    if not rules.header or is_api(request.path):
+    if not rules.header or is_api(request.path) or request.endpoint == "static":
         return None
     person, known = named(), kept.identity()
     if known is not None and (person is None or (person.issuer, person.subject) != known):
         logout_user()
         session.clear()
         known = None
-    if person is None or not _looks_at_a_page("/login") or (known and not kept.due()):
+    if person is None or not _looks_at_a_page("/login"):
         return None
-    if known is None and member() is not None:
-        return None  # by a password, or connected just now
+    if member() is not None and (known is None or not kept.due()):
+        return None  # by a password, or connected just now; or seen not long ago
     try:
         who, new = entry.enter(person)
     except Refused as refusal:
@@ -83,7 +98,8 @@ def named() -> Person | None:
     subject = _header(rules.header)
     if not subject or not request.environ.get(FROM_PROXY):
         return None
-    email = _header(rules.header_email) or (subject if "@" in subject else "")
+    named_by_email = not rules.header_email and "@" in subject
+    email = subject if named_by_email else _header(rules.header_email)
     return Person(
         issuer=rules.source,
         subject=subject,

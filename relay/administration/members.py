@@ -64,7 +64,8 @@ class MembersQuery(Query):
 
 
 class NewMember(RequestBody):
-    """Without a password one is made. `reward`: the one for new members, if there is any."""
+    """Without a password one is made, where passwords sign anybody in. `reward`: the one for new
+    members, if there is any."""
 
     name: str
     password: str | None = None
@@ -150,11 +151,21 @@ def add_member(desk: Desk) -> MemberRecord:
     """A new member."""
     asked = desk.body
     reward = desk.settings.accounts.signup_reward if asked.reward else 0
-    password = accounts.made_password() if asked.password is None else asked.password
+    _need_passwords(desk, "password", asked.password is not None)
+    made = None
+    if asked.password is None and desk.settings.sign_in.passwords:
+        made = accounts.made_password()
+    password = made if asked.password is None else asked.password
     who = accounts.add(
         desk.db, asked.name, password, role=asked.role, signup_reward=reward, by=desk.by
     )
-    return described(desk, who, password if asked.password is None else msgspec.UNSET)
+    return described(desk, who, made or msgspec.UNSET)
+
+
+def _need_passwords(desk: Desk, param: str, wanted: bool) -> None:
+    """Raises BadRequest for a password that would let nobody in."""
+    if wanted and not desk.settings.sign_in.passwords:
+        refuse("Passwords sign nobody in here: [sign_in] has passwords = false.", param)
 
 
 def member(desk: Desk, user_id: int) -> MemberRecord:
@@ -165,6 +176,8 @@ def member(desk: Desk, user_id: int) -> MemberRecord:
 def change_member(desk: Desk, user_id: int) -> MemberRecord:
     """Disable, enable, another role, another password: all that is said, or nothing."""
     who, asked = member_of(desk, user_id), desk.body
+    _need_passwords(desk, "password", asked.password is not None)
+    _need_passwords(desk, "new_password", asked.new_password)
     if asked.new_password and asked.password is not None:
         refuse("Give either 'password' or 'new_password'.", "new_password")
     made = accounts.made_password() if asked.new_password else None

@@ -92,6 +92,11 @@ def test_no_more_than_two_passwords_are_hashed_at_a_time(book, monkeypatch):
         "a\u00a0b",
         "\ud800",
         "a\u2028b",
+        "a\u034fb",
+        "a\u3164",
+        "a\ufe0f",
+        "a\u2800",
+        "\u0301",
     ],
 )
 def test_names_are_visible_and_short(book, name):

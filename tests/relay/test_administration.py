@@ -95,6 +95,25 @@ def test_a_member_is_made_given_money_bound_and_shut_out(relay, desk):
     assert relay.ledger_is_right()
 
 
+def test_where_passwords_are_off_none_is_made_or_set(start_relay, person):
+    rules = {"issuer": "https://sso.example.com", "client_id": "relay", "passwords": False}
+    relay = start_relay(sign_in=rules)
+    carol, alice = person("carol", relay), person("alice", relay)
+    _id, raw = tokens.mint(relay.db, carol.id, "desk", scope="admin")
+    desk = relay.client(raw)
+    for method, path, body in (
+        ("POST", "/members", {"name": "dora", "password": "a-good-password"}),
+        ("PATCH", f"/members/{alice.id}", {"password": "a-good-password", "disabled": True}),
+        ("PATCH", f"/members/{alice.id}", {"new_password": True}),
+    ):
+        said = do(desk, method, path, body, 400)
+        assert "Passwords sign nobody in here" in said["error"]["message"]
+        assert said["error"]["param"] == list(body)[-1] or said["error"]["param"] == "password"
+    assert not accounts.find(relay.db, alice.id).disabled
+    made = do(desk, "POST", "/members", {"name": "dora"}, 201)
+    assert "password" not in made and not accounts.has_password(relay.db, made["id"])
+
+
 def test_what_is_sent_twice_with_a_key_is_done_once(relay, alice, desk):
     path, key = f"/members/{alice.id}/credit", {"idempotency_key": "k-1"}
     for _ in range(2):

@@ -121,3 +121,35 @@ def test_the_api_and_open_pages_are_asked_no_header(relay):
     visitor = Visitor(relay, Remote_User="dora")
     assert visitor.get("/")[0] == 200 and visitor.get("/api/v1/models")[0] == 401
     assert accounts.named(relay.db, "dora") is None
+
+
+def test_who_signs_out_everywhere_is_named_anew_in_the_other_browsers(relay):
+    here, there = Visitor(relay, Remote_User="dora"), Visitor(relay, Remote_User="dora")
+    assert here.signed_in == there.signed_in == "dora"
+    accounts.end_sessions(relay.db, accounts.named(relay.db, "dora").id)
+    assert here.get("/console/usage") == (303, "/console/usage")
+    assert here.signed_in == there.signed_in == "dora"
+
+
+@pytest.mark.parametrize("said", ["", "a@example.com, b@example.com", "x" * 250 + "@example.com"])
+def test_an_address_that_is_none_is_not_taken_from_the_users_name(start_relay, said):
+    relay = start_relay(sign_in=HEADERS | {"domains": ["example.com"]}, **PROXY)
+    visitor = Visitor(relay, Remote_User="dora@example.com", Remote_Email=said)
+    assert visitor.get("/console")[0] == 403 and not visitor.signed_in
+    visitor.headers["Remote-Email"] = "dora@example.com"
+    assert visitor.signed_in
+
+
+def test_where_no_address_is_configured_a_users_name_may_be_one(start_relay):
+    rules = {"header": "Remote-User", "domains": ["example.com"]}
+    relay = start_relay(sign_in=rules, **PROXY)
+    assert Visitor(relay, Remote_User="dora@example.com").signed_in == "dora"
+    assert Visitor(relay, Remote_User="eve@evil.example").get("/console")[0] == 403
+
+
+def test_a_style_sheet_without_the_header_ends_no_session(relay):
+    """A cache that is told to keep it for ever would keep the cookie with it."""
+    visitor = Visitor(relay, Remote_User="dora")
+    assert visitor.signed_in == "dora"
+    visitor.headers, kept = {}, visitor.cookie
+    assert visitor.get("/static/member.css?v=1")[0] == 200 and visitor.cookie == kept
