@@ -118,8 +118,34 @@ _IDENTITIES_6 = (
 )
 
 
-# The triggers that step 2 changed and step 7 changes once more: only the last writes them.
 _ROLLED_UP = "a_call_that_ends_is_rolled_up", "a_refused_call_is_rolled_up"
+_ROLLED_UP_2 = (
+    """CREATE TRIGGER a_call_that_ends_is_rolled_up AFTER UPDATE OF closed_at ON requests WHEN OLD.closed_at IS NULL BEGIN
+    INSERT INTO daily VALUES (
+        NEW.user_id, NEW.day, NEW.token_id, coalesce(NEW.model, ''), 1, NEW.outcome = 'refused',
+        coalesce(NEW.input_tokens, 0), coalesce(NEW.cached_tokens, 0), coalesce(NEW.output_tokens, 0), NEW.cost,
+        NEW.charged_grant, NEW.charged_quota, NEW.charged_wallet, NEW.started_at,
+        coalesce(NEW.cache_read_tokens, 0), coalesce(NEW.cache_write_tokens, 0),
+        coalesce(NEW.cache_write_1h_tokens, 0), coalesce(NEW.searches, 0), coalesce(NEW.upstream_cost, 0))
+    ON CONFLICT DO UPDATE SET
+        calls = calls + 1, refused = refused + excluded.refused, input_tokens = input_tokens + excluded.input_tokens,
+        cached_tokens = cached_tokens + excluded.cached_tokens, output_tokens = output_tokens + excluded.output_tokens,
+        cost = cost + excluded.cost, charged_grant = charged_grant + excluded.charged_grant,
+        charged_quota = charged_quota + excluded.charged_quota,
+        charged_wallet = charged_wallet + excluded.charged_wallet, last_at = max(last_at, excluded.last_at),
+        cache_read_tokens = cache_read_tokens + excluded.cache_read_tokens,
+        cache_write_tokens = cache_write_tokens + excluded.cache_write_tokens,
+        cache_write_1h_tokens = cache_write_1h_tokens + excluded.cache_write_1h_tokens,
+        searches = searches + excluded.searches, upstream_cost = upstream_cost + excluded.upstream_cost;
+END""",
+    """CREATE TRIGGER a_refused_call_is_rolled_up AFTER INSERT ON requests WHEN NEW.closed_at IS NOT NULL BEGIN
+    INSERT INTO daily VALUES (
+        NEW.user_id, NEW.day, NEW.token_id, iif(NEW.error = 'model_not_found', '', coalesce(NEW.model, '')), 1,
+        NEW.outcome = 'refused', 0, 0, 0, 0, 0, 0, 0, NEW.started_at, 0, 0, 0, 0, 0)
+    ON CONFLICT DO UPDATE SET
+        calls = calls + 1, refused = refused + excluded.refused, last_at = max(last_at, excluded.last_at);
+END""",
+)
 
 _TEAMS_7 = (
     "ALTER TABLE users ADD COLUMN is_team INTEGER NOT NULL DEFAULT 0 CHECK (is_team IN (0, 1))",
@@ -162,8 +188,9 @@ def kinds(conn: "Connection") -> None:
     for column in _DAILY_2:
         conn.execute(f"ALTER TABLE daily ADD COLUMN {column}")
     conn.execute(_CAPS_2)
-    for trigger in _ROLLED_UP:
-        conn.execute(f"DROP TRIGGER {trigger}")
+    _drop(conn, *_ROLLED_UP)
+    for trigger in _ROLLED_UP_2:
+        conn.execute(trigger)
 
 
 def people(conn: "Connection") -> None:
@@ -201,7 +228,7 @@ def teams(conn: "Connection") -> None:
     for statement in _TEAMS_7:
         conn.execute(statement)
     _lists_as_alternatives(conn)
-    conn.execute("DROP TRIGGER a_call_closes_once")
+    _drop(conn, *_ROLLED_UP, "a_call_closes_once")
     _as_written(
         conn,
         *_ROLLED_UP,
@@ -236,6 +263,11 @@ _LIST = re.compile(r"CHECK \((\w+) IN \(((?:\s*'\w+'\s*,?){3,})\)\)")
 def _or(check: re.Match[str]) -> str:
     values = re.findall(r"'\w+'", check[2])
     return f"CHECK ({' OR '.join(f'{check[1]} = {value}' for value in values)})"
+
+
+def _drop(conn: "Connection", *triggers: str) -> None:
+    for name in triggers:
+        conn.execute(f"DROP TRIGGER {name}")
 
 
 def _as_written(conn: "Connection", *triggers: str) -> None:
