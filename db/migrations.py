@@ -120,7 +120,8 @@ _IDENTITIES_6 = (
 
 _ROLLED_UP = "a_call_that_ends_is_rolled_up", "a_refused_call_is_rolled_up"
 _ROLLED_UP_2 = (
-    """CREATE TRIGGER a_call_that_ends_is_rolled_up AFTER UPDATE OF closed_at ON requests WHEN OLD.closed_at IS NULL BEGIN
+    """CREATE TRIGGER a_call_that_ends_is_rolled_up AFTER UPDATE OF closed_at ON requests \
+WHEN OLD.closed_at IS NULL BEGIN
     INSERT INTO daily VALUES (
         NEW.user_id, NEW.day, NEW.token_id, coalesce(NEW.model, ''), 1, NEW.outcome = 'refused',
         coalesce(NEW.input_tokens, 0), coalesce(NEW.cached_tokens, 0), coalesce(NEW.output_tokens, 0), NEW.cost,
