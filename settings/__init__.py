@@ -69,11 +69,6 @@ def _is_decimal(number: Decimal, decimals: int, below: int) -> bool:
     return number.is_finite() and 0 <= number < below and number == round(number, decimals)
 
 
-def _has_exponent(number: Decimal) -> bool:
-    """Whether it was written like 1e3, which no page and no command takes."""
-    return int(number.as_tuple().exponent) > 0
-
-
 def _is_name(text: str) -> bool:
     return 0 < len(text) <= 200 and text.isprintable() and text == text.strip()
 
@@ -104,7 +99,10 @@ TimeZone = Annotated[str, must(_is_timezone, "a time zone like Asia/Shanghai")]
 Money = Annotated[
     Decimal,
     must(lambda it: _is_decimal(it, 9, 10**9), "an amount not below 0 with at most nine decimals"),
-    must(lambda it: not _is_decimal(it, 9, 10**9) or not _has_exponent(it), "without an exponent"),
+    must(
+        lambda it: not _is_decimal(it, 9, 10**9) or it.as_tuple().exponent <= 0,
+        "without an exponent",
+    ),
 ]
 PerMillion = Annotated[
     Decimal | None,
