@@ -237,7 +237,8 @@ class Person:
         import billing
 
         if billing.nano(wallet):
-            billing.credit(self.relay.db, self.id, "wallet", billing.nano(wallet), "top_up", "test")
+            kind = "top_up" if billing.nano(wallet) > 0 else "adjust"
+            billing.credit(self.relay.db, self.id, "wallet", billing.nano(wallet), kind, "test")
         if grant:
             billing.credit(self.relay.db, self.id, "grant", grant, "reward", "test")
         return self

@@ -75,7 +75,8 @@ class House:
         """Make a member with these pockets."""
         who = accounts.add(self.db, name, PASSWORD, **options)
         if billing.nano(wallet):
-            billing.credit(self.db, who.id, "wallet", billing.nano(wallet))
+            kind = "top_up" if billing.nano(wallet) > 0 else "adjust"
+            billing.credit(self.db, who.id, "wallet", billing.nano(wallet), kind)
         if grant:
             billing.credit(self.db, who.id, "grant", grant, "reward")
         return who

@@ -21,7 +21,17 @@ from billing import nano
 from console.member.usage import PER_DAY
 from console.ui import i18n
 from db import meta
-from members import accounts, audit, call_rows, caps, credit_requests, entries, identities, tokens
+from members import (
+    accounts,
+    audit,
+    call_rows,
+    caps,
+    credit_requests,
+    entries,
+    identities,
+    teams,
+    tokens,
+)
 from relay import gate, pricelist
 from tests.console.member_stage import MODELS, PASSWORD, error_of, house, text
 from tests.fake_upstream import FakeUpstream, answer
@@ -1132,7 +1142,25 @@ def acts(home, alice, bob, desk) -> dict:
     )
     elsewhere = {"issuer": "https://sso.example", "subject": "alice-there"}
     identities.connect(home.db, alice.id, **elsewhere)
+    ops = teams.add(home.db, "ops").id
+    of_ops = f"/admin/teams/{ops}"
     return {
+        "add_team": ("/admin/teams", {"name": "web"}, "team.add"),
+        "credit_team": (
+            f"{of_ops}/credit",
+            {
+                "credit-key": "k",
+                "credit-amount": "1",
+                "credit-kind": "refund",
+                "credit-note": "x",
+            },
+            "ledger.refund",
+        ),
+        "join_team": (f"{of_ops}/join", {"join-name": "alice"}, "team.join"),
+        "leave_team": (f"{of_ops}/leave/{alice.id}", {}, "team.leave"),
+        "set_team": (f"{of_alice}/team", {"team-team": ops}, "team.join"),
+        "close_team": (f"{of_ops}/close", {}, "team.close"),
+        "reopen_team": (f"{of_ops}/reopen", {}, "team.reopen"),
         "new_member": ("/admin/members/new", {"name": "dora", "role": "member"}, "member.add"),
         "credit": (
             f"{of_alice}/credit",

@@ -41,7 +41,8 @@ class Book:
 
     def give(self, user_id: int, wallet: str = "0", grant: int = 0) -> None:
         if billing.nano(wallet):
-            billing.credit(self.db, user_id, "wallet", billing.nano(wallet), "top_up", now=NOW)
+            kind = "top_up" if billing.nano(wallet) > 0 else "adjust"
+            billing.credit(self.db, user_id, "wallet", billing.nano(wallet), kind, now=NOW)
         if grant:
             billing.credit(self.db, user_id, "grant", grant, "reward", now=NOW)
 
