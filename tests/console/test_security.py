@@ -19,7 +19,7 @@ import plans
 from console import throttle
 from console.context import is_api
 from console.session import SIGNED
-from members import accounts, credit_requests
+from members import accounts, credit_requests, teams
 from tests.console.member_stage import MODELS, PASSWORD, PLANS, house
 
 SECRET = "sk-upstream-secret-of-the-north"
@@ -152,6 +152,7 @@ def things(home, carol, alice):
     return {
         "request_id": request.id,
         "user_id": alice.id,
+        "team_id": teams.add(home.db, f"t{HOSTILE[:60]}", by=carol.id).id,
         "token_id": token,
         "call_id": call,
         "subscription_id": given.id,

@@ -186,6 +186,7 @@ def test_the_chart_stacks_days_by_model_and_puts_many_together(home, alice, meas
             "grant": 0,
             "quota": 0,
             "wallet": 0,
+            "team": 0,
         }
         for n in range(1, 8)
     ]
