@@ -18,7 +18,7 @@ import codes
 import plans
 from billing import Call, Ending, Usage
 from console.docs import pages, snippets
-from members import accounts, audit, call_rows, caps, tokens
+from members import accounts, audit, call_rows, caps, teams, tokens
 
 PASSWORD = "some words in a row"
 DAYS, HOUR_MS, DAY_MS = 30, 3_600_000, 86_400_000
@@ -74,6 +74,7 @@ class Month:
     tokens: dict[tuple[str, str], int] = field(default_factory=dict)
     calls: dict[str, str] = field(default_factory=dict)
     subscription: int = 0
+    team: int = 0
 
 
 class Within:
@@ -154,6 +155,10 @@ class _Life:
 
     def _pay(self) -> None:
         by = self.id("carol")
+        self.month.team = teams.add(self.db, "平台组", by=by).id
+        amount = billing.nano("200")
+        billing.credit(self.db, self.month.team, "wallet", amount, note="十一月", by=by)
+        teams.join(self.db, self.month.team, self.id("Maria Santos"), by=by)
         for name, days, amount in (
             ("alice", 28, "20"),
             ("陈明", 27, "100"),
@@ -437,6 +442,10 @@ def admin_pages(month: Month) -> dict[str, str]:
         "member-role": f"/admin/members/{alice}/role",
         "member-token-revoke": f"/admin/members/{alice}/tokens/{token}/revoke",
         "plan-end": f"/admin/members/{chen}/plans/{month.subscription}/end",
+        "teams": "/admin/teams",
+        "team": f"/admin/teams/{month.team}",
+        "team-statement": f"/admin/teams/{month.team}/statement",
+        "team-close": f"/admin/teams/{month.team}/close",
         "calls": "/admin/calls",
         "calls-failed": "/admin/calls?outcome=failed",
         "admin-call": f"/admin/calls/{month.calls['failed']}",

@@ -143,7 +143,7 @@ def test_no_page_is_forgotten(relay, month):
         *(name for name in there if name.endswith("csv")),
     }
     # Gone once there is an administrator, and not there without a provider or an operator's key.
-    doors = {"signin.setup", "sign_on.begin", "sign_on.callback", "sign_on.once"}
+    doors = {"signin.setup", "sign_on.begin", "sign_on.callback", "sign_on.ask_once"}
     assert there - walked - files == doors
 
 
