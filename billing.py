@@ -167,7 +167,7 @@ SELECT r.user_id, r.started_at, r.upstream,
        own.grant_balance - own.grant_held + hold_grant AS grant,
        own.quota_balance - own.quota_held + hold_quota AS quota,
        own.grant_balance, own.quota_balance, own.wallet_balance, own.invite_pending,
-       r.team_id, team.wallet_balance - team.wallet_held + hold_team AS team,
+       r.team_id, team.wallet_balance - team.wallet_held + hold_team + may_team AS team,
        team.wallet_balance AS team_balance
   FROM requests AS r JOIN balances AS own ON own.user_id = r.user_id
   LEFT JOIN balances AS team ON team.user_id = r.team_id
@@ -407,7 +407,7 @@ def _close(
     charged = NOTHING
     cost = 0
     if usage is not None and price is not None:
-        charged = split(usage, price, Pockets(call["grant"], quota, 0, call["team"] or 0))
+        charged = split(usage, price, Pockets(call["grant"], quota, 0, _of_team(conn, call)))
         cost = price.cost(usage)
     conn.execute(
         CLOSE_CALL,
@@ -441,6 +441,13 @@ def _close(
 
 def _attempts(end: Ending) -> str:
     return encode(end.attempts).decode() if end.attempts else "[]"
+
+
+def _of_team(conn: Connection, call: Any) -> int:
+    """What the team's wallet pays for a call at most: nothing that its other calls are promised."""
+    if call["team_id"] is None:
+        return 0
+    return int(call["team"]) - promised_of_team(conn, call["team_id"])
 
 
 def release_orphans(db: Database, now: int | None = None) -> int:

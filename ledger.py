@@ -63,6 +63,13 @@ SELECT grant_balance - grant_held, wallet_balance - wallet_held,
             SELECT wallet_balance - wallet_held FROM balances AS team WHERE team.user_id = balances.team_id) END
   FROM balances WHERE user_id = ?2"""
 
+# By how much calls that run may be dearer than what the team holds for them.
+PROMISED_OF_TEAM = """
+SELECT coalesce(sum(may_team), 0) FROM requests INDEXED BY requests_open
+ WHERE closed_at IS NULL AND team_id = ?"""
+
+IS_TEAM = "SELECT is_team FROM users WHERE id = ?"
+
 
 def available(conn: Connection, user_id: int, now: int) -> Pockets:
     """What each pocket of a member has free, within a transaction of who calls; of the team's wallet
@@ -115,13 +122,6 @@ POST = """
 INSERT INTO entries (user_id, pocket, kind, amount, balance_after, request_id, subscription_id, note, by_user_id,
                      created_at)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
-
-# By how much calls that run may be dearer than what the team holds for them.
-PROMISED_OF_TEAM = """
-SELECT coalesce(sum(may_team), 0) FROM requests INDEXED BY requests_open
- WHERE closed_at IS NULL AND team_id = ?"""
-
-IS_TEAM = "SELECT is_team FROM users WHERE id = ?"
 
 POST_FOR_MEMBER = """
 INSERT INTO entries (user_id, pocket, kind, amount, balance_after, request_id, member_id, created_at)
@@ -181,8 +181,8 @@ def post_charge(
             entry("quota", part, balance, subscription_id)
             rest, balance = rest - part, balance - part
     if charged.team:
-        rest = call["team_balance"] - charged.team
-        values = (call["team_id"], -charged.team, rest, call_id, user_id, now)
+        after = call["team_balance"] - charged.team
+        values = (call["team_id"], -charged.team, after, call_id, user_id, now)
         conn.execute(POST_FOR_MEMBER, values)
     if charged.wallet:
         entry("wallet", charged.wallet, call["wallet_balance"])

@@ -80,6 +80,16 @@ def test_a_call_dearer_than_its_hold_ends_the_team_at_nothing(book, ops):
     assert wallet(book, ops) == 0 and wallet(book, ALICE) == -800_000
 
 
+def test_a_call_that_passes_its_promise_takes_nothing_that_another_is_promised(book, ops):
+    """A provider that writes more than it was asked for is the trouble of who called it alone."""
+    promised = book.call(ALICE)
+    most = billing.hold(book.db, promised, CALL, PRICE, output_max=10**6).output
+    charged = book.close(book.hold(BOB, CALL), Usage(1_000, 0, 10**6))
+    assert charged.wallet > 0
+    assert book.close(promised.id, Usage(1_000, 0, most)).wallet == 0
+    assert wallet(book, ops) == 0 == wallet(book, ALICE)
+
+
 def test_who_owes_something_may_still_spend_what_the_team_has(book, ops):
     billing.credit(book.db, ALICE, "wallet", -5, "adjust", now=NOW)
     assert book.close(book.hold(ALICE, CALL), CALL) == Pockets(0, 0, 0, team=COST)
