@@ -188,10 +188,10 @@ class DirectWriter:
 
     def __init__(self, conn: "Connection | None", refused: str | None = None):
         self.problem = refused
-        self._conn, self._turn = conn, threading.Lock()
+        self._conn, self._lock = conn, threading.Lock()
 
     def write(self, fn: Callable[..., T], args: tuple[Any, ...], synced: bool = True) -> T:
-        with self._turn:
+        with self._lock:
             if self._conn is None:
                 raise StorageError(self.problem or "the database is closed")
             try:

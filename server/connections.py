@@ -113,7 +113,7 @@ class Client:
     def __init__(self, server: "Connections", sock: socket.socket, addr: tuple):
         self.server, self.adj, self.sock, self.addr = server, server.adj, sock, addr
         self.fd = sock.fileno()
-        self.turn = threading.Lock()  # who holds it has the connection to itself
+        self.claim = threading.Lock()  # who holds it has the connection to itself
         self.closed = False
         self.lingers_until: float | None = None  # refused: what still comes is thrown away
         self.since = self.begun = time.monotonic()  # the last byte; the first of this request
@@ -186,7 +186,7 @@ class Client:
         return bool(poll.poll(0))
 
     def close(self) -> None:
-        """Whoever has the turn closes it."""
+        """Whoever has the claim closes it."""
         self.closed = True
         if self.request is not None:
             self.request.close()
@@ -367,7 +367,7 @@ class Connections:
         connection = self._all.get(fd)
         # Numbers of sockets are used again at once: an event may be that of a connection that is
         # gone, and come to one that another thread has. That one will let it wait again.
-        if connection is None or not connection.turn.acquire(blocking=False):
+        if connection is None or not connection.claim.acquire(blocking=False):
             return None
         kept = False
         try:
@@ -380,14 +380,14 @@ class Connections:
                 self._close(connection)
 
     def _await(self, connection: Client) -> None:
-        """Give the turn back, and let the connection wait for its next event: in this order, or an
+        """Give the claim back, and let the connection wait for its next event: in this order, or an
         event that comes between would find it taken and be lost."""
-        connection.turn.release()
+        connection.claim.release()
         with contextlib.suppress(OSError):  # closed meanwhile, by who looks after the overdue
             self._epoll.modify(connection.fd, CAN_WRITE if connection.unread else WAITS)
 
     def _close(self, connection: Client) -> None:
-        """Close a connection whose turn the caller has."""
+        """Close a connection whose claim the caller has."""
         with self._lock:
             if self._all.get(connection.fd) is connection:
                 del self._all[connection.fd]
@@ -399,7 +399,7 @@ class Connections:
     def _close_overdue(self) -> None:
         now = time.monotonic()
         for each in [*self._all.values()]:
-            if each.overdue(now) and each.turn.acquire(blocking=False):
+            if each.overdue(now) and each.claim.acquire(blocking=False):
                 if each.overdue(now):
                     self._close(each)
                 else:
@@ -443,10 +443,10 @@ class Connections:
         idle = (
             each
             for each in [*self._all.values()]
-            if each.idle and address in (None, each.addr[0]) and not each.turn.locked()
+            if each.idle and address in (None, each.addr[0]) and not each.claim.locked()
         )
         oldest = min(idle, key=lambda each: each.since, default=None)
-        if oldest is None or not oldest.turn.acquire(blocking=False):
+        if oldest is None or not oldest.claim.acquire(blocking=False):
             return False
         self._close(oldest)
         return True
