@@ -19,6 +19,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from turns import Place, turns
+
 if TYPE_CHECKING:
     from sqlite3 import Connection
 
@@ -92,10 +94,12 @@ class GroupWriter:
                 raise StorageError("too many writes are waiting")
             self._waiting.append(job)
             mine, self._writing = not self._writing, True
-        if not mine:
-            job.turn.acquire()  # until it is done, or this thread's turn to write
+        if not mine:  # it is done by another, or is called to write
+            turns.leave(job.place)
+            turns.wait(job.place)
         if not job.done:
-            self._write_for_all()
+            self._write_for_all(job.place)
+            turns.wait(job.place)
         if job.error is not None:
             raise job.error
         return cast(T, job.result)
@@ -115,24 +119,22 @@ class GroupWriter:
         if conn is not None:
             conn.close()
 
-    def _write_for_all(self) -> None:
+    def _write_for_all(self, mine: Place) -> None:
         with self._door:
             jobs = [self._waiting.popleft() for _ in range(min(len(self._waiting), BATCH_MAX))]
         try:
-            self._commit(jobs)
+            self._commit(jobs, mine)
         finally:
             with self._door:
                 following = self._waiting[0] if self._waiting else None
                 self._writing = following is not None
                 if self._closed:  # else nobody waits
                     self._free.notify_all()
-            if following:
-                following.turn.release()
             for job in jobs:
                 job.done = True
-                job.turn.release()
+            turns.call(each.place for each in ([following, *jobs] if following else jobs))
 
-    def _commit(self, jobs: list[Any]) -> None:
+    def _commit(self, jobs: list[Any], mine: Place) -> None:
         changed = False
         try:
             conn = self._conn = self._conn or self._reconnect()
@@ -140,6 +142,9 @@ class GroupWriter:
             self._sync(conn, any(job.synced for job in jobs))
             if not _together(conn, jobs):
                 _apart(conn, jobs)
+            turns.leave(mine)  # others compute while the disk works
+            if conn.in_transaction:
+                conn.execute("COMMIT")
             changed = conn.total_changes != before or jobs[0].fn is _probe
         except BaseException as err:  # nothing of this batch has happened
             for job in jobs:
@@ -212,12 +217,11 @@ class DirectWriter:
 
 
 class _Job:
-    __slots__ = ("args", "done", "error", "fn", "result", "synced", "turn")
+    __slots__ = ("args", "done", "error", "fn", "place", "result", "synced")
 
     def __init__(self, fn: Callable[..., Any], args: tuple[Any, ...], synced: bool = True):
         self.fn, self.args, self.synced = fn, args, synced
-        self.turn, self.done = threading.Lock(), False
-        self.turn.acquire()
+        self.place, self.done = Place(), False
         self.result: Any = None
         self.error: BaseException | None = None
 
@@ -234,7 +238,7 @@ class _Job:
 
 
 def _together(conn: "Connection", jobs: list[Any]) -> bool:
-    """All jobs in one transaction; False, and nothing done, if one of several failed.
+    """Begin a transaction with all jobs; False, and nothing done, if one of several failed.
 
     That is rare.
     """
@@ -243,12 +247,11 @@ def _together(conn: "Connection", jobs: list[Any]) -> bool:
         if not job.run(conn):
             conn.execute("ROLLBACK")
             return len(jobs) == 1
-    conn.execute("COMMIT")
     return True
 
 
 def _apart(conn: "Connection", jobs: list[Any]) -> None:
-    """All jobs in one transaction, each with a savepoint, so that one can be undone alone.
+    """Begin a transaction with all jobs, each with a savepoint, so that one can be undone alone.
 
     It costs a sixth more.
     """
@@ -258,7 +261,6 @@ def _apart(conn: "Connection", jobs: list[Any]) -> None:
         if not job.run(conn):
             conn.execute("ROLLBACK TO job")
         conn.execute("RELEASE job")
-    conn.execute("COMMIT")
 
 
 def _probe(conn: "Connection") -> None:

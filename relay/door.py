@@ -14,6 +14,7 @@ from relay.spine import Incoming, Relay, place
 from relay.upstream.sender import CallerLeft
 from relay.wires.interface import Wire
 from relay.wires.registry import ADDRESSED
+from turns import turns
 
 PREFIXES = ("/api/v1", "/v1")
 DOUBLED = (
@@ -34,6 +35,7 @@ class Door:
             wire = CALLS.get(meant(environ["PATH_INFO"]))
             if wire is not None:
                 return self._call(wire, environ, start_response)
+        turns.give()  # it is for calls: a page may hash a password, or read a million rows
         if not _is_host(environ.get("HTTP_HOST", "")):
             status, headers, data = refusals.answer(
                 errors.BadRequest("The Host header holds no host."), environ, new_id(), {}
@@ -57,6 +59,8 @@ class Door:
         else:
             dressed = refusals.dressed(incoming.headers, environ, incoming.id)
             start_response("200 OK", list((answer.headers | dressed).items()))
+            if "Content-Length" not in answer.headers:
+                turns.give()  # each event of a stream would wait for others' whole calls
             return answer
         start_response(status, list(headers.items()))
         return (data,)

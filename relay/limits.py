@@ -9,12 +9,15 @@ import functools
 import logging
 import threading
 import time
+from contextlib import nullcontext
 from typing import Any
 
 from limits import RateLimitItemPerMinute
 from limits.errors import ConfigurationError
 from limits.storage import Storage
 from limits.strategies import FixedWindowRateLimiter
+
+from turns import resting
 
 __all__ = ["ConfigurationError", "EnduringLimiter", "MonotonicStorage", "address", "options"]
 
@@ -119,6 +122,8 @@ class EnduringLimiter:
     def __init__(self, limiter: Any):
         self.problem: str | None = None
         self._limiter, self._again_at = limiter, 0.0
+        here = isinstance(limiter.storage, MonotonicStorage)
+        self._asking: Any = nullcontext if here else resting  # a server elsewhere takes its time
         self._spare = FixedWindowRateLimiter(MonotonicStorage())
 
     @property
@@ -138,7 +143,8 @@ class EnduringLimiter:
     def _do(self, name: str, *args, **options):
         if self.problem is None or time.monotonic() >= self._again_at:
             try:
-                done = getattr(self._limiter, name)(*args, **options)
+                with self._asking():
+                    done = getattr(self._limiter, name)(*args, **options)
                 self._recovered()
                 return done
             except Exception as err:  # each storage has errors of its own

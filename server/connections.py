@@ -29,6 +29,8 @@ from waitress.parser import HTTPRequestParser
 from waitress.task import ErrorTask, WSGITask
 from waitress.utilities import InternalServerError, build_http_date
 
+from turns import sendall, turns
+
 log = logging.getLogger("server")
 
 READ_BYTES = 65536
@@ -162,7 +164,7 @@ class Client:
             return
         data, self._out = b"".join(self._out), []
         try:
-            self.sock.sendall(data)
+            sendall(self.sock, data)
         except OSError as err:
             raise ClientDisconnected from err
 
@@ -370,9 +372,11 @@ class Connections:
         if connection is None or not connection.claim.acquire(blocking=False):
             return None
         kept = False
+        turns.take()
         try:
             kept = not connection.closed and connection.go_on()
         finally:
+            turns.give()
             if kept:
                 connection.since = time.monotonic()
                 self._await(connection)

@@ -23,6 +23,7 @@ import certifi
 
 from relay.upstream import proxy as proxies
 from relay.upstream import race
+from turns import resting
 
 WATCH_S = 0.25
 IN_DISGUISE = [
@@ -139,7 +140,10 @@ def readable(sock: socket.socket, seconds: float) -> bool:
         return True
     poll = select.poll()
     poll.register(sock, select.POLLIN)
-    return bool(poll.poll(seconds * 1000))
+    if seconds <= 0:
+        return bool(poll.poll(0))
+    with resting():
+        return bool(poll.poll(seconds * 1000))
 
 
 class Watcher:

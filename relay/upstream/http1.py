@@ -20,6 +20,7 @@ import httptools
 
 from relay.upstream import coding
 from relay.upstream.connection import Connection, connect, readable
+from turns import resting, sendall
 
 READ_BYTES = 16384  # what a TLS record holds
 HEAD_BYTES_MAX = 65536  # of an answer's status and headers
@@ -112,13 +113,9 @@ class ConnectionPool:
                     raise
                 # A kept connection that the provider closed in this very moment: it has read
                 # nothing of this.
-        return self._exchange(
-            line,
-            place,
-            connect(line, place.host, place.port, place.secure, connect_s),
-            request,
-            answer_s,
-        )
+        with resting():
+            sock = connect(line, place.host, place.port, place.secure, connect_s)
+        return self._exchange(line, place, sock, request, answer_s)
 
     def get(
         self,
@@ -173,7 +170,7 @@ class ConnectionPool:
         try:
             line.wait_at_most(answer_s)
             try:
-                sock.sendall(request)
+                sendall(sock, request)
             except (BrokenPipeError, ConnectionResetError):
                 pass  # perhaps it has answered before it had read everything
             except BlockingIOError:
@@ -269,7 +266,8 @@ class HTTPResponse:
     def _feed(self) -> int:
         """Read once, and let the parser see it; how many bytes there were. Raises OSError."""
         try:
-            data = self._sock.recv(READ_BYTES)
+            with resting():
+                data = self._sock.recv(READ_BYTES)
         except BlockingIOError:  # the kernel's way to say that it has waited long enough
             raise TimeoutError("nothing came in time") from None
         if not data:

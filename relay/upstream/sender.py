@@ -31,6 +31,7 @@ from relay.upstream.http1 import ConnectionPool
 from relay.upstream.payload import Spoken
 from relay.wires import reader, sse
 from relay.wires.interface import EventInfo, Wire
+from turns import resting
 
 log = logging.getLogger("relay.upstream")
 
@@ -267,7 +268,8 @@ class Dispatcher:
         while (left_s := end_at - time.monotonic()) > 0:
             if dispatch.gone():
                 raise CallerLeft()
-            time.sleep(min(left_s, PAUSE_S))
+            with resting():
+                time.sleep(min(left_s, PAUSE_S))
         return True
 
     def _again(

@@ -32,7 +32,7 @@ LAYERS = """
 0  members.call_rows members.budget members.usage members.entries members.turned_away members.credit_requests
 0  members.terms members.identities members.way_in
 0  billing ledger codes db members.accounts members.audit plans pricing verify settings server.logs
-0  relay.body relay.errors relay.estimate relay.limits relay.lookups relay.metrics relay.unquoted
+0  turns relay.body relay.errors relay.estimate relay.limits relay.lookups relay.metrics relay.unquoted
 0  relay.upstream.race relay.upstream.proxy relay.upstream.coding
 0  relay.upstream.http1 relay.upstream.health relay.upstream.connection relay.upstream.quirks relay.upstream.order
 0  server.connections server.hooks relay members server relay.upstream
@@ -58,13 +58,14 @@ KNOWS_ONLY = {
     "relay.estimate": set(),
     "relay.metrics": set(),
     "relay.upstream.quirks": set(),
-    "relay.limits": set(),
+    "relay.limits": {"turns"},
+    "turns": set(),
     "relay.upstream.order": set(),
-    "relay.upstream.connection": {"relay.upstream.race", "relay.upstream.proxy"},
+    "relay.upstream.connection": {"relay.upstream.race", "relay.upstream.proxy", "turns"},
     "relay.upstream.proxy": set(),
     "relay.upstream.coding": set(),
     "relay.upstream.race": set(),
-    "relay.upstream.http1": {"relay.upstream.connection", "relay.upstream.coding"},
+    "relay.upstream.http1": {"relay.upstream.connection", "relay.upstream.coding", "turns"},
     "pricing": set(),
     "server.logs": set(),
     "server.hooks": set(),
@@ -99,7 +100,7 @@ KNOWS_ONLY = {
     "db.migrations": set(),
     "db.lock": {"db.writer"},
     "db.keyset": {"db.connection"},
-    "db.writer": set(),
+    "db.writer": {"turns"},
     "relay.body": {"relay.errors"},
     "relay.unquoted": set(),
     "relay.upstream.health": {"relay.errors"},
@@ -131,6 +132,7 @@ DOORS = {  # what comes from outside, and who may touch it
         "relay.upstream.proxy",
         "server.http",
         "server.connections",
+        "turns",
     },
     "sqlite3": {"db"},
     "pysqlite3": {"db"},

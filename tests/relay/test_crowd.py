@@ -17,7 +17,7 @@ COST = 20 * 2_000 + 10 * 8_000
 
 @pytest.fixture
 def relay(start_relay):
-    return start_relay(server={"threads": 80})
+    return start_relay(server={"threads": 100})  # of which one member may have three quarters
 
 
 @pytest.mark.parametrize("attempt", range(3))

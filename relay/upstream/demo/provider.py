@@ -25,6 +25,7 @@ import msgspec
 from relay import estimate
 from relay.upstream.demo.answers import DemoAnswer, answer
 from relay.wires import sse
+from turns import resting
 
 EVENTS_PER_S = 45
 CHOICES_MAX = 16
@@ -94,8 +95,9 @@ class DemoResponse:
     def read(self) -> bytes:
         """The next piece when its time has come; b"" at the end and after `close`."""
         self._due += self._pause_s
-        if self._over.wait(max(0.0, self._due - time.monotonic())):
-            return b""
+        with resting():
+            if self._over.wait(max(0.0, self._due - time.monotonic())):
+                return b""
         piece = next(self._pieces, b"")
         if not piece:
             self._over.set()

@@ -1,0 +1,127 @@
+"""Turns: of the threads that serve callers, one computes at a time.
+
+Python has one thread compute at a time anyway, and wakes another whenever the one that does asks the
+database or a socket something: some forty times a call. With many callers at once a quarter of a
+call's processor time went into that. Here threads stand in a line of their own instead, and the turn
+changes hands where its holder waits for the world: for a provider, the disk, a caller who reads
+slowly.
+
+It is a courtesy and guards nothing. Streams, pages and chores go on beside it and never wait for it;
+and who is held up with the turn, where nobody thought of it, loses it to the next one after
+PATIENCE_S.
+"""
+
+import socket
+import ssl
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable
+from contextlib import suppress
+
+PATIENCE_S = 0.002  # with who has the turn; what is done with it takes a quarter of that
+LOOK_S = 0.02  # between two looks for how long that is, while nobody new comes
+
+
+class Place:
+    """A place in the line: its thread waits here until it is called."""
+
+    __slots__ = ("called", "gave", "thread")
+
+    def __init__(self) -> None:
+        self.thread, self.gave = threading.get_ident(), False
+        self.called = threading.Lock()
+        self.called.acquire()
+
+
+class Turns:
+    """The turn, and the line for it; see `turns`, the one of this process."""
+
+    def __init__(self) -> None:
+        self._holder: int | None = None  # a thread
+        self._since = 0.0
+        self._line: deque[Place] = deque()
+        self._door = threading.Lock()
+
+    def take(self) -> None:
+        """Wait for the turn. Whoever takes it gives it back."""
+        with self._door:
+            if self._holder is None:
+                self._holder, self._since = threading.get_ident(), time.monotonic()
+                return
+            place = Place()
+            self._line.append(place)
+            self._look()
+        self.wait(place)
+
+    def give(self) -> bool:
+        """Let the next one compute. Whether the turn was this thread's; else nothing happens."""
+        if self._holder != threading.get_ident():  # nobody else makes it this thread's
+            return False
+        with self._door:
+            if self._holder != threading.get_ident():
+                return False
+            self._call_next()
+        return True
+
+    def leave(self, place: Place) -> None:
+        """Give the turn back until the place is called, if this thread has it."""
+        place.gave = self.give()
+
+    def wait(self, place: Place) -> None:
+        """Wait until the place is called: with the turn, if it was left with it."""
+        while not place.called.acquire(timeout=LOOK_S):
+            with self._door:
+                self._look()
+        place.gave = False
+
+    def call(self, places: Iterable[Place]) -> None:
+        """What these threads waited for has come. Those that left the turn get it again, one after
+        the other; so none is woken only to stand in the line."""
+        with self._door:
+            for place in places:
+                if place.gave:
+                    self._line.append(place)
+                else:
+                    place.called.release()
+            if self._holder is None:
+                self._call_next()
+
+    def _look(self) -> None:
+        """Lose patience with who has had the turn for too long."""
+        if self._line and time.monotonic() - self._since > PATIENCE_S:
+            self._call_next()
+
+    def _call_next(self) -> None:
+        self._holder, self._since = None, time.monotonic()
+        if self._line:
+            place = self._line.popleft()
+            self._holder = place.thread
+            place.called.release()
+
+
+class resting:
+    """`with resting():` around what waits for the world: the turn is others' meanwhile."""
+
+    __slots__ = ("_gave",)
+
+    def __enter__(self) -> None:
+        self._gave = turns.give()
+
+    def __exit__(self, *_: object) -> None:
+        if self._gave:
+            turns.take()
+
+
+def sendall(sock: socket.socket, data: bytes) -> None:
+    """Send all of it; the turn is others' only while the other side does not take it."""
+    sent = 0
+    if not isinstance(sock, ssl.SSLSocket):  # which knows no flags
+        with suppress(BlockingIOError):
+            sent = sock.send(data, socket.MSG_DONTWAIT)
+    if sent < len(data):
+        with resting():
+            sock.sendall(memoryview(data)[sent:])
+
+
+turns = Turns()
