@@ -36,7 +36,8 @@ def create_app(settings=None, *, serving: bool = False) -> Flask:
     app.extensions["relay"] = relay
     app.register_blueprint(api.blueprint())
     app.register_blueprint(status.pages)
-    console.register(app, settings)
+    with commands.start_said():
+        console.register(app, settings)
     relay.secret = app.secret_key
     app.wsgi_app = Door(app.wsgi_app, relay)
     commands.register(app)

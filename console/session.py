@@ -7,6 +7,7 @@ pages look members up and give `login` its `user_loader`.
 
 import os
 import secrets
+from contextlib import suppress
 from functools import wraps
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -18,6 +19,8 @@ from flask_wtf.csrf import CSRFProtect
 
 from console.context import is_api, member, site_url
 from console.ui.i18n import lazy_gettext
+from db import StorageError, Unusable
+from db.files import sync, temporary
 
 login = LoginManager()
 login.session_protection = "basic"  # "strong" would sign out whoever changes networks
@@ -50,21 +53,29 @@ class PageSessions(SecureCookieSessionInterface):
 def secret_key(beside: str | os.PathLike) -> bytes:
     """The key that signs sessions.
 
-    Made once, kept beside the database, readable by its owner alone.
+    Made once, kept beside the database, readable by its owner alone. Raises StorageError where it
+    cannot be read or made, Unusable for one that is no key.
     """
     path = Path(beside).resolve().parent / "secret.key"
-    path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
+        if not path.exists():
+            _make_key(path)
         key = path.read_bytes()
-        if len(key) < KEY_BYTES:
-            raise ValueError(f"{path} is shorter than {KEY_BYTES} bytes: remove it and start again")
-        return key
-    with os.fdopen(descriptor, "wb") as file:
-        key = secrets.token_bytes(KEY_BYTES)
-        file.write(key)
+    except OSError as err:
+        raise StorageError(f"{path} cannot be read or made: {err.strerror}") from err
+    if len(key) < KEY_BYTES:
+        raise Unusable(f"{path} is shorter than {KEY_BYTES} bytes: remove it and start again")
     return key
+
+
+def _make_key(path: Path) -> None:
+    """A new key under this name, whole or not at all, unless another process is quicker."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with temporary(path) as draft, suppress(FileExistsError):
+        draft.write_bytes(secrets.token_bytes(KEY_BYTES))
+        sync(draft)
+        os.link(draft, path)  # which takes no name that is taken
+        sync(path)
 
 
 def install(app, settings) -> None:

@@ -6,6 +6,7 @@ The frame of all pages, the model plaza, the calculator, languages and looks.
 import os
 import re
 import stat
+import threading
 import time
 from datetime import datetime
 from decimal import Decimal
@@ -19,6 +20,7 @@ from console import context, session
 from console.ui import charts, format, i18n
 from db import StorageError
 from tests.console.console_stage import MODELS, ROOT, links, model, site, text
+from tests.stage import configuration, flask, write_config
 
 PUBLIC = [
     "/",
@@ -659,10 +661,40 @@ def test_the_secret_key_is_made_once_and_for_its_owner_alone(tmp_path):
     assert stat.S_IMODE((tmp_path / "data" / "secret.key").stat().st_mode) == 0o600
 
 
-def test_a_secret_key_that_is_too_short_stops_the_start(tmp_path):
-    (tmp_path / "secret.key").write_bytes(b"dev")
-    with pytest.raises(ValueError, match="shorter"):
+@pytest.mark.parametrize("key", [b"", b"dev", bytes(31)])
+def test_a_secret_key_that_is_too_short_stops_the_start_with_a_sentence(tmp_path, key):
+    (tmp_path / "secret.key").write_bytes(key)
+    done = flask(write_config(tmp_path, configuration(tmp_path, "http://127.0.0.1:1", {})), "user", "list")
+    assert done.returncode == 1
+    assert "secret.key is shorter than 32 bytes" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_secret_key_that_was_being_written_when_the_machine_died_is_none(tmp_path, monkeypatch):
+    """What the name holds is a whole key, or there is no such name."""
+    monkeypatch.setattr("db.files.os.fsync", _dies)
+    with pytest.raises(StorageError, match=r"secret\.key cannot be read or made"):
         session.secret_key(tmp_path / "relay.db")
+    assert list(tmp_path.iterdir()) == []
+
+
+def _dies(descriptor):
+    raise OSError(5, "Input/output error")
+
+
+def test_of_two_processes_that_start_at_once_one_makes_the_key_for_both(tmp_path):
+    keys = []
+    both = threading.Barrier(8)
+
+    def start():
+        both.wait()
+        keys.append(session.secret_key(tmp_path / "relay.db"))
+
+    threads = [threading.Thread(target=start) for _ in range(8)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    assert len(keys) == 8 and len(set(keys)) == 1
 
 
 def _session_cookie(app) -> str:
