@@ -35,7 +35,7 @@ CONNECTIONS_MAX = 4096
 FOR_TOKENS = tuple(f"{each}/" for each in PREFIXES)
 PAGE_BODY_BYTES_MAX = 8 << 20  # for who is not seen to be known: a form of the console
 FORWARDED = ("HTTP_X_FORWARDED_FOR", "HTTP_X_FORWARDED_PROTO", "HTTP_X_FORWARDED_HOST")
-TOLD = frozenset(f"HTTP_{name}" for name in PROXY_HEADERS)
+PROXY_SAYS = frozenset(f"HTTP_{name}" for name in PROXY_HEADERS)
 MAPPED = re.compile(r"(?<![\w:])::ffff:(\d+(?:\.\d+){3})", re.ASCII | re.IGNORECASE)
 M_ARENA_MAX = -8  # of <malloc.h>
 CUT_S = 2.0  # for streams that were cut to tell their callers
@@ -236,7 +236,7 @@ class Server:
 
     def _application(self, adj: Adjustments) -> Callable:
         """The app behind those who may say for whom they ask."""
-        told = proxy_headers_middleware(
+        proxied = proxy_headers_middleware(
             self._drain,
             trusted_proxy=adj.trusted_proxy,
             trusted_proxy_count=adj.trusted_proxy_count,
@@ -244,13 +244,13 @@ class Server:
             clear_untrusted=adj.clear_untrusted_proxy_headers,
         )
         trusted = self._settings.server.trusted_proxy
-        told = _behind_proxies(_unmapped(told), trusted)
+        proxied = _behind_proxies(_unmapped(proxied), trusted)
 
         def call(environ, start_response):
             # The usual case: nobody speaks for another. A trusted proxy may do so in a header of its
             # own, which sign_in names.
-            plain = not trusted and TOLD.isdisjoint(environ)
-            return (self._drain if plain else told)(environ, start_response)
+            plain = not trusted and PROXY_SAYS.isdisjoint(environ)
+            return (self._drain if plain else proxied)(environ, start_response)
 
         return call
 

@@ -228,8 +228,8 @@ def _choice(index: int, text: str) -> dict[str, Any]:
     return {"text": text, "index": index, "logprobs": None, "finish_reason": None}
 
 
-def _usage(told: dict[str, Any]) -> dict[str, Any]:
-    used = usage({"usage": told})
+def _usage(counts: dict[str, Any]) -> dict[str, Any]:
+    used = usage({"usage": counts})
     read_tokens, wrote = (max(used.input_tokens, 0), max(used.output_tokens, 0)) if used else (0, 0)
     return {
         "prompt_tokens": read_tokens,

@@ -154,8 +154,8 @@ def from_chat(doc: dict[str, Any], ask_body: dict[str, Any], context: Context) -
         choice.take(piece)
         used = piece.end.usage if piece.end else used
     answer = _head(ask_body, context, "chat.completion")
-    told = [choice.message() for choice in choices.values()]
-    return answer | {"choices": told} | ({"usage": used} if used else {})
+    spoken = [choice.message() for choice in choices.values()]
+    return answer | {"choices": spoken} | ({"usage": used} if used else {})
 
 
 def stream_from_chat(

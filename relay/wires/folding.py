@@ -50,8 +50,8 @@ def completion(chunks: Iterable[dict[str, Any]], done: bool) -> dict[str, Any] |
     for choice in choices.values():
         calls = choice.get("message", {}).get("tool_calls")
         choice["finish_reason"] = choice.get("finish_reason") or ("tool_calls" if calls else "stop")
-    told = whole.get("object")
-    kind = told.removesuffix(".chunk") if isinstance(told, str) else "chat.completion"
+    shape = whole.get("object")
+    kind = shape.removesuffix(".chunk") if isinstance(shape, str) else "chat.completion"
     return whole | {"object": kind, "choices": [choices[number] for number in sorted(choices)]}
 
 
