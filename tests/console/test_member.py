@@ -284,6 +284,7 @@ def test_the_overview_draws_thirty_days_and_shows_the_newest_calls(home, alice, 
     token = home.token(alice)
     home.called(alice, token, at=billing.now_ms() - 3 * 86_400_000)
     home.called(alice, token, at=billing.now_ms() - 40 * 86_400_000)
+    assert re.search(r"in 1 request\b(?!s)", browser.text(browser.get("/console")))
     newest = home.called(alice, token)
     html = browser.page("/console")
     assert "in 2 requests" in browser.text(browser.get("/console"))
