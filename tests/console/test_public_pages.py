@@ -664,7 +664,9 @@ def test_the_secret_key_is_made_once_and_for_its_owner_alone(tmp_path):
 @pytest.mark.parametrize("key", [b"", b"dev", bytes(31)])
 def test_a_secret_key_that_is_too_short_stops_the_start_with_a_sentence(tmp_path, key):
     (tmp_path / "secret.key").write_bytes(key)
-    done = flask(write_config(tmp_path, configuration(tmp_path, "http://127.0.0.1:1", {})), "user", "list")
+    done = flask(
+        write_config(tmp_path, configuration(tmp_path, "http://127.0.0.1:1", {})), "user", "list"
+    )
     assert done.returncode == 1
     assert "secret.key is shorter than 32 bytes" in done.stderr and "Traceback" not in done.stderr
 
