@@ -1,32 +1,30 @@
 """One call's account: hold -> watch -> close. The only bridge from the relay to the ledger.
 
-Owns how a call can end and what is charged then (`ending`), and which counts of a provider are
-believed (`trusted`). It moves no money itself: `billing` does, in one transaction each for the hold
-and the close.
+How a call can end and what is charged then is `relay.ending`'s. It moves no money itself: `billing`
+does, in one transaction each for the hold and the close.
 """
 
 import functools
 import logging
 import random
 import re
-import threading
 import time
 from collections.abc import Callable
 from datetime import datetime
 from zoneinfo import ZoneInfo
 
 import msgspec
-from msgspec.structs import replace
 
 import billing
-from billing import COUNTS, Price, Usage
-from db import Database, Spare, StorageError
+from billing import Price, Usage
+from db import StorageError
 from relay import errors, estimate, metrics
 from relay.body import Ask
 from relay.catalog import Model, PriceList
+from relay.ending import CallState, ending, merged, trusted
 from relay.gate import Caller
+from relay.settlement import Settlement
 from relay.unquoted import unquoted
-from relay.wires.usage import PARTS
 
 log = logging.getLogger("relay.meter")
 
@@ -49,7 +47,6 @@ SEARCHES = (  # with which the provider reads what nobody has sent
     '"web_extractor',
 )
 MEDIA_INPUT_MAX = 16384  # LLM tokens that one of these may count
-SEARCHES_MAX = 1000  # in one call; each costs half a fen and more
 COUNT_MAX = 2**31 - 1  # LLM tokens, where a model states no limit
 CALLER_LEFT = 499  # nginx's word for it: nobody read a status
 UNREAD_BYTES_MAX = 32768  # delivered bytes kept until their text is estimated
@@ -57,184 +54,8 @@ UNREAD_BYTES_MAX = 32768  # delivered bytes kept until their text is estimated
 _unescape = msgspec.json.Decoder(str).decode
 
 
-class CallState(msgspec.Struct):
-    """How a call went, as far as its ending depends on it."""
-
-    delivered: bool = False  # content went out to the caller
-    complete: bool = False  # the upstream finished its answer
-    left: bool = False  # the caller left before the end
-    usage: Usage | None = None  # the last usage that the upstream gave
-    error: BaseException | None = None
-
-
 # Refusals whose sentence stays with the row: it says what was missing, and nothing of the request.
 EXPLAINED = (errors.InsufficientBalance, errors.ModelNotAllowed, errors.ContextTooLong)
-
-
-def ending(state: CallState, on_disconnect: str) -> tuple[str, str]:
-    """The outcome of a call, and what is charged for it: "usage", "estimate" or "nothing".
-
-    The whole table of endings; the process's death is the ledger's (`billing.release_orphans`).
-    """
-    if not state.delivered:
-        if state.left:
-            return "client_left", "nothing"
-        return "complete" if state.complete else "refused" if _is_refusal(
-            state.error
-        ) else "failed", "nothing"
-    if state.complete:
-        return "complete", "usage" if state.usage else "estimate"
-    if not state.left:
-        return "upstream_cut", "estimate"
-    if on_disconnect == "free":
-        return "client_left", "nothing"
-    if on_disconnect == "drain" and state.usage:
-        return "client_left", "usage"
-    return "client_left", "estimate"
-
-
-def _is_refusal(error: BaseException | None) -> bool:
-    """Whether a call failed for what was asked, rather than for who should have answered."""
-    return isinstance(error, errors.RelayError) and (
-        isinstance(error, errors.UpstreamRefused) or not isinstance(error, errors.UpstreamError)
-    )
-
-
-def trusted(usage: Usage, guess: Callable[[], Usage], most: Usage) -> tuple[Usage, str, str | None]:
-    """The counts to charge, their source, and a note if they are not what the upstream said.
-
-    A count of -1 was not given, nor was a zero where something was read or said: it is replaced by
-    our `guess`, made only then. One above `most` is cut to that.
-    """
-    notes = []
-    counts = {}
-    for name in ("input_tokens", "output_tokens"):
-        said, limit = getattr(usage, name), getattr(most, name)
-        ours = getattr(guess(), name) if said <= 0 else 0
-        counts[name] = ours if said <= 0 else min(said, limit)
-        if said < 0 or ours:
-            notes.append(f"{name} estimated")
-        elif said > limit:
-            notes.append(f"{name} clamped")
-    possible = replace(usage, **counts, searches=min(usage.searches, SEARCHES_MAX)).possible()
-    if possible != usage:
-        notes += [
-            f"{name} clamped"
-            for name in COUNTS
-            if name not in counts and getattr(possible, name) < getattr(usage, name)
-        ]
-    source = "estimated" if any(note.endswith("estimated") for note in notes) else "upstream"
-    return possible, source, ", ".join(notes) or None
-
-
-def merged(before: Usage | None, usage: Usage) -> Usage:
-    """What a stream has said was used, after one more event that says so.
-
-    Counts are totals: a later one replaces; -1 (not given) and zero (not counted yet, or once more
-    at the end) do not. Hits and writes of a cache that come alone are input beside what was said,
-    as Anthropic counts.
-    """
-    if before is None:
-        return usage
-    parts = {name: getattr(usage, name) for name in PARTS}
-    stood = {name: max(0, getattr(before, name)) for name in PARTS}
-    if usage.input_tokens > 0:
-        unsaid = {name: stood[name] for name, count in parts.items() if count < 0}
-        parts |= unsaid
-        total = usage.input_tokens + sum(unsaid.values())
-        reads = usage.cache_read_tokens if usage.cached_tokens >= 0 else before.cache_read_tokens
-    else:
-        parts = {name: max(stood[name], count) for name, count in parts.items()}
-        fresh = max(0, before.input_tokens - sum(stood.values()))
-        total = fresh + sum(parts.values()) or max(before.input_tokens, usage.input_tokens)
-        reads = max(before.cache_read_tokens, usage.cache_read_tokens)
-    output = usage.output_tokens if usage.output_tokens > 0 else before.output_tokens
-    return Usage(
-        total,
-        output_tokens=max(output, usage.output_tokens),
-        cache_read_tokens=reads,
-        searches=max(before.searches, usage.searches),
-        **parts,
-    )
-
-
-class Kept(msgspec.Struct, frozen=True):
-    """An ending that the database has not taken."""
-
-    call_id: str
-    end: billing.Ending
-    price: Price | None
-
-
-class Settlement:
-    """What all meters share.
-
-    The database, the rules of holds, and endings that the disk has not taken yet.
-    """
-
-    def __init__(self, db: Database, settings):
-        self.db = db
-        self.configure(settings)
-        self.on_close: Callable[[Caller, Usage], None] = lambda caller, usage: None
-        self._waiting: list[tuple] = []
-        self._lock = threading.Lock()
-        self._spare = Spare(db.path.with_name(f"{db.path.name}-endings"))
-
-    def configure(self, settings) -> None:
-        """Take over the rules of (new) settings."""
-        self.hold_output_tokens = settings.billing.hold_output_tokens
-        self.overdraft = billing.nano(settings.billing.overdraft)
-        self.timezone = ZoneInfo(settings.site.timezone)
-
-    def close(self, call_id: str, end: billing.Ending, price) -> None:
-        """Close a call.
-
-        If the disk refuses, the ending waits and `retry` writes it later: in memory, and where there
-        was room beforehand, so that whoever has read the answer is charged whatever comes.
-        """
-        try:
-            billing.close(self.db, call_id, end, price)
-        except StorageError:
-            log.exception("the ending of %s could not be written; it will be tried again", call_id)
-            with self._lock:
-                self._waiting.append((call_id, end, price))
-                self._spare.keep(msgspec.json.encode(Kept(call_id, end, price)))
-                metrics.unrecorded.set(len(self._waiting))
-
-    def end(self) -> None:
-        """Let the file of what waits go; what is in it is found at the next start."""
-        self._spare.close()
-
-    def recover(self) -> None:
-        """Write the endings that the last process could not. Raises StorageError, also where what
-        was kept cannot be read: to go on without it would give answers away."""
-        try:
-            kept = self._spare.kept()
-        except OSError as err:
-            raise StorageError(f"the endings kept in {err.filename}: {err.strerror}") from err
-        for record in kept:
-            try:
-                found = msgspec.json.decode(record, type=Kept)
-            except msgspec.DecodeError:
-                log.exception("an ending that was kept cannot be read")
-                continue
-            billing.close(self.db, found.call_id, found.end, found.price)
-        if kept:
-            log.warning("%s endings that the disk had not taken are written now", len(kept))
-            self._spare.clear()
-
-    def retry(self) -> None:
-        """Write the endings that wait, in order, as far as the disk takes them."""
-        while self._waiting:
-            try:
-                billing.close(self.db, *self._waiting[0])
-            except StorageError:
-                return
-            with self._lock:
-                self._waiting.pop(0)
-                metrics.unrecorded.set(len(self._waiting))
-                if not self._waiting:
-                    self._spare.clear()
 
 
 class Meter(msgspec.Struct):

@@ -16,7 +16,7 @@ import msgspec
 
 from relay import body, errors
 from relay.catalog import OF_EMBEDDINGS, Model, Target
-from relay.meter import CallState
+from relay.ending import CallState
 from relay.upstream.health import Health
 from relay.upstream.payload import spoken
 from relay.upstream.provider_errors import redacted

@@ -17,7 +17,8 @@ from werkzeug.datastructures import EnvironHeaders
 from db import Database, StorageError
 from members.turned_away import TurnedAway
 from relay import answer, body, catalog, errors, gate
-from relay.meter import Meter, Settlement, new_id, texts_of
+from relay.meter import Meter, new_id, texts_of
+from relay.settlement import Settlement
 from relay.upstream.payload import spoken
 from relay.upstream.sender import Dispatch, Dispatcher
 from relay.wires import chat, cursor

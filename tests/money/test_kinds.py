@@ -25,7 +25,7 @@ from db.migrations import MIGRATIONS
 from db.schema import APPLICATION_ID
 from members import call_rows
 from relay.catalog import price_of
-from relay.meter import merged, trusted
+from relay.ending import merged, trusted
 from relay.wires import chat
 from relay.wires.messages import native as messages
 from relay.wires.messages.answer import usage_of

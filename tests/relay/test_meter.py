@@ -7,7 +7,8 @@ import pytest
 
 from billing import Usage
 from relay import errors
-from relay.meter import CallState, Meter, ending, new_id, texts_of, trusted
+from relay.ending import CallState, ending, trusted
+from relay.meter import Meter, new_id, texts_of
 from relay.wires.messages import native
 from tests.providers import plain, usage
 from tests.stage import model_config
