@@ -174,11 +174,12 @@ class Browser:
             headers={"Accept-Language": self.language, **self.headers},
         )
 
-    def send_json(self, path: str, body, **headers):
-        """What the script of a page sends."""
+    def send_json(self, path: str, body, *, whole: bool = True, **headers):
+        """What the script of a page sends; not `whole`: to be read, and closed, by who calls."""
         return self.client.post(
             path,
             json=body,
+            buffered=whole,
             environ_base={"REMOTE_ADDR": self.address},
             headers={"Accept-Language": self.language, "X-CSRFToken": self.csrf(), **headers},
         )

@@ -80,7 +80,7 @@ def test_the_cost_of_a_call_that_runs_is_not_known_yet(home, alice, browser):
 
 def test_who_leaves_pays_for_what_arrived_and_leaves_no_hold(home, alice, browser):
     answer = browser.send_json(
-        f"/console/test/{home.token(alice)}", asked("Tell me a long story. " * 50)
+        f"/console/test/{home.token(alice)}", asked("Tell me a long story. " * 50), whole=False
     )
     pieces = answer.iter_encoded()
     next(pieces)
