@@ -31,7 +31,10 @@ def broken_by(fake):
 
 
 @pytest.mark.parametrize("how", SICK)
-def test_bad_requests_of_one_member_rest_the_upstream_for_nobody_else(alice, bob, broken_by, how):
+def test_bad_requests_of_one_member_rest_the_upstream_for_nobody_else(
+    alice, bob, broken_by, how, monkeypatch
+):
+    monkeypatch.setattr("relay.upstream.health.PAUSE_S", 0.1)
     broken_by(how)
     for number in range(FAILURES_TO_REST + 2):
         assert alice.post(CHAT, ask(f"{BAD} {number}")).status >= 500
