@@ -187,6 +187,7 @@ def serve(
     Raises RelayError for whatever keeps the call from being answered.
     """
     meter = Meter(relay.settlement, caller, wire.NAME, id=incoming.id, leave=leave)
+    reply = None
     try:
         body_given = incoming.body(relay.settings)
         if wire is chat and cursor.recognises(body_given):
@@ -208,7 +209,11 @@ def serve(
             sized = {"Content-Type": "application/json", "Content-Length": str(len(data))}
             return Answer(sized, (data,))
     except BaseException as err:
-        meter.close(err)  # nothing was delivered: the hold goes back
+        try:
+            meter.close(err)  # nothing was delivered: the hold goes back
+        finally:
+            if reply is not None:  # it came, and was of no use
+                reply.close()
         raise
     # `finish` is no `finally` of the stream: a generator that has not begun runs none.
     return Answer(dict(STREAM_HEADERS), answer.stream(turn), lambda: answer.finish(turn))

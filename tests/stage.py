@@ -180,6 +180,8 @@ class Relay:
             self.end(signal.SIGKILL)
         else:
             self.server.stop()
+            lines = self.app.extensions["relay"].sender._watcher._lines
+            wait_until(lambda: not lines)  # nothing is asked of a provider for nobody
             self.app.extensions["relay"].close()
 
     def end(self, number: int) -> int:

@@ -99,6 +99,19 @@ def test_an_answer_that_ranks_nothing_of_ours_is_the_providers_failure(alice, fa
     assert refused.status == 502 and not alice.relay.closed_row(refused.request_id)["cost"]
 
 
+def test_an_answer_that_is_of_no_use_keeps_no_place_and_no_connection(start_relay, person, fake):
+    """With one call at once a place that is not given back is the provider's last."""
+    relay = start_relay(
+        upstreams=[upstream_config(fake.url, speaks=["rerank"], calls_at_once=1)],
+        models=[model_config("sorter", kind="embeddings")],
+    )
+    alice = person("alice", relay).given(wallet="10")
+    fake.next(answer(results() | {"results": []}), answer(results() | {"results": ["one"]}))
+    fake.always(answer(results()))
+    assert [alice.post(RERANK, ASK).status for _ in range(3)] == [502, 502, 200]
+    assert not relay.app.extensions["relay"].sender._watcher._lines
+
+
 def test_the_demo_ranks_what_is_alike_first(start_relay, person):
     relay = start_relay(
         upstreams=[], models=[model_config("sorter", (), kind="embeddings", prices={"input": "2"})]
