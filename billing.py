@@ -203,11 +203,11 @@ SELECT (SELECT coalesce(sum(charged_quota + charged_team + charged_wallet), 0) F
 
 # By how much calls that run may be dearer than their holds: nobody else is promised that.
 PROMISED = """
-SELECT coalesce(sum(may_grant), 0), coalesce(sum(may_money), 0), coalesce(sum(may_money + may_team), 0)
+SELECT coalesce(sum(may_grant), 0), coalesce(sum(may_money), 0), count(*), coalesce(sum(may_money + may_team), 0)
   FROM requests WHERE user_id = ? AND closed_at IS NULL"""
 PROMISED_BY_SITE = """
 SELECT coalesce(sum(may_money + may_team), 0) FROM requests INDEXED BY requests_open WHERE closed_at IS NULL"""
-SHARE = 4  # of what nobody is promised, a call may use one part in so many beyond its hold
+SHARE = 4  # of its equal share of what nobody is promised, a call may use one part in so many beyond its hold
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,12 +248,12 @@ def _hold(
     caps: tuple[Cap, ...],
     output_max: int,
 ) -> Held:
-    has, team_id = _unpromised(conn, call)
+    has, team_id, peers, promised = _unpromised(conn, call)
     held = split(usage, price, has)
     if held.wallet > max(0, has.wallet + overdraft):
-        raise NotCovered(has, held, team_id is not None)
+        raise NotCovered(has, held, team_id is not None, promised)
     room = min((_room(conn, call, cap, held.money) for cap in caps), default=AMOUNT_MAX)
-    output = _output_granted(usage, price, has, overdraft, room, output_max)
+    output = _output_granted(usage, price, has, overdraft, room, output_max, SHARE * (1 + peers))
     most = held if output is None else split(replace(usage, output_tokens=output), price, has)
     conn.execute(
         BEGIN_CALL,
@@ -283,11 +283,15 @@ def _hold(
     return Held(held, output)
 
 
-def _unpromised(conn: Connection, call: Call) -> tuple[Pockets, int | None]:
-    """What each pocket has that no call that runs may come to use, and the member's team."""
+def _unpromised(conn: Connection, call: Call) -> tuple[Pockets, int | None, int, int]:
+    """What each pocket has that no call that runs may come to use; the member's team; how many calls
+    run that draw on the same pockets, and the money that those are promised."""
     has, team_id = available_with_team(conn, call.user_id, call.started_at)
-    grant, money, _all = conn.execute(PROMISED, (call.user_id,)).fetchone()
-    team = has.team - promised_of_team(conn, team_id) if team_id is not None else 0
+    grant, money, peers, _all = conn.execute(PROMISED, (call.user_id,)).fetchone()
+    of_team = 0
+    if team_id is not None:
+        of_team, peers = promised_of_team(conn, team_id)
+    team = has.team - of_team
     beyond_quota = max(0, money - has.quota)
     return (
         Pockets(
@@ -297,16 +301,25 @@ def _unpromised(conn: Connection, call: Call) -> tuple[Pockets, int | None]:
             max(0, team),
         ),
         team_id,
+        peers,
+        money + of_team,
     )
 
 
 def _output_granted(
-    usage: Usage, price: Price, has: Pockets, overdraft: int, room: int, output_max: int
+    usage: Usage,
+    price: Price,
+    has: Pockets,
+    overdraft: int,
+    room: int,
+    output_max: int,
+    share: int,
 ) -> int | None:
-    """How much output a call may come to: what it holds, and beyond that a share of what there is, so
-    that all calls that run together never come to more than that; None: any.
+    """How much output a call may come to: what it holds, and beyond that one part in `share` of what
+    there is, so that all calls that run together never come to more than that; None: any.
 
-    `room` (nano-yuan) is what caps leave. It's OK that an answer ends a little early where the
+    The more there are, the less each is given: a quarter each would leave the twentieth nothing to
+    begin with. `room` (nano-yuan) is what caps leave. It's OK that an answer ends a little early where the
     pockets are nearly empty: the alternative is that a crowd spends what is there once each.
     """
     reach = output_afforded(usage, price, has, overdraft)
@@ -316,7 +329,7 @@ def _output_granted(
         capped = output_afforded(usage, price, Pockets(has.grant, max(0, room), 0))
         reach = min(reach, capped or 0)
     likely = usage.output_tokens
-    return max(likely, min(output_max, likely + max(0, reach - likely) // SHARE))
+    return max(likely, min(output_max, likely + max(0, reach - likely) // share))
 
 
 def spent(
@@ -447,7 +460,7 @@ def _of_team(conn: Connection, call: Any) -> int:
     """What the team's wallet pays for a call at most: nothing that its other calls are promised."""
     if call["team_id"] is None:
         return 0
-    return int(call["team"]) - promised_of_team(conn, call["team_id"])
+    return int(call["team"]) - promised_of_team(conn, call["team_id"])[0]
 
 
 def release_orphans(db: Database, now: int | None = None) -> int:

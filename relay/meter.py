@@ -364,4 +364,5 @@ def _shortage(err: billing.NotCovered) -> str:
         f"Available are {has.grant} tokens (grant), {billing.yuan(has.quota)} yuan (subscription quota)"
         f"{f', {billing.yuan(has.team)} yuan (team wallet)' if err.shares else ''} and "
         f"{billing.yuan(has.wallet)} yuan (wallet)."
+        f"{f' Requests that run may need {billing.yuan(err.promised)} yuan more.' if err.promised else ''}"
     )

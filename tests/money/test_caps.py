@@ -5,7 +5,7 @@ import threading
 import pytest
 
 import billing
-from billing import Cap, CapExceeded, Pockets, Usage
+from billing import Cap, CapExceeded, NotCovered, Pockets, Usage, nano
 from tests.money.ledger_book import ALICE, BOB, DAY, NOW, PRICE, open_book
 
 CALL = Usage(1_000, 0, 500)  # ¥0.006 at PRICE
@@ -120,14 +120,27 @@ def output(book, *limits, who=ALICE, usage=CALL, most=10**6) -> int:
     return billing.hold(book.db, book.call(who), usage, PRICE, caps=limits, output_max=most).output
 
 
-def share(room: int, likely: int = 500) -> int:
+def share(room: int, likely: int = 500, peers: int = 0) -> int:
     """What a call with 1,000 of input may write where so much money (nano-yuan) is left: what it
-    holds, and a quarter of what the rest pays for at ¥8 per million."""
-    return likely + ((room - 2_000_000) // 8_000 - likely) // 4
+    holds, and a quarter of what the rest pays for at ¥8 per million, or less beside `peers`."""
+    return likely + ((room - 2_000_000) // 8_000 - likely) // (4 * (1 + peers))
 
 
 def test_no_answer_is_longer_than_its_share_of_a_cap(book):
     assert output(book, member(10_000_000)) == share(10_000_000) == 625
+
+
+def test_dozens_run_at_once_where_each_asks_for_more_than_there_is(book):
+    """Ten yuan, and calls that likely cost 0.11: never promised more than that together."""
+    likely, spent, calls = Usage(1_000, 0, 13_500), 0, 0
+    with pytest.raises(NotCovered) as refused:
+        while True:
+            spent += 2_000_000 + output(book, usage=likely) * 8_000
+            calls += 1
+    assert calls >= 30
+    held, promised = calls * 110_000_000, refused.value.promised
+    assert held + promised == spent <= nano("10")
+    assert refused.value.available.wallet == nano("10") - spent < 110_000_000
 
 
 def test_nobody_is_promised_more_than_is_asked_for(book):
@@ -138,7 +151,8 @@ def test_nobody_is_promised_more_than_is_asked_for(book):
 def test_what_is_promised_to_a_call_is_promised_to_no_other(book):
     first = output(book, member(100_000_000))
     assert first == share(100_000_000)
-    assert output(book, member(100_000_000)) == share(100_000_000 - 2_000_000 - first * 8_000)
+    left = 100_000_000 - 2_000_000 - first * 8_000
+    assert output(book, member(100_000_000)) == share(left, peers=1)
 
 
 def test_the_sites_cap_is_shared_by_everybodys_calls(book):

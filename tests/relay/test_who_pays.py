@@ -31,10 +31,10 @@ def house(start_relay, fake, speaks=("chat",), output_max: int | None = 8192, **
 # Where the pockets end, so does the answer
 
 
-def granted(affordable: int) -> int:
+def granted(affordable: int, peers: int = 0) -> int:
     """The output that a call may ask for where so much could be paid: what it holds, and a quarter of
-    the rest."""
-    return 4_096 + (affordable - 4_096) // 4
+    the rest, or less beside `peers` that run."""
+    return 4_096 + (affordable - 4_096) // (4 * (1 + peers))
 
 
 @pytest.mark.parametrize("speaks", [["chat"], ALL])
@@ -95,8 +95,8 @@ def test_calls_that_run_at_once_share_what_there_is(start_relay, person, fake):
         each.next_event()
     limits = [each.json["max_tokens"] for each in fake.requests]
     left, expected = 50_000, []
-    for _ in running:
-        expected.append(granted(left))
+    for peers in range(4):
+        expected.append(granted(left, peers))
         left -= expected[-1]  # what one may write is promised to no other
     assert limits == pytest.approx(expected, rel=0.01)
     for each in running:
