@@ -285,12 +285,11 @@ def _hold(
 
 def _unpromised(conn: Connection, call: Call) -> tuple[Pockets, int | None, int, int]:
     """What each pocket has that no call that runs may come to use; the member's team; how many calls
-    run that draw on the same pockets, and the money that those are promised."""
+    of the member run, and the money that calls that run are promised. (Those of others in the team are
+    not counted: nobody's answers get shorter by how much their colleagues do.)"""
     has, team_id = available_with_team(conn, call.user_id, call.started_at)
     grant, money, peers, _all = conn.execute(PROMISED, (call.user_id,)).fetchone()
-    of_team = 0
-    if team_id is not None:
-        of_team, peers = promised_of_team(conn, team_id)
+    of_team = promised_of_team(conn, team_id) if team_id is not None else 0
     team = has.team - of_team
     beyond_quota = max(0, money - has.quota)
     return (
@@ -460,7 +459,7 @@ def _of_team(conn: Connection, call: Any) -> int:
     """What the team's wallet pays for a call at most: nothing that its other calls are promised."""
     if call["team_id"] is None:
         return 0
-    return int(call["team"]) - promised_of_team(conn, call["team_id"])[0]
+    return int(call["team"]) - promised_of_team(conn, call["team_id"])
 
 
 def release_orphans(db: Database, now: int | None = None) -> int:

@@ -68,7 +68,7 @@ SELECT grant_balance - grant_held, wallet_balance - wallet_held,
 
 # By how much calls that run may be dearer than what the team holds for them.
 PROMISED_OF_TEAM = """
-SELECT coalesce(sum(may_team), 0), count(*) FROM requests INDEXED BY requests_open
+SELECT coalesce(sum(may_team), 0) FROM requests INDEXED BY requests_open
  WHERE closed_at IS NULL AND team_id = ?"""
 
 IS_TEAM = "SELECT is_team FROM users WHERE id = ?"
@@ -89,11 +89,11 @@ def available_with_team(conn: Connection, user_id: int, now: int) -> tuple[Pocke
     return Pockets(grant, max(0, quota), wallet, max(0, team)), team_id
 
 
-def promised_of_team(conn: Connection, team_id: int) -> tuple[int, int]:
+def promised_of_team(conn: Connection, team_id: int) -> int:
     """By how much running calls of a team's members may be dearer than what the team holds for them
-    (nano-yuan), and how many those are."""
-    promised, count = conn.execute(PROMISED_OF_TEAM, (team_id,)).fetchone()
-    return int(promised), int(count)
+    (nano-yuan)."""
+    (promised,) = conn.execute(PROMISED_OF_TEAM, (team_id,)).fetchone()
+    return int(promised)
 
 
 def balances(db: Database, user_id: int) -> dict[str, Pockets]:
@@ -262,7 +262,7 @@ def credit_all(
         if has.grant + amounts.get("grant", 0) < 0:
             raise NotCovered(has, Pockets(-amounts["grant"], 0, 0))
         if conn.execute(IS_TEAM, (user_id,)).fetchone()[0]:
-            _check_shared(has, amounts, promised_of_team(conn, user_id)[0])
+            _check_shared(has, amounts, promised_of_team(conn, user_id))
         return {
             pocket: post(
                 conn,

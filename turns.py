@@ -6,9 +6,9 @@ call's processor time went into that. Here threads stand in a line of their own 
 changes hands where its holder waits for the world: for a provider, the disk, a caller who reads
 slowly.
 
-It is a courtesy and guards nothing. Streams, pages and chores go on beside it and never wait for it;
-and who is held up with the turn, where nobody thought of it, loses it to the next one after
-PATIENCE_S.
+It is a courtesy and guards nothing. Streams that have begun and chores go on beside it, and pages from
+where they are known to be pages; and who is held up with the turn, where nobody thought of it, loses
+it to the next one after PATIENCE_S.
 """
 
 import socket

@@ -162,13 +162,13 @@ def test_output_that_the_team_pays_for_is_promised_once(book, ops):
     """¥1 pays for 125,000 tokens of output at ¥8 per million."""
     first = may_write(book, ALICE)
     assert first == 10 + (125_000 - 10) // 4
-    assert may_write(book, BOB) == 10 + (125_000 - first - 10) // 8
+    assert may_write(book, BOB) == 10 + (125_000 - first - 10) // 4
 
 
 def test_what_is_the_members_own_is_promised_to_nobody_else(book, ops):
     book.give(BOB, grant=10_000)
     first = may_write(book, ALICE)
-    assert may_write(book, BOB) == 10 + (10_000 + 125_000 - first - 10) // 8
+    assert may_write(book, BOB) == 10 + (10_000 + 125_000 - first - 10) // 4
 
 
 def test_a_crowd_that_asks_for_much_leaves_nobody_in_debt(book, ops):

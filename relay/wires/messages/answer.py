@@ -96,10 +96,10 @@ def error(err: RelayError, request_id: str) -> dict[str, Any]:
     too_long = isinstance(err, UpstreamRefused) and err.code == "context_length_exceeded"
     if too_long and TOO_LONG not in message.lower():
         message = f"{TOO_LONG}: {message}"
-    told: dict[str, Any] = {"type": err.anthropic_type, "message": message}
+    error: dict[str, Any] = {"type": err.anthropic_type, "message": message}
     if err.code == NO_THREADS:
-        told["details"] = {"error_code": err.code}
-    return {"type": "error", "error": told, "request_id": request_id}
+        error["details"] = {"error_code": err.code}
+    return {"type": "error", "error": error, "request_id": request_id}
 
 
 def error_event(err: RelayError, request_id: str) -> bytes:
@@ -119,20 +119,20 @@ def usage_of(used: object, guess: Usage) -> dict[str, Any]:
     What the upstream did not say is our `guess`.
     """
     used = used if isinstance(used, dict) else {}
-    told = chat.usage({"usage": used}) or guess
-    total = told.input_tokens if told.input_tokens >= 0 else guess.input_tokens
-    output = told.output_tokens if told.output_tokens >= 0 else guess.output_tokens
-    told = replace(told, input_tokens=total, output_tokens=output).possible()
-    kinds = told.by_kind()
+    usage = chat.usage({"usage": used}) or guess
+    total = usage.input_tokens if usage.input_tokens >= 0 else guess.input_tokens
+    output = usage.output_tokens if usage.output_tokens >= 0 else guess.output_tokens
+    usage = replace(usage, input_tokens=total, output_tokens=output).possible()
+    kinds = usage.by_kind()
     counts = {
         "input_tokens": kinds["input"],
         "cache_creation_input_tokens": kinds["cache_write"] + kinds["cache_write_1h"],
-        "cache_read_input_tokens": told.cached_tokens,
-        **wire_usage.details(told),
-        "output_tokens": told.output_tokens,
+        "cache_read_input_tokens": usage.cached_tokens,
+        **wire_usage.details(usage),
+        "output_tokens": usage.output_tokens,
     }
-    if told.searches:
-        counts["server_tool_use"] = {"web_search_requests": told.searches}
+    if usage.searches:
+        counts["server_tool_use"] = {"web_search_requests": usage.searches}
     details = used.get("completion_tokens_details")
     thought = natural(details.get("reasoning_tokens")) if isinstance(details, dict) else 0
     return counts | ({"output_tokens_details": {"thinking_tokens": thought}} if thought > 0 else {})
