@@ -9,7 +9,7 @@ FROM   := $(if $(wildcard wheels),--no-index --find-links wheels)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run dev test cover mutants lint translations bundle clients screenshots soak bench clean
+.PHONY: help run dev test cover mutants lint translations compile bundle clients screenshots soak bench clean
 
 help:                       ## show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -39,6 +39,9 @@ lint: $(VENV)/ready-to-test ## look for mistakes and untidiness in the code
 
 translations: $(VENV)/ready ## compile the translations and name what is untranslated
 	$(IN) -m console.ui
+
+compile: translations       ## compile the program and its translations: a service may not write beside its code
+	$(IN) -m compileall -q -x snippets/ *.py commands console db members relay server settings
 
 bundle: $(VENV)/ready       ## relay-bundle.tar.gz: all that a machine without a network needs for `make run` (same Python and system)
 	rm -rf build relay-bundle.tar.gz

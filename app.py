@@ -40,7 +40,8 @@ def create_app(settings=None, *, serving: bool = False) -> Flask:
         console.register(app, settings)
     relay.secret = app.secret_key
     app.wsgi_app = Door(app.wsgi_app, relay)
-    commands.register(app)
+    if not serving:
+        commands.register(app)
     return app
 
 

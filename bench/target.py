@@ -82,10 +82,12 @@ def free_port() -> int:
 
 
 def launch(command: list[str], log: Path, **environment: str) -> subprocess.Popen:
-    """Start a server from the project's folder, its output into `log`."""
+    """Start a server from the project's folder, its output into `log`. Its code is compiled once,
+    as an operator's is, whatever this process was told."""
+    given = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     with log.open("ab") as output:
         return subprocess.Popen(
-            command, cwd=ROOT, env=os.environ | environment, stdout=output, stderr=output
+            command, cwd=ROOT, env=given | environment, stdout=output, stderr=output
         )
 
 

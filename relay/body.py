@@ -42,15 +42,12 @@ class Body(dict[str, Any]):
         members: Iterable[tuple[str, object]],
         text: str,
         spans: dict[str, tuple[int, int, int]],
+        size: int,
     ):
         super().__init__(members)
         self._text = text
+        self.size = size  # bytes of the caller's text
         self._spans = spans  # member -> where its key starts, its value starts, its value ends
-
-    @property
-    def size(self) -> int:
-        """Bytes of the caller's text."""
-        return len(self._text.encode())
 
     def mentions(self, text: str) -> int:
         """How often a text stands in the body."""
@@ -151,7 +148,7 @@ def parse(data: bytes) -> Body:
     if opened > DEPTH_MAX or opened + data.count(b",") > VALUES_MAX:
         _check_shape(data)
     try:
-        body = _members(text)
+        body = _members(text, len(data))
         if _surrogate(data):
             _encode(dict(body))
     except UnicodeEncodeError:
@@ -166,7 +163,7 @@ def _after_blanks(text: str, at: int) -> int:
     return match.end() if match else at
 
 
-def _members(text: str) -> Body:
+def _members(text: str, size: int) -> Body:
     """The top level member by member, so that each one's place in the text is known."""
     at = _after_blanks(text, 0)
     if text[at : at + 1] != "{":
@@ -199,7 +196,7 @@ def _members(text: str) -> Body:
             raise ValueError(f"',' or '}}' is expected at character {at}")
     if _after_blanks(text, at + 1) != len(text):
         raise ValueError("there is more after its end")
-    return Body(members, text, spans)
+    return Body(members, text, spans, size)
 
 
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, Any]:

@@ -5,7 +5,6 @@ the app. Sockets and threads are `server.connections`'.
 """
 
 import contextlib
-import ctypes
 import http
 import logging
 import os
@@ -27,6 +26,7 @@ from waitress.utilities import Error
 from relay import errors, refusals
 from relay.door import PREFIXES, meant
 from relay.meter import new_id
+from server import memory
 from server.connections import UNREAD_MS_MAX, Connections
 
 log = logging.getLogger("server")
@@ -37,7 +37,6 @@ PAGE_BODY_BYTES_MAX = 8 << 20  # for who is not seen to be known: a form of the 
 FORWARDED = ("HTTP_X_FORWARDED_FOR", "HTTP_X_FORWARDED_PROTO", "HTTP_X_FORWARDED_HOST")
 PROXY_SAYS = frozenset(f"HTTP_{name}" for name in PROXY_HEADERS)
 MAPPED = re.compile(r"(?<![\w:])::ffff:(\d+(?:\.\d+){3})", re.ASCII | re.IGNORECASE)
-M_ARENA_MAX = -8  # of <malloc.h>
 CUT_S = 2.0  # for streams that were cut to tell their callers
 CHORE_S = 1.0
 CHORES_END_S = 10
@@ -168,7 +167,7 @@ class Server:
         self._chores: list[tuple[float, Callable[[], None]]] = []
         self._hands = threading.Thread(target=self._do_chores, name="chores", daemon=True)
         _raise_descriptor_limit()
-        _share_arenas()
+        memory.share_arenas()
         try:
             adj = _adjusted(settings.server)
             self._connections = Connections(
@@ -394,15 +393,6 @@ def _adjusted(server) -> Adjustments:
         clear_untrusted_proxy_headers=True,
         **(proxy if server.trusted_proxy else {}),
     )
-
-
-def _share_arenas() -> None:
-    """Let threads share the allocator's memory.
-
-    Glibc gives each its own, which a hundred idle ones never give back.
-    """
-    with contextlib.suppress(OSError, AttributeError):  # another C library
-        ctypes.CDLL(None).mallopt(M_ARENA_MAX, 2)
 
 
 def _raise_descriptor_limit() -> None:

@@ -21,7 +21,7 @@ from db import StorageError, meta
 from members import accounts, call_rows, turned_away
 from members.terms import lost_plans, plan_changes, terms_of
 from relay import pricelist
-from server import digest
+from server import digest, memory
 from server.backups import Backups
 from settings import changes
 
@@ -29,7 +29,7 @@ log = logging.getLogger("jobs")
 
 WRONG_KEPT = 50
 RETRY_S, EXPIRE_S, LOOK_S, COUNT_S, FORGET_S, PROVE_S = 1, 1, 2, 30, 3600, 24 * 3600
-BACKUP_S = CAPS_S = 60
+BACKUP_S = CAPS_S = MEMORY_S = 60
 PATIENCE_S = 4  # for a proof, before whoever asked is told that it runs
 DAYS_S = 600
 AT_START = {
@@ -66,6 +66,7 @@ def begin(app, server) -> None:
     every(PROVE_S, lambda: prove_and_tell(relay))
     every(LOOK_S, lambda: relay.notices.trouble("disk", _disk(relay.disk_problem)))
     every(BACKUP_S, steadily(relay, Backups(relay, relay.notices.trouble)))
+    every(MEMORY_S, memory.give_back)
 
 
 def put_in_order(relay) -> None:

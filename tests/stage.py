@@ -295,12 +295,14 @@ def shown_config(folder: Path, port: int = 0) -> Path:
 def in_thread(config: Path, database: Path) -> Relay:
     """The real server of the real app, with its chores, in a thread of this process."""
     import app as application
+    import commands
     import settings
     from server import http as serving
     from server import jobs
 
     loaded = settings.load(str(config))
     app = application.create_app(loaded, serving=True)
+    commands.register(app)  # for tests that ask the same app both ways
     server = serving.Server(app, loaded)
     jobs.begin(app, server)
     server.start()

@@ -23,6 +23,7 @@ from relay.upstream.connection import Connection, connect, readable
 from turns import resting, sendall
 
 READ_BYTES = 16384  # what a TLS record holds
+FEW_BYTES = 2048  # hundreds of streams that say little each wait with a buffer of this size
 HEAD_BYTES_MAX = 65536  # of an answer's status and headers
 KEPT_IDLE_S = (
     55.0  # a kept connection is used again within this time: most servers close after a minute
@@ -197,6 +198,7 @@ class HTTPResponse:
         self._parser = httptools.HttpResponseParser(self)
         self._pieces: list[bytes] = []
         self._packed: coding.Unpacker | None = None
+        self._room = FEW_BYTES  # for the next read
         self.heard = False  # a byte of it has come
         self._head_done = self._ended = self._extra = self._reusable = self._closed = False
 
@@ -267,13 +269,17 @@ class HTTPResponse:
         """Read once, and let the parser see it; how many bytes there were. Raises OSError."""
         try:
             with resting():
-                data = self._sock.recv(READ_BYTES)
+                data = self._sock.recv(self._room)
         except BlockingIOError:  # the kernel's way to say that it has waited long enough
             raise TimeoutError("nothing came in time") from None
         if not data:
             self._close_framed()
             return 0
         self.heard = True
+        if len(data) == self._room:  # there may be more
+            self._room = READ_BYTES
+        elif len(data) < FEW_BYTES:
+            self._room = FEW_BYTES
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as err:

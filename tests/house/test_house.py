@@ -36,7 +36,7 @@ LAYERS = """
 0  turns relay.body relay.errors relay.estimate relay.limits relay.lookups relay.metrics relay.unquoted
 0  relay.upstream.race relay.upstream.proxy relay.upstream.coding
 0  relay.upstream.http1 relay.upstream.health relay.upstream.connection relay.upstream.quirks relay.upstream.order
-0  server.connections server.hooks relay members server relay.upstream
+0  server.connections server.hooks server.memory relay members server relay.upstream
 """
 LAYER = {
     name: int(level)
@@ -358,6 +358,24 @@ def test_who_has_no_single_sign_on_does_not_pay_for_its_library():
     loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert "flask" in loaded.stdout and loaded.returncode == 0, loaded.stderr
     assert not {"authlib", "joserfc", "cryptography", "requests"} & set(loaded.stdout.split())
+
+
+def test_a_relay_that_serves_does_not_pay_for_the_command_line(tmp_path):
+    code = f"""
+import sys, app, settings
+wanted = {{"plans": {{"free": {{}}}}, "database": {{"path": "{tmp_path}/relay.db"}}}}
+app.create_app(settings.check(wanted, {{}}), serving=True)
+print(*[each for each in sys.modules if each.startswith("commands.")])
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.split() == ["commands.given"], done.stderr
+
+
+def test_a_service_finds_the_whole_program_compiled():
+    """It may not write beside its code: what is not compiled is compiled at each start."""
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    compiled = re.search(r"compileall .* \*\.py (.*)", makefile)[1].split()
+    assert set(compiled) == set(FOLDERS)
 
 
 def test_no_wire_is_asked_whether_it_has_a_name():

@@ -143,7 +143,7 @@ def test_no_answer_breaks_it(doc, encoding):
 def test_no_input_breaks_it(value):
     try:
         ask = embeddings.read(
-            body.Body([("model", "m"), ("input", value), ("dimensions", 3)], "", {})
+            body.Body([("model", "m"), ("input", value), ("dimensions", 3)], "", {}, 0)
         )
     except errors.BadRequest as err:
         assert err.param.startswith("input")
