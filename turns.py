@@ -6,9 +6,12 @@ call's processor time went into that. Here threads stand in a line of their own 
 changes hands where its holder waits for the world: for a provider, the disk, a caller who reads
 slowly.
 
-It is a courtesy and guards nothing. Streams that have begun and chores go on beside it, and pages from
-where they are known to be pages; and who is held up with the turn, where nobody thought of it, loses
-it to the next one after PATIENCE_S.
+It is a courtesy and guards nothing. Chores go on beside it, and pages from where they are known to be
+pages; and who is held up with the turn, where nobody thought of it, loses it to the next one after
+PATIENCE_S.
+
+A stream waits most of its life: its answer gives a `Pause` where it would wait, and the thread that
+served it is free until there is more (`server.streams`).
 """
 
 import socket
@@ -16,8 +19,9 @@ import ssl
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
+from typing import Self
 
 PATIENCE_S = 0.002  # with who has the turn; what is done with it takes a quarter of that
 LOOK_S = 0.02  # between two looks for how long that is, while nobody new comes
@@ -34,23 +38,46 @@ class Place:
         self.called.acquire()
 
 
+class Pause(bytes):
+    """What an answer gives in place of a piece where it would wait for more: no bytes, but the
+    descriptor by which more will come, and the time (monotonic) when it should be asked anyway.
+    Without a descriptor it may go on at once."""
+
+    fd: int
+    until: float
+
+    @classmethod
+    def for_more(cls, fd: int = -1, until: float = 0.0) -> Self:
+        made = cls()
+        made.fd, made.until = fd, until
+        return made
+
+
 class Turns:
-    """The turn, and the line for it; see `turns`, the one of this process."""
+    """The turn, and the line for it; see `turns`, the one of this process.
+
+    `reliefs`: what is called when a thread that has another duty is going to wait, so that somebody
+    else does that duty meanwhile.
+    """
 
     def __init__(self) -> None:
+        self.reliefs: dict[int, Callable[[], None]] = {}  # by thread
         self._holder: int | None = None  # a thread
         self._since = 0.0
         self._line: deque[Place] = deque()
         self._door = threading.Lock()
 
-    def take(self) -> None:
-        """Wait for the turn. Whoever takes it gives it back."""
+    def take(self, first: bool = False) -> None:
+        """Wait for the turn, in the line or as the first of it. Whoever takes it gives it back."""
         with self._door:
             if self._holder is None:
                 self._holder, self._since = threading.get_ident(), time.monotonic()
                 return
             place = Place()
-            self._line.append(place)
+            if first:
+                self._line.appendleft(place)
+            else:
+                self._line.append(place)
             self._look()
         self.wait(place)
 
@@ -64,9 +91,16 @@ class Turns:
             self._call_next()
         return True
 
+    def rest(self) -> bool:
+        """`give` the turn, and any other duty of this thread: it is going to wait."""
+        relief = self.reliefs.pop(threading.get_ident(), None) if self.reliefs else None
+        if relief is not None:
+            relief()
+        return self.give()
+
     def leave(self, place: Place) -> None:
         """Give the turn back until the place is called, if this thread has it."""
-        place.gave = self.give()
+        place.gave = self.rest()
 
     def wait(self, place: Place) -> None:
         """Wait until the place is called: with the turn, if it was left with it."""
@@ -106,7 +140,7 @@ class resting:
     __slots__ = ("_gave",)
 
     def __enter__(self) -> None:
-        self._gave = turns.give()
+        self._gave = turns.rest()
 
     def __exit__(self, *_: object) -> None:
         if self._gave:

@@ -69,18 +69,22 @@ def stream(turn: Exchange) -> Iterator[bytes]:
         else _passed(turn)
     )
     try:
-        yield from _gathered(pieces, reply)
+        yield from gathered(pieces, reply)
     except CallerLeft:
         turn.meter.state.left = True
 
 
-def _gathered(pieces: Iterator[bytes], reply: Reply) -> Iterator[bytes]:
+def gathered(pieces: Iterator[bytes], reply: Reply) -> Iterator[bytes]:
     """What was made of events that came together goes out together.
 
     To write a piece costs more than to make it.
     """
     waiting: list[bytes] = []
     for piece in pieces:
+        if reply.pause is not None:  # the piece was made of silence
+            pause, reply.pause = reply.pause, None
+            yield pause
+            continue
         waiting.append(piece)
         if not reply.pending:
             yield b"".join(waiting)
@@ -99,6 +103,7 @@ def finish(turn: Exchange) -> None:
         if not state.complete and state.error is None:
             state.left = True
             if state.delivered and turn.meter.policy == "drain":
+                turn.reply.pauses = False
                 _drain(turn)
         turn.reply.close()
     finally:

@@ -123,6 +123,7 @@ class Incoming(msgspec.Struct):
     environ: dict
     id: str = msgspec.field(default_factory=lambda: new_id())
     headers: dict[str, str] = msgspec.field(default_factory=dict)
+    pauses: bool = False  # whoever serves it waits for an answer's pieces without a thread
 
     def body(self, settings) -> body.Body:
         """Raises BadRequest, BodyTooLarge or UnsupportedEncoding."""
@@ -200,6 +201,7 @@ def serve(
         meter.hold(ask, model, relay.gate.caps(caller))  # 402 if the pockets do not cover it
         reply = relay.sender.send(_dispatch(relay, wire, ask, meter, incoming), targets)
         spoken = WIRES[reply.target.wire]
+        reply.pauses = incoming.pauses
         meter.serve_from(reply.target, TEXTS[spoken.NAME])
         turned = None if spoken is wire else TURNED[wire.NAME]
         context = replace(context, input_tokens=ask.input_tokens)

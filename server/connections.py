@@ -1,12 +1,14 @@
-"""Connections: one epoll, and threads that each take a request from its first byte to its last.
+"""Connections: one epoll, and threads that each take a request from its first byte until its answer
+is written, or has to wait.
 
 Owns the sockets of callers, the threads, and for how long who may keep either. HTTP is waitress':
 its parser reads requests, its tasks run the app.
 
 Each connection waits in the epoll for one event, which wakes one thread. That thread alone has the
 connection: it reads what has come, serves a request that is whole, writes the answer straight into
-the socket, and lets the connection wait again. Nothing is handed from one thread to another, and a
-connection that says nothing costs nothing.
+the socket, and lets the connection wait again. Nothing is handed from one thread to another but an
+answer that pauses, which goes on as one of `server.streams`; and a connection that says nothing costs
+nothing.
 """
 
 import contextlib
@@ -29,7 +31,8 @@ from waitress.parser import HTTPRequestParser
 from waitress.task import ErrorTask, WSGITask
 from waitress.utilities import InternalServerError, build_http_date
 
-from turns import sendall, turns
+from server.streams import Streams
+from turns import Pause, sendall, turns
 
 log = logging.getLogger("server")
 
@@ -48,6 +51,7 @@ LAST_WORDS_S = 0.5  # for threads to send what their responses have left
 ENDS_S = 1.0  # for threads whose sockets were cut
 FULL_PAUSE_S = 0.05  # while the system has no more sockets
 FIRST_GIVEN_FD = 3
+PIECES_MAX = 16  # of one stream on end, while others wait
 SEND_TIMEOUT = (
     socket.SOL_SOCKET,
     socket.SO_SNDTIMEO,
@@ -64,20 +68,57 @@ class Task(WSGITask):
     """
 
     usual = False  # the answer says nothing of what is ours to say: its date, the connection
+    pause: Pause | None = None  # the answer is not over: `resume` goes on with it
 
     def execute(self) -> None:
-        pieces = self.channel.server.application(self.get_environment(), self._start)
+        environ = self.get_environment()
+        environ["server.pauses"] = True
+        self._answer = self.channel.server.application(environ, self._start)
+        self._pieces = iter(self._answer)
+        self._write_on()
+
+    def resume(self) -> None:
+        """Go on after a pause."""
         try:
-            for piece in pieces:
+            self._write_on()
+            self.finish()
+        except OSError:
+            self.close_on_finish = True
+
+    def finish(self) -> None:
+        if self.pause is None:
+            super().finish()
+
+    def give_up(self) -> None:
+        """End an answer that pauses: nobody will go on with it."""
+        self._let_go()
+
+    def _write_on(self) -> None:
+        """Write pieces until the answer is over or pauses."""
+        left = PIECES_MAX if self.pause is not None else -1
+        self.pause = None
+        try:
+            for piece in self._pieces:
+                if type(piece) is Pause:
+                    self.pause = piece
+                    return
                 if piece:
                     self.write(piece)
+                left -= 1
+                if not left:
+                    self.pause = Pause.for_more()
+                    return
             said = self.content_length
             if said not in (None, self.content_bytes_written) and self.request.command != "HEAD":
                 log.warning("an answer has %s of %s bytes", self.content_bytes_written, said)
                 self.set_close_on_finish()  # or the client waits for the rest
         finally:
-            if hasattr(pieces, "close"):
-                pieces.close()
+            if self.pause is None:
+                self._let_go()
+
+    def _let_go(self) -> None:
+        if hasattr(self._answer, "close"):
+            self._answer.close()
 
     def _start(self, status: str, headers: list[tuple[str, str]], exc_info=None) -> Callable:
         """WSGI's start_response. Raises ValueError for what would be more than one line each."""
@@ -121,7 +162,8 @@ class Client:
         self.since = self.begun = time.monotonic()  # the last byte; the first of this request
         self.request: HTTPRequestParser | None = None  # one that is not whole yet
         self.known = False  # its sender may send a large body
-        self.unread = b""  # requests that wait until their sender reads
+        self.unread = b""  # requests that wait until their sender reads, or has his answer
+        self._task: Task | None = None  # whose answer pauses
         self._out: list[bytes] = []
 
     @property
@@ -136,8 +178,16 @@ class Client:
         late = self.request is not None and not self.known and now - self.begun > STRANGER_S
         return late or now - self.since > IDLE_S
 
+    @property
+    def pause(self) -> Pause | None:
+        """Where the answer that it is given waits."""
+        return self._task.pause if self._task else None
+
     def go_on(self) -> bool:
-        """Read what has come, and answer what is whole. Whether the connection is kept."""
+        """Read what has come, and answer what is whole. Whether the connection is kept.
+
+        It has a `pause` then if its answer is not over: that goes on with `resume`.
+        """
         data, self.unread = self.unread or self._received(), b""
         if self.lingers_until is not None:  # one look an event: who sends on holds no thread
             return data != b"" and time.monotonic() < self.lingers_until
@@ -149,14 +199,29 @@ class Client:
                 data = data or self._received()
                 continue
             self.request = None
-            if not request.empty and not self._answer(request):
-                return self._linger() if request.error or data else False
+            if not request.empty:
+                self.unread = data
+                if not self._answer(request):
+                    return self._end(request)
+                if self.pause is not None:
+                    return True
+                self.unread = b""
             if data and not self._takes():
                 self.unread = data  # who does not read his answers gets no more of them
                 return True
             if not data:
                 return True
         return data is None
+
+    def resume(self) -> bool:
+        """Go on with the answer that paused. Whether the connection is kept; see `go_on`."""
+        assert self._task is not None
+        request = self._task.request
+        return self._served(self._task, self._task.resume) or self._end(request)
+
+    def _end(self, request: HTTPRequestParser) -> bool:
+        """After the last request of a connection: whether the connection lingers."""
+        return self._linger() if request.error or self.unread else False
 
     def flush(self) -> None:
         """Send what has been written. Raises ClientDisconnected."""
@@ -190,6 +255,8 @@ class Client:
     def close(self) -> None:
         """Whoever has the claim closes it."""
         self.closed = True
+        if self._task is not None:
+            self._task.give_up()
         if self.request is not None:
             self.request.close()
         self.sock.close()
@@ -225,22 +292,28 @@ class Client:
                 self.sock.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def _answer(self, request: HTTPRequestParser) -> bool:
-        """Serve a request; whether the connection may serve another."""
+        """Serve a request; whether the connection may serve another, or the answer pauses."""
         task = (self.server.error_task if request.error else Task)(self, request)
+        return self._served(task, task.service)
+
+    def _served(self, task: WSGITask | ErrorTask, step: Callable[[], None]) -> bool:
+        self._task, kept = None, False
         try:
-            task.service()
+            step()
             self.flush()
+            if isinstance(task, Task) and task.pause is not None:
+                self._task = task
+                return True
+            kept = not task.close_on_finish
         except ClientDisconnected:
-            return False
+            pass
         except Exception:
             log.exception("a request could not be served")
             self._out.clear()
             if not task.wrote_header:
-                self._say_sorry(request)
-            return False
-        finally:
-            request.close()
-        return not task.close_on_finish
+                self._say_sorry(task.request)
+        task.request.close()
+        return kept
 
     def _say_sorry(self, request: HTTPRequestParser) -> None:
         failed = HTTPRequestParser(self.adj)
@@ -296,6 +369,7 @@ class Connections:
         self._lock = threading.Lock()
         self._threads: set[threading.Thread] = set()
         self._waiting, self._stopped = 0, threading.Event()
+        self._streams = Streams(self._resume)
 
     @property
     def busy(self) -> int:
@@ -311,6 +385,7 @@ class Connections:
         while not self._stopped.wait(LOOK_S):
             self._close_overdue()
         self._bell_pull.send(b"!")
+        self._streams.stop(LAST_WORDS_S)
         self._join(LAST_WORDS_S)
         for each in [*self._all.values()]:
             with contextlib.suppress(OSError):
@@ -377,11 +452,26 @@ class Connections:
             kept = not connection.closed and connection.go_on()
         finally:
             turns.give()
-            if kept:
-                connection.since = time.monotonic()
-                self._await(connection)
-            else:
-                self._close(connection)
+            self._leave(connection, kept)
+        return None
+
+    def _resume(self, connection: Client) -> None:
+        """Go on with a connection whose answer has paused."""
+        kept = False
+        try:
+            kept = connection.resume()
+        finally:
+            self._leave(connection, kept)
+
+    def _leave(self, connection: Client, kept: bool) -> None:
+        """Let a connection wait that was served, for whatever it waits for."""
+        if kept and (pause := connection.pause) is not None:
+            self._streams.wait(connection, pause)
+        elif kept:
+            connection.since = time.monotonic()
+            self._await(connection)
+        else:
+            self._close(connection)
 
     def _await(self, connection: Client) -> None:
         """Give the claim back, and let the connection wait for its next event: in this order, or an

@@ -148,7 +148,7 @@ class ServerSettings(Section):
     host: Annotated[Name, "Where to listen; 0.0.0.0 for all addresses."] = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65535), "0 lets the system choose."] = 8000
     threads: Annotated[
-        int, Meta(ge=4, le=4096), "A stream holds one thread to its end; 16 are kept for pages."
+        int, Meta(ge=4, le=4096), "A call holds one until its answer begins; 16 are kept for pages."
     ] = 128
     body_bytes_max: Annotated[Bytes, "The largest request body."] = 33554432
     inflated_bytes_max: Annotated[Bytes, "The most that a compressed body may inflate to."] = (

@@ -146,6 +146,23 @@ def readable(sock: socket.socket, seconds: float) -> bool:
         return bool(poll.poll(seconds * 1000))
 
 
+def come(sock: socket.socket, bytes_max: int) -> bytes | None:
+    """What has come, b"" for the end, None if nothing has: or only a part of a TLS record."""
+    if not isinstance(sock, ssl.SSLSocket):
+        try:
+            return sock.recv(bytes_max, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return None
+    patience_s = sock.gettimeout()
+    sock.settimeout(0)
+    try:
+        return sock.recv(bytes_max)
+    except ssl.SSLWantReadError:
+        return None
+    finally:
+        sock.settimeout(patience_s)
+
+
 class Watcher:
     """Looks, four times a second while lines are open, whether their callers are still there."""
 

@@ -19,7 +19,7 @@ from urllib.parse import quote, urlsplit
 import httptools
 
 from relay.upstream import coding
-from relay.upstream.connection import Connection, connect, readable
+from relay.upstream.connection import Connection, come, connect, readable
 from turns import resting, sendall
 
 READ_BYTES = 16384  # what a TLS record holds
@@ -199,6 +199,7 @@ class HTTPResponse:
         self._pieces: list[bytes] = []
         self._packed: coding.Unpacker | None = None
         self._room = FEW_BYTES  # for the next read
+        self._drained = False  # the last read took all that had come
         self.heard = False  # a byte of it has come
         self._head_done = self._ended = self._extra = self._reusable = self._closed = False
 
@@ -218,25 +219,34 @@ class HTTPResponse:
         if encoding not in coding.PLAIN and self.status not in BODILESS:
             self._packed = coding.Unpacker(encoding)
 
-    def read(self) -> bytes:
+    def read(self, wait: bool = True) -> bytes | None:
         """The next bytes of the body, unpacked, as soon as there are any; b"" at its end.
 
-        Raises OSError.
+        Without `wait` None where nothing has come that could be read. Raises OSError.
         """
         if self._packed is None:
-            return self._read()
+            return self._read(wait)
         while not (data := self._packed.more()):
-            packed = self._read()
+            packed = self._read(wait)
+            if packed is None:
+                return None
             if not packed:
                 self._packed.finish()
                 return b""
             self._packed.give(packed)
         return data
 
-    def _read(self) -> bytes:
+    def fileno(self) -> int:
+        """The descriptor by which more of the answer comes."""
+        return self._sock.fileno()
+
+    def _read(self, wait: bool) -> bytes | None:
         waits_since = 0.0  # since then only framing has come
         while not self._pieces and not self._ended:
-            if self._feed() and not self._pieces:
+            count = self._feed(wait)
+            if count is None:
+                return None
+            if count and not self._pieces:
                 waits_since = waits_since or time.monotonic()
                 patience_s = self._line.patience_s
                 if patience_s is not None and time.monotonic() - waits_since > patience_s:
@@ -265,11 +275,17 @@ class HTTPResponse:
         else:
             self._sock.close()
 
-    def _feed(self) -> int:
-        """Read once, and let the parser see it; how many bytes there were. Raises OSError."""
+    def _feed(self, wait: bool = True) -> int | None:
+        """Read once, and let the parser see it; how many bytes there were. Without `wait` None where
+        nothing has come. Raises OSError."""
         try:
-            with resting():
-                data = self._sock.recv(self._room)
+            if wait:
+                with resting():
+                    data = self._sock.recv(self._room)
+            elif (come := self._come()) is None:
+                return None
+            else:
+                data = come
         except BlockingIOError:  # the kernel's way to say that it has waited long enough
             raise TimeoutError("nothing came in time") from None
         if not data:
@@ -287,6 +303,16 @@ class HTTPResponse:
                 raise ProtocolError(f"no HTTP answer: {err}") from None
             self._extra = True
         return len(data)
+
+    def _come(self) -> bytes | None:
+        """What has come, None if nothing has. Of what came last a part of the room was left, so that
+        there is nothing more: to look again would only cost."""
+        if self._drained:
+            self._drained = False
+            return None
+        data = come(self._sock, self._room)
+        self._drained = data is not None and 0 < len(data) < self._room
+        return data
 
     def _close_framed(self) -> None:
         """The other side has closed.

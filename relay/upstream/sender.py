@@ -12,7 +12,7 @@ import logging
 import math
 import time
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -31,7 +31,7 @@ from relay.upstream.http1 import ConnectionPool
 from relay.upstream.payload import Spoken
 from relay.wires import reader, sse
 from relay.wires.interface import EventInfo, Wire
-from turns import resting
+from turns import Pause, resting
 
 log = logging.getLogger("relay.upstream")
 
@@ -75,6 +75,8 @@ class Reply:
         self.events = sse.Events(EVENT_BYTES_MAX)
         self.held: list[bytes] = []  # streamed: whole events read while waiting for content
         self.stops = False  # the caller may end it before it says anything
+        self.pauses = False  # who serves it waits for its pieces without a thread
+        self.pause: Pause | None = None  # nothing has come: where to wait for it
         self.pending = 0  # events that have come with the one that is looked at, and wait
         self.problem: errors.RelayError | None = None  # why the stream broke off
         self._answer = answer
@@ -95,15 +97,20 @@ class Reply:
             raise _failure(err, self.line)
 
     def pieces(self) -> Iterator[bytes | None]:
-        """The rest of the answer as it comes; None for every SILENCE_S in which nothing does.
+        """The rest of the answer as it comes; None for every SILENCE_S in which nothing does, and,
+        with `pause` set, where it `pauses`.
 
         Raises as `read`; the upstream's idle_s is how long all the silence may last.
         """
         idle_s = left_s = self.target.upstream.idle_s
         while True:
-            self.line.wait_at_most(min(SILENCE_S, left_s))
+            wait_s = min(SILENCE_S, left_s)
             try:
-                chunk = self._read()
+                if self.pauses:
+                    chunk = yield from self._paused(time.monotonic() + wait_s)
+                else:
+                    self.line.wait_at_most(wait_s)
+                    chunk = self._read()
             except OSError as err:
                 left_s -= SILENCE_S
                 if not isinstance(err, TimeoutError) or left_s <= 0:
@@ -116,8 +123,19 @@ class Reply:
             left_s = idle_s
             yield chunk
 
+    def _paused(self, until: float) -> Generator[None, None, bytes]:
+        """The next bytes, with pauses until they come. Raises TimeoutError at that time."""
+        while (chunk := self._answer.read(wait=False)) is None:
+            if time.monotonic() >= until:
+                raise TimeoutError("nothing came in time")
+            self.pause = Pause.for_more(self._answer.fileno(), until)
+            yield None
+        return self._taken(chunk)
+
     def _read(self) -> bytes:
-        chunk = self._answer.read()
+        return self._taken(self._answer.read())
+
+    def _taken(self, chunk: bytes) -> bytes:
         if not chunk and self.line.left:
             raise CallerLeft()
         self._bytes += len(chunk)

@@ -36,7 +36,7 @@ LAYERS = """
 0  turns relay.body relay.errors relay.estimate relay.limits relay.lookups relay.metrics relay.unquoted
 0  relay.upstream.race relay.upstream.proxy relay.upstream.coding
 0  relay.upstream.http1 relay.upstream.health relay.upstream.connection relay.upstream.quirks relay.upstream.order
-0  server.connections server.hooks server.memory relay members server relay.upstream
+0  server.connections server.streams server.hooks server.memory relay members server relay.upstream
 """
 LAYER = {
     name: int(level)
@@ -133,6 +133,7 @@ DOORS = {  # what comes from outside, and who may touch it
         "relay.upstream.proxy",
         "server.http",
         "server.connections",
+        "server.streams",
         "turns",
     },
     "sqlite3": {"db"},

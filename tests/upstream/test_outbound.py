@@ -4,10 +4,7 @@ Where connections may lead, which headers pass, how much is read, who sees keys.
 """
 
 import logging
-import shutil
 import socket
-import ssl
-import subprocess
 
 import pytest
 
@@ -15,6 +12,7 @@ from tests.client import CHAT, ask, assert_openai_error
 from tests.fake_upstream import FakeUpstream, answer, cut, head, stream
 from tests.providers import ERRORS, chunk, error, openai_stream, plain, usage, words
 from tests.stage import LIMIT_S, model_config, upstream_config, wait_until
+from tests.tls import Secret, certify
 
 COUNTS = usage(20, 10)
 KEY = "0123456789abcdef.UpstreamSecret789"  # of Zhipu's shape: nothing tells that it is one
@@ -174,55 +172,8 @@ def test_the_environment_has_no_say(start, fake, canary, monkeypatch, tmp_path):
     assert fake.requests[0].headers["authorization"] == "Bearer sk-upstream-secret"
 
 
-@pytest.fixture(scope="module")
-def self_signed(tmp_path_factory):
-    """A certificate for 127.0.0.1 that nobody has signed."""
-    if not shutil.which("openssl"):
-        pytest.skip("openssl is not installed")
-    folder = tmp_path_factory.mktemp("tls")
-    subprocess.run(
-        [
-            "openssl",
-            "req",
-            "-x509",
-            "-newkey",
-            "rsa:2048",
-            "-nodes",
-            "-days",
-            "2",
-            "-subj",
-            "/CN=here",
-            "-addext",
-            "subjectAltName=IP:127.0.0.1",
-            "-keyout",
-            folder / "key.pem",
-            "-out",
-            folder / "cert.pem",
-        ],
-        check=True,
-        capture_output=True,
-    )
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(folder / "cert.pem", folder / "key.pem")
-    return context
-
-
-class Secret(FakeUpstream):
-    """An upstream behind TLS."""
-
-    def __init__(self, context: ssl.SSLContext):
-        super().__init__()
-        self.context = context
-
-    def _serve(self, connection: socket.socket) -> None:
-        try:
-            super()._serve(self.context.wrap_socket(connection, server_side=True))
-        except OSError:
-            connection.close()  # who does not trust us leaves
-
-
-def test_certificates_are_verified(start, self_signed):
-    with Secret(self_signed) as upstream:
+def test_certificates_are_verified(start, tmp_path):
+    with Secret(certify(tmp_path)) as upstream:
         upstream.always(plain(COUNTS))
         alice = start(upstreams=[upstream_config(upstream.url.replace("http:", "https:"))])
         assert_openai_error(alice.chat(), 502, "upstream_error")

@@ -92,8 +92,8 @@ class DemoResponse:
         self._due = time.monotonic()
         self._over = threading.Event()
 
-    def read(self) -> bytes:
-        """The next piece when its time has come; b"" at the end and after `close`."""
+    def read(self, wait: bool = True) -> bytes:
+        """The next piece when its time has come; b"" at the end and after `close`. It always waits."""
         self._due += self._pause_s
         with resting():
             if self._over.wait(max(0.0, self._due - time.monotonic())):

@@ -1,0 +1,321 @@
+"""Streams wait without a thread each, and none stands still for another's."""
+
+import math
+import os
+import socket
+import ssl
+import threading
+from contextlib import contextmanager, suppress
+
+import pytest
+
+import turns as turning
+from db.connection import connect
+from relay.upstream import connection, sender
+from server import streams as module
+from server.streams import Streams
+from tests.client import CHAT, ask
+from tests.fake_upstream import DONE, Gate, stream
+from tests.providers import chunk, usage, usage_chunk, words
+from tests.stage import LIMIT_S, upstream_config, wait_until
+from tests.tls import Secret, certify
+from turns import Pause
+
+COUNTS = usage(20, 10)
+MANY = {"free": {"calls_at_once": 100, "requests_per_minute": 100}}
+END = (chunk(finish="stop"), usage_chunk(COUNTS))
+
+
+@pytest.fixture
+def start(start_relay, person):
+    """A function: alice with 10 yuan at a relay of her own."""
+    return lambda **changes: person("alice", start_relay(**changes)).given(wallet="10")
+
+
+@pytest.fixture
+def forbearing(monkeypatch):
+    """Nobody steps in for who is held up: whoever waits must have said so."""
+    monkeypatch.setattr(turning, "PATIENCE_S", 10 * LIMIT_S)
+    monkeypatch.setattr(module, "HELD_UP_S", 10 * LIMIT_S)
+
+
+@contextmanager
+def opened(alice, fake, gate, **more):
+    """A stream that has said its first words and waits for a gate."""
+    fake.next(stream(*words(), gate, *END))
+    told = alice.chat_stream(**more)
+    told.next_event()
+    yield told
+    gate.open()
+    assert told.read().endswith(DONE)
+
+
+def callers() -> list[threading.Thread]:
+    return [each for each in threading.enumerate() if each.name in ("caller", "streams")]
+
+
+def test_streams_that_wait_hold_no_thread(start, fake):
+    alice, gate = start(server={"threads": 64}, plans=MANY), Gate()
+    fake.always(stream(*words(), gate, *END))
+    before = len(callers())
+    told = [alice.chat_stream() for _ in range(30)]
+    for each in told:
+        each.next_event()
+    assert len(callers()) - before < 10
+    gate.open()
+    assert all(each.read().endswith(DONE) for each in told)
+    assert alice.relay.ledger_is_right()
+
+
+def test_who_does_not_read_a_stream_holds_up_nobodys(start, fake, forbearing):
+    alice = start()
+    with opened(alice, fake, Gate()):
+        fake.next(stream(*words(), *[chunk("x" * 65536)] * 200, *END))
+        slow = alice.send(CHAT, ask(stream=True))
+        wait_until(lambda: fake.requests[-1].finished.is_set() or len(fake.requests) == 2)
+        with opened(alice, fake, Gate()):
+            pass
+        slow.close()
+
+
+def test_a_stream_without_a_pause_holds_up_nobodys(start, fake, forbearing):
+    def endless(line) -> None:
+        while True:
+            line.send(b'data: {"choices": [{"index": 0, "delta": {"content": "more"}}]}\n\n' * 20)
+
+    alice, first = start(), Gate()
+    fake.next(stream(*words(), first, endless))
+    flooded = alice.chat_stream()
+    flooded.next_event()
+    first.open()
+    read = threading.Thread(target=lambda: exhausted(flooded), daemon=True)
+    read.start()
+    with opened(alice, fake, Gate()):
+        pass
+    alice.relay.app.extensions["relay"].sender.cut_all()
+    read.join(LIMIT_S)
+    assert not read.is_alive()
+
+
+def exhausted(told) -> None:
+    with suppress(OSError, ValueError, AttributeError):
+        told.read()
+
+
+def test_an_end_that_waits_for_another_process_to_write_holds_up_nobodys_stream(start, fake):
+    alice, ends, goes_on = start(), Gate(), Gate()
+    fake.next(stream(*words(), ends, *END))
+    ending = alice.chat_stream()
+    ending.next_event()
+    fake.next(stream(*words(), goes_on, chunk("more"), Gate()))
+    other = alice.chat_stream()
+    other.next_event()
+    writer = alice.relay.app.extensions["relay"].db._writer
+    writing = connect(alice.relay.database)
+    writing.execute("BEGIN IMMEDIATE")
+    try:
+        ends.open()
+        wait_until(lambda: writer._writing)
+        goes_on.open()
+        while b"more" not in other.next_event():
+            pass
+        assert writer._writing
+    finally:
+        writing.execute("ROLLBACK")
+        writing.close()
+    assert ending.read().endswith(DONE)
+    other.leave()
+
+
+@pytest.mark.parametrize("wire", ["messages", "responses"])
+def test_pauses_are_no_events_of_a_turned_stream(start, fake, monkeypatch, wire):
+    """What a wire makes of silence is made once in SILENCE_S, however often the answer pauses."""
+    alice, gates = start(), [Gate() for _ in range(5)]
+    fake.next(stream(*[step for gate in gates for step in (*words(), gate)], *END))
+    body = ask(stream=True) | {"max_tokens": 50}
+    if wire == "responses":
+        body = {"model": "test-model", "input": "Hello", "stream": True}
+    told = alice.open("POST", f"/api/v1/{wire}", body)
+    for gate in gates:
+        assert gate.reached.wait(LIMIT_S)
+        gate.open()
+    said = told.read()
+    assert b"ping" not in said and b"keep-alive" not in said
+    assert (b"message_stop" if wire == "messages" else b"response.completed") in said
+
+
+def test_silence_is_told_to_who_waits_though_nothing_comes(start, fake, monkeypatch):
+    monkeypatch.setattr(sender, "SILENCE_S", 0.05)
+    with opened(start(), fake, Gate()) as told:
+        for _ in range(3):
+            while told.next_event() != b": keep-alive\n\n":
+                pass
+
+
+# TLS: what has come may be a part of a record, or more than one
+
+
+class Between:
+    """Hands the bytes of a connection on; `halve` keeps back half of what comes next until a gate
+    is opened."""
+
+    def __init__(self, port: int):
+        self.listener, self.to, self.gate = socket.create_server(("127.0.0.1", 0)), port, None
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    @property
+    def port(self) -> int:
+        return self.listener.getsockname()[1]
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                near, _ = self.listener.accept()
+                far = socket.create_connection(("127.0.0.1", self.to))
+                for pair in ((near, far, False), (far, near, True)):
+                    threading.Thread(target=self._carry, args=pair, daemon=True).start()
+
+    def _carry(self, source, target, answers: bool) -> None:
+        with suppress(OSError):
+            while data := source.recv(65536):
+                gate, half = self.gate if answers else None, len(data) // 2
+                if gate is not None:
+                    self.gate = None
+                    target.sendall(data[:half])
+                    gate.reached.set()
+                    gate.opened.wait(LIMIT_S)
+                    data = data[half:]
+                target.sendall(data)
+            target.shutdown(socket.SHUT_WR)
+
+
+class Half:
+    """What `Between` keeps back."""
+
+    def __init__(self):
+        self.reached, self.opened = threading.Event(), threading.Event()
+
+
+@pytest.fixture
+def secret(tmp_path):
+    with Secret(certify(tmp_path)) as upstream:
+        yield upstream
+
+
+@pytest.fixture
+def between(start, secret, monkeypatch):
+    """A provider behind TLS, whom the relay trusts, and what stands between them."""
+    context = ssl.create_default_context(cafile=secret.certificate)
+    monkeypatch.setattr(connection, "_trust", lambda: context)
+    found = Between(secret.port)
+    yield found
+    found.listener.close()
+
+
+def test_half_a_record_holds_up_nobodys_stream(start, fake, secret, between, forbearing):
+    alice = start(
+        upstreams=[upstream_config(f"https://127.0.0.1:{between.port}/v1")],
+    )
+    first, second, half = Gate(), Gate(), Half()
+    secret.next(stream(*words(), first, *END)).next(stream(*words(), second, *END))
+    halved, other = alice.chat_stream(), alice.chat_stream()
+    halved.next_event()
+    other.next_event()
+    between.gate = half
+    first.open()
+    assert half.reached.wait(LIMIT_S)
+    second.open()
+    assert other.read().endswith(DONE)
+    half.opened.set()
+    assert halved.read().endswith(DONE)
+
+
+def test_events_longer_than_records_arrive_whole(start, secret, between):
+    alice = start(upstreams=[upstream_config(f"https://127.0.0.1:{between.port}/v1")])
+    gate = Gate()
+    secret.next(stream(*words(), gate, *[chunk("x" * 50_000)] * 3, *END))
+    told = alice.chat_stream()
+    told.next_event()
+    gate.open()
+    said = told.read()
+    assert said.count(b"x" * 50_000) == 3 and said.endswith(DONE)
+
+
+# By itself
+
+
+@pytest.fixture
+def found():
+    """Who went on, and the streams."""
+    went: list[object] = []
+    streams = Streams(went.append)
+    yield went, streams
+    streams.stop(LIMIT_S)
+    assert not [each for each in threading.enumerate() if each in streams._threads]
+
+
+def test_who_waits_for_something_goes_on_once_when_it_comes(found):
+    went, streams = found
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        streams.wait("one", Pause.for_more(ours.fileno(), math.inf))
+        streams.wait("other", Pause.for_more())
+        wait_until(lambda: "other" in went)
+        assert went == ["other"]
+        theirs.send(b"!")
+        wait_until(lambda: len(went) == 2)
+        streams.wait("third", Pause.for_more())
+        wait_until(lambda: len(went) == 3)
+        assert went == ["other", "one", "third"]
+
+
+def test_who_waits_for_nothing_goes_on_when_its_time_is_up(found):
+    went, streams = found
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        streams.wait("long", Pause.for_more(ours.fileno(), math.inf))
+        wait_until(lambda: streams._looking_until == math.inf)
+        streams.wait("short", Pause.for_more(theirs.fileno(), 0.001))
+        wait_until(lambda: went)
+        assert went == ["short"]
+
+
+def test_who_waits_for_what_is_closed_goes_on_to_find_that_out(found):
+    went, streams = found
+    fd = os.open("/dev/null", os.O_RDONLY)
+    os.close(fd)
+    streams.wait("it", Pause.for_more(fd, math.inf))
+    wait_until(lambda: went == ["it"])
+
+
+def test_a_stream_that_breaks_takes_no_other_with_it():
+    went: list[object] = []
+
+    def goes_on(client: object) -> None:
+        if client == "broken":
+            raise RuntimeError("broken")
+        went.append(client)
+
+    streams = Streams(goes_on)
+    streams.wait("broken", Pause.for_more())
+    streams.wait("whole", Pause.for_more())
+    wait_until(lambda: went == ["whole"])
+    streams.stop(LIMIT_S)
+
+
+def test_who_is_held_up_where_nobody_thought_of_it_keeps_nobody_for_long():
+    went: list[object] = []
+    over = threading.Event()
+
+    def goes_on(client: object) -> None:
+        if client == "held up":
+            over.wait(LIMIT_S)
+        went.append(client)
+
+    streams = Streams(goes_on)
+    for each in ("held up", "other", "third"):
+        streams.wait(each, Pause.for_more())
+    wait_until(lambda: went == ["other", "third"])
+    over.set()
+    wait_until(lambda: len(went) == 3)
+    streams.stop(LIMIT_S)
