@@ -10,7 +10,8 @@ from types import SimpleNamespace
 import pytest
 
 from members import tokens
-from server import connections
+from server import client, connections
+from server import task as tasks
 from tests.client import CHAT, TIMEOUT_S, ask
 from tests.fake_upstream import Gate
 from tests.providers import plain, usage
@@ -99,7 +100,7 @@ def test_an_answer_says_once_when_it_was_made_and_how_long_it_is(relay, path, sa
 
 @pytest.mark.parametrize("header", [("x-a", "b\r\nx-c: d"), ("x-a\nx-c", "d"), ("x-a", "b\rc")])
 def test_a_header_of_an_answer_is_one_line_or_there_is_no_answer(header):
-    task = connections.Task(None, SimpleNamespace(version="1.1"))
+    task = tasks.Task(None, SimpleNamespace(version="1.1"))
     with pytest.raises(ValueError, match="line end"):
         task._start("200 OK", [("content-type", "text/plain"), header])
     assert not task.complete
@@ -133,7 +134,7 @@ def test_half_a_request_holds_no_thread(start_relay, person, fake):
 
 def test_what_never_becomes_whole_is_closed(monkeypatch, start_relay):
     monkeypatch.setattr(connections, "LOOK_S", 0.01)
-    monkeypatch.setattr(connections, "STRANGER_S", 0.05)
+    monkeypatch.setattr(client, "STRANGER_S", 0.05)
     relay = start_relay()
     with connected(relay) as sock:
         sock.sendall(head(CHAT, 100)[:-10])
@@ -142,7 +143,7 @@ def test_what_never_becomes_whole_is_closed(monkeypatch, start_relay):
 
 def test_a_connection_that_says_nothing_is_closed(monkeypatch, start_relay):
     monkeypatch.setattr(connections, "LOOK_S", 0.01)
-    monkeypatch.setattr(connections, "IDLE_S", 0.05)
+    monkeypatch.setattr(client, "IDLE_S", 0.05)
     with connected(start_relay()) as sock:
         assert everything(sock) == b""
 
@@ -151,7 +152,7 @@ def test_a_call_that_takes_longer_than_connections_may_idle_is_not_closed(
     monkeypatch, start_relay, person, fake
 ):
     monkeypatch.setattr(connections, "LOOK_S", 0.01)
-    monkeypatch.setattr(connections, "IDLE_S", 0.05)
+    monkeypatch.setattr(client, "IDLE_S", 0.05)
     relay, gate, answers = start_relay(), Gate(), []
     alice = person("alice", relay).given(wallet="10")
     fake.always([gate, *plain(COUNTS)])
@@ -217,7 +218,7 @@ def test_sockets_that_the_supervisor_opened_are_used(start_relay, monkeypatch):
 
 def test_who_sends_on_after_a_refusal_is_closed_and_holds_no_thread(monkeypatch, start_relay):
     monkeypatch.setattr(connections, "LOOK_S", 0.01)
-    monkeypatch.setattr(connections, "LINGER_S", 0.1)
+    monkeypatch.setattr(client, "LINGER_S", 0.1)
     relay = start_relay(server={"threads": 4})
     stubborn = [connected(relay) for _ in range(6)]
 

@@ -1,0 +1,109 @@
+"""A request and its answer: what the app is asked, and how what it gives is written.
+
+Owns the writing of answers, plain and piece by piece. What waitress does for any app in many steps is
+done here for ours in few.
+"""
+
+import functools
+import logging
+from collections.abc import Callable
+
+from waitress.task import WSGITask
+from waitress.utilities import build_http_date
+
+from turns import Pause
+
+log = logging.getLogger("server")
+
+PIECES_MAX = 16  # of one stream on end, while others wait
+
+
+class Task(WSGITask):
+    """A request for the app. Head and first piece go out together, each further piece at once."""
+
+    usual = False  # the answer says nothing of what is ours to say: its date, the connection
+    pause: Pause | None = None  # the answer is not over: `resume` goes on with it
+
+    def execute(self) -> None:
+        environ = self.get_environment()
+        environ["server.pauses"] = True
+        self._answer = self.channel.server.application(environ, self._start)
+        self._pieces = iter(self._answer)
+        self._write_on()
+
+    def resume(self) -> None:
+        """Go on after a pause."""
+        try:
+            self._write_on()
+            self.finish()
+        except OSError:
+            self.close_on_finish = True
+
+    def finish(self) -> None:
+        if self.pause is None:
+            super().finish()
+
+    def give_up(self) -> None:
+        """End an answer that pauses: nobody will go on with it."""
+        self._let_go()
+
+    def _write_on(self) -> None:
+        """Write pieces until the answer is over or pauses."""
+        left = PIECES_MAX if self.pause is not None else -1
+        self.pause = None
+        try:
+            for piece in self._pieces:
+                if type(piece) is Pause:
+                    self.pause = piece
+                    return
+                if piece:
+                    self.write(piece)
+                left -= 1
+                if not left:
+                    self.pause = Pause.for_more()
+                    return
+            said = self.content_length
+            if said not in (None, self.content_bytes_written) and self.request.command != "HEAD":
+                log.warning("an answer has %s of %s bytes", self.content_bytes_written, said)
+                self.set_close_on_finish()  # or the client waits for the rest
+        finally:
+            if self.pause is None:
+                self._let_go()
+
+    def _let_go(self) -> None:
+        if hasattr(self._answer, "close"):
+            self._answer.close()
+
+    def _start(self, status: str, headers: list[tuple[str, str]], exc_info=None) -> Callable:
+        """WSGI's start_response. Raises ValueError for what would be more than one line each."""
+        if exc_info and self.wrote_header:
+            raise exc_info[1]
+        text = "".join([status, *[name + value for name, value in headers]])
+        if "\n" in text or "\r" in text:
+            raise ValueError("a header of the answer has a line end in it")
+        self.complete, self.status, self.response_headers = True, status, list(headers)
+        said = {name.lower(): value for name, value in headers}
+        if "content-length" in said:
+            self.content_length = int(said["content-length"])
+        self.usual = said.keys().isdisjoint(("date", "server", "connection"))
+        return self.write
+
+    def build_response_header(self) -> bytes:
+        """The head: of answers that say their length, on connections that stay, a short way to it."""
+        last = self.request.headers.get("CONNECTION", "").lower() == "close"
+        sized = self.content_length is not None and self.has_body
+        if not (self.usual and sized and self.version == "1.1") or last:
+            return super().build_response_header()
+        dated = [*self.response_headers, ("Date", _date(int(self.start_time)))]
+        lines = [f"{name}: {value}\r\n" for name, value in dated]
+        return f"HTTP/1.1 {self.status}\r\n{''.join(lines)}\r\n".encode("latin-1")
+
+    def write(self, data: bytes) -> None:
+        super().write(data)
+        self.channel.flush()
+
+
+@functools.lru_cache(2)
+def _date(second: int) -> str:
+    """A second as HTTP writes it."""
+    return build_http_date(second)
