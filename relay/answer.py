@@ -14,7 +14,7 @@ from relay import errors
 from relay.body import Ask
 from relay.meter import Meter
 from relay.upstream import provider_errors
-from relay.upstream.sender import CallerLeft, Reply
+from relay.upstream.reply import CallerLeft, Reply
 from relay.wires import chat, sse
 from relay.wires.interface import KEEP_ALIVE, Context, EventInfo, TurnedWire, Wire
 from relay.wires.reader import PLAIN_END, Piece, Reader

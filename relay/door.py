@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from relay import errors, gate, refusals
 from relay.meter import new_id
 from relay.spine import Incoming, Relay, place
-from relay.upstream.sender import CallerLeft
+from relay.upstream.reply import CallerLeft
 from relay.wires.interface import Wire
 from relay.wires.registry import ADDRESSED
 from turns import turns

@@ -20,7 +20,8 @@ from relay.ending import CallState
 from relay.upstream.health import Health
 from relay.upstream.payload import spoken
 from relay.upstream.provider_errors import redacted
-from relay.upstream.sender import CallerLeft, Dispatch, Dispatcher, Reply
+from relay.upstream.reply import CallerLeft, Reply
+from relay.upstream.sender import Dispatch, Dispatcher
 from relay.wires import sse
 from relay.wires.reader import Reader, whole
 from relay.wires.registry import WIRES

@@ -17,7 +17,7 @@ from console.ui.i18n import gettext as _
 from console.ui.i18n import lazy_gettext as _l
 from relay import errors, gate, refusals
 from relay.spine import Incoming, place
-from relay.upstream.sender import CallerLeft
+from relay.upstream.reply import CallerLeft
 from relay.wires import chat
 
 pages = Blueprint("playground", __name__, url_prefix="/console/test")

@@ -1,7 +1,8 @@
 """The only outbound HTTP: one attempt after the other until a target begins to answer.
 
-Owns attempts, timeouts and the reading of answers; connections are `connection`'s. It knows no
-money, no members and no HTTP server; what an answer says it learns from the wires.
+Owns attempts, timeouts and the first look at an answer; how it is read on is `reply`'s, connections
+are `connection`'s. It knows no money, no members and no HTTP server; what an answer says it learns
+from the wires.
 
 Nothing of the outside leaks in: no redirects, cookies, netrc or proxy variables, and headers by
 allow-list.
@@ -12,13 +13,12 @@ import logging
 import math
 import time
 import zlib
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
 import msgspec
 
-from billing import Usage
 from relay import errors
 from relay.body import Ask
 from relay.catalog import Target
@@ -29,9 +29,10 @@ from relay.upstream.demo.provider import Demo
 from relay.upstream.health import Health
 from relay.upstream.http1 import ConnectionPool
 from relay.upstream.payload import Spoken
+from relay.upstream.reply import EVENT_BYTES_MAX, CallerLeft, Reply, failure
 from relay.wires import reader, sse
 from relay.wires.interface import EventInfo, Wire
-from turns import Pause, resting
+from turns import resting
 
 log = logging.getLogger("relay.upstream")
 
@@ -40,149 +41,15 @@ NOTICE_BYTES_MAX = 4096  # of a webhook's answer
 PAUSE_S = 0.05  # between two looks whether somebody may be asked, or the caller has left
 ERROR_BYTES_MAX, ERROR_S = 65536, 5.0  # of an error's body
 WHOLE_S = 900.0  # for a plain answer whose provider says by blank lines that it is still at work
-END_S = 0.05  # for the end of a stream after its last event
 HELD_BYTES_MAX = 1 << 20  # bytes of a stream's events before its first content
-EVENT_BYTES_MAX = 16 << 20
 HEADER_LENGTH_MAX = 2000
 OF_SHAPE = (400, 404, 405, 415, 422, 501)  # statuses of refusals that another wire may not meet
 OF_CONTENT = ("content_filter", "context_length_exceeded")  # and codes that it would meet too
-SILENCE_S = 10.0  # after so long without a word the caller should hear that the line stands
 BEFORE_EVENTS = b" \t\r\n\xef\xbb\xbf"  # blanks, and the mark of UTF-8
 EVENT_STARTS = (b"data:", b"event:", b"id:", b"retry:", b":")  # of the lines of a stream
 UNREADABLE = "The model's provider gave an answer that cannot be read."
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
-
-
-class CallerLeft(Exception):
-    """The caller is gone; nobody will read what we answer."""
-
-
-class Reply:
-    """A target's answer that has begun.
-
-    A whole document, or a stream whose first content has arrived.
-    """
-
-    def __init__(self, target, key: str, line: Connection, answer, watcher: Watcher):
-        self.target, self.key = target, key
-        self.on_close: Callable[[], None] = lambda: None
-        self.status = answer.status
-        self.line = line
-        self.doc: dict = {}  # plain: the answer, parsed, and as it came
-        self.data = b""
-        self.usage: Usage | None = None  # that it gives
-        self.events = sse.Events(EVENT_BYTES_MAX)
-        self.held: list[bytes] = []  # streamed: whole events read while waiting for content
-        self.stops = False  # the caller may end it before it says anything
-        self.pauses = False  # who serves it waits for its pieces without a thread
-        self.pause: Pause | None = None  # nothing has come: where to wait for it
-        self.pending = 0  # events that have come with the one that is looked at, and wait
-        self.problem: errors.RelayError | None = None  # why the stream broke off
-        self._answer = answer
-        self._watcher = watcher
-        self._bytes = 0
-        self._closed = self._broken = False
-
-    def read(self) -> bytes:
-        """The next bytes of the answer, b"" at its end.
-
-        Raises CallerLeft when the watcher cut the line, UpstreamTimeout and UpstreamError when the
-        upstream failed.
-        """
-        try:
-            return self._read()
-        except OSError as err:
-            self._broken = True
-            raise _failure(err, self.line)
-
-    def pieces(self) -> Iterator[bytes | None]:
-        """The rest of the answer as it comes; None for every SILENCE_S in which nothing does, and,
-        with `pause` set, where it `pauses`.
-
-        Raises as `read`; the upstream's idle_s is how long all the silence may last.
-        """
-        idle_s = left_s = self.target.upstream.idle_s
-        while True:
-            wait_s = min(SILENCE_S, left_s)
-            try:
-                if self.pauses:
-                    chunk = yield from self._paused(time.monotonic() + wait_s)
-                else:
-                    self.line.wait_at_most(wait_s)
-                    chunk = self._read()
-            except OSError as err:
-                left_s -= SILENCE_S
-                if not isinstance(err, TimeoutError) or left_s <= 0:
-                    self._broken = True
-                    raise _failure(err, self.line)
-                yield None
-                continue
-            if not chunk:
-                return
-            left_s = idle_s
-            yield chunk
-
-    def _paused(self, until: float) -> Generator[None, None, bytes]:
-        """The next bytes, with pauses until they come. Raises TimeoutError at that time."""
-        while (chunk := self._answer.read(wait=False)) is None:
-            if time.monotonic() >= until:
-                raise TimeoutError("nothing came in time")
-            self.pause = Pause.for_more(self._answer.fileno(), until)
-            yield None
-        return self._taken(chunk)
-
-    def _read(self) -> bytes:
-        return self._taken(self._answer.read())
-
-    def _taken(self, chunk: bytes) -> bytes:
-        if not chunk and self.line.left:
-            raise CallerLeft()
-        self._bytes += len(chunk)
-        if self._bytes > self.target.upstream.answer_bytes_max:
-            raise errors.UpstreamError("The provider's answer is larger than the relay takes.")
-        return chunk
-
-    def cut(self, chunk: bytes) -> list[bytes]:
-        """The events that this piece completes. Raises UpstreamError for one that never ends."""
-        try:
-            return self.events.feed(chunk)
-        except sse.TooLong as err:
-            raise errors.UpstreamError(
-                "The provider's answer has an event that is too large."
-            ) from err
-
-    def counted(self, events: Sequence[bytes]) -> Iterator[bytes]:
-        """Events that came together, with `pending` saying how many of them are still to be looked
-        at."""
-        self.pending = len(events)
-        for event in events:
-            self.pending -= 1
-            yield event
-
-    def close(self) -> None:
-        """Let the connection go.
-
-        Back to the pool if the answer was read to its end, else closed.
-        """
-        if self._closed:
-            return
-        self._closed = True
-        self.on_close()
-        self._watcher.forget(self.line)
-        if not self._at_end():
-            self.line.cut()
-        self._answer.close()
-
-    def _at_end(self) -> bool:
-        """Whether the connection can serve again.
-
-        The end of a chunked body often comes with the last event.
-        """
-        try:
-            return not self._broken and not self.line.left and self._answer.at_end(END_S)
-        except OSError:
-            return False
 
 
 class Dispatch(msgspec.Struct):
@@ -456,7 +323,7 @@ class Dispatcher:
                 line, url, headers, payload, upstream.connect_s, upstream.first_byte_s
             )
         except (OSError, ValueError) as err:
-            raise _failure(err, line)
+            raise failure(err, line)
 
     def _refusal(self, reply: Reply, answer) -> errors.RelayError:
         body, end_at = b"", time.monotonic() + ERROR_S
@@ -476,22 +343,6 @@ class Dispatcher:
 def _split(targets) -> tuple[list, list[str]]:
     """Upstreams, and the models that they are asked for."""
     return [each.upstream for each in targets], [each.model for each in targets]
-
-
-def _failure(err: Exception, line: Connection) -> Exception:
-    """What an error of a line stands for, to be raised.
-
-    The caller's leaving if that is why it was cut.
-    """
-    if line.left:
-        return CallerLeft()
-    if line.ended:
-        return errors.Restarting(retry_after=2)
-    if line.overdue:
-        return errors.OutOfTime()
-    if line.shut_out:
-        return errors.NotAuthenticated("The member who holds this API key was disabled meanwhile.")
-    return errors.UpstreamTimeout() if isinstance(err, TimeoutError) else errors.UpstreamError()
 
 
 def _headers(wire: Wire, key: str, stream: bool, length: int) -> dict[str, str]:

@@ -26,7 +26,7 @@ LAYERS = """
 3  relay.administration
 3  relay.bill relay.pricelist relay.spine relay.door relay.api relay.probe relay.connect server.jobs server.status
 2  relay.gate relay.ending relay.settlement relay.meter relay.refusals
-2  relay.upstream.sender relay.answer relay.upstream.payload
+2  relay.upstream.sender relay.upstream.reply relay.answer relay.upstream.payload
 1  relay.upstream.discovery
 1  relay.catalog relay.wires relay.upstream.demo relay.upstream.provider_errors members.tokens members.caps
 1  members.teams server.notices server.outbox server.backups server.contents server.clock server.digest

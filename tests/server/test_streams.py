@@ -11,7 +11,7 @@ import pytest
 
 import turns as turning
 from db.connection import connect
-from relay.upstream import connection, sender
+from relay.upstream import connection, reply
 from server import streams as module
 from server.streams import Streams
 from tests.client import CHAT, ask
@@ -145,7 +145,7 @@ def test_pauses_are_no_events_of_a_turned_stream(start, fake, monkeypatch, wire)
 
 
 def test_silence_is_told_to_who_waits_though_nothing_comes(start, fake, monkeypatch):
-    monkeypatch.setattr(sender, "SILENCE_S", 0.05)
+    monkeypatch.setattr(reply, "SILENCE_S", 0.05)
     with opened(start(), fake, Gate()) as told:
         for _ in range(3):
             while told.next_event() != b": keep-alive\n\n":

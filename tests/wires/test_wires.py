@@ -9,7 +9,7 @@ import json
 
 import pytest
 
-from relay.upstream import sender
+from relay.upstream import reply
 from tests.client import assert_openai_error
 from tests.fake_upstream import Gate, answer, cut, silence, stream
 from tests.providers import ERRORS, ERRORS_INSIDE_200, chunk, openai_stream, words
@@ -367,7 +367,7 @@ def heard(told) -> list[bytes]:
 def test_the_caller_hears_that_the_line_stands_while_the_upstream_is_silent(
     stage, fake, wire, monkeypatch
 ):
-    monkeypatch.setattr(sender, "SILENCE_S", 0.05)
+    monkeypatch.setattr(reply, "SILENCE_S", 0.05)
     alice, gate = stage(), Gate()
     fake.always(stream(chunk("Hello"), gate, chunk(finish="stop")))
     told = open_stream(alice, wire)
@@ -379,7 +379,7 @@ def test_the_caller_hears_that_the_line_stands_while_the_upstream_is_silent(
 
 
 def test_a_silence_without_end_is_cut_all_the_same(stage, fake, monkeypatch):
-    monkeypatch.setattr(sender, "SILENCE_S", 0.05)
+    monkeypatch.setattr(reply, "SILENCE_S", 0.05)
     alice = stage(upstreams=[upstream_config(fake.url, idle_s=0.12)])
     fake.always(stream(chunk("Hello"), done=False, then=silence))
     told = open_stream(alice, "chat").read()
