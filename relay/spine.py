@@ -130,7 +130,10 @@ class Incoming(msgspec.Struct):
         length = int(self.environ.get("CONTENT_LENGTH") or 0)
         if length > settings.server.body_bytes_max:
             raise errors.BodyTooLarge()
-        data = self.environ["wsgi.input"].read(length)
+        with contextlib.closing(
+            self.environ["wsgi.input"]
+        ) as given:  # else kept as long as the answer takes
+            data = given.read(length)
         encoding = self.environ.get("HTTP_CONTENT_ENCODING")
         if encoding:
             data = body.inflate(data, encoding, settings.server.inflated_bytes_max)

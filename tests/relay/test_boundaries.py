@@ -1,11 +1,13 @@
 """Where a rule has a number in it: what happens on both sides of that number."""
 
+import io
 from types import SimpleNamespace
 
 import pytest
 
 import billing
 from members import call_rows
+from relay.spine import Incoming
 from relay.upstream.sender import HELD_BYTES_MAX
 from tests.client import CHAT, ask
 from tests.fake_upstream import silence, stream
@@ -104,3 +106,11 @@ def test_a_call_is_kept_to_the_last_millisecond_of_its_days(tmp_path):
     assert call_rows.forget(book.db, 90, NOW) == 1
     assert [row["id"] for row in call_rows.listed(book.db, call_rows.CallFilter())] == [kept]
     book.db.close()
+
+
+def test_the_bytes_of_a_request_are_not_kept_beside_what_was_read_of_them(relay):
+    """An answer may take minutes, and the history of an agent is long."""
+    given = io.BytesIO(b'{"model": "m"}')
+    incoming = Incoming({"wsgi.input": given, "CONTENT_LENGTH": str(len(given.getvalue()))})
+    assert incoming.body(relay.app.extensions["relay"].settings) == {"model": "m"}
+    assert given.closed
