@@ -6,6 +6,7 @@ import socket
 import ssl
 import threading
 from contextlib import contextmanager, suppress
+from types import SimpleNamespace
 
 import pytest
 
@@ -13,6 +14,7 @@ import turns as turning
 from db.connection import connect
 from relay.upstream import connection, reply
 from server import streams as module
+from server import task as tasks
 from server.streams import Streams
 from tests.client import CHAT, ask
 from tests.fake_upstream import DONE, Gate, stream
@@ -50,6 +52,11 @@ def opened(alice, fake, gate, **more):
     assert told.read().endswith(DONE)
 
 
+def paused(alice, count: int = 1) -> None:
+    """Wait until so many answers pause."""
+    wait_until(lambda: len(alice.relay.server._connections._streams._paused) == count)
+
+
 def callers() -> list[threading.Thread]:
     return [each for each in threading.enumerate() if each.name in ("caller", "streams")]
 
@@ -68,14 +75,15 @@ def test_streams_that_wait_hold_no_thread(start, fake):
 
 
 def test_who_does_not_read_a_stream_holds_up_nobodys(start, fake, forbearing):
-    alice = start()
+    alice, flood = start(), Gate()
+    fake.next(stream(*words(), flood, *[chunk("x" * 65536)] * 200, *END))
+    slow = alice.send(CHAT, ask(stream=True))
+    paused(alice)
     with opened(alice, fake, Gate()):
-        fake.next(stream(*words(), *[chunk("x" * 65536)] * 200, *END))
-        slow = alice.send(CHAT, ask(stream=True))
-        wait_until(lambda: fake.requests[-1].finished.is_set() or len(fake.requests) == 2)
-        with opened(alice, fake, Gate()):
-            pass
-        slow.close()
+        paused(alice, 2)
+        flood.open()
+        wait_until(lambda: alice.relay.server._connections._streams._standby == [])
+    slow.close()
 
 
 def test_a_stream_without_a_pause_holds_up_nobodys(start, fake, forbearing):
@@ -230,8 +238,10 @@ def test_half_a_record_holds_up_nobodys_stream(start, fake, secret, between, for
     assert halved.read().endswith(DONE)
 
 
-def test_events_longer_than_records_arrive_whole(start, secret, between):
-    alice = start(upstreams=[upstream_config(f"https://127.0.0.1:{between.port}/v1")])
+def test_events_longer_than_records_arrive_whole_at_once(start, secret, between, monkeypatch):
+    monkeypatch.setattr(reply, "SILENCE_S", 10 * LIMIT_S)
+    place = f"https://127.0.0.1:{between.port}/v1"
+    alice = start(upstreams=[upstream_config(place, idle_s=10 * LIMIT_S)])
     gate = Gate()
     secret.next(stream(*words(), gate, *[chunk("x" * 50_000)] * 3, *END))
     told = alice.chat_stream()
@@ -241,7 +251,82 @@ def test_events_longer_than_records_arrive_whole(start, secret, between):
     assert said.count(b"x" * 50_000) == 3 and said.endswith(DONE)
 
 
+def test_a_look_at_what_has_come_changes_nothing_of_a_socket(secret):
+    context = ssl.create_default_context(cafile=secret.certificate)
+    plain = socket.create_connection(("127.0.0.1", secret.port))
+    with context.wrap_socket(plain, server_hostname="127.0.0.1") as sock:
+        sock.settimeout(7)
+        assert connection.come(sock, 100) is None
+        assert sock.gettimeout() == 7
+
+
+# Who has left
+
+
+def test_what_is_read_on_for_who_has_left_is_waited_for(start, fake, monkeypatch):
+    """Nobody serves it any more who could wait elsewhere: pauses would follow one another for ever."""
+    made: list[Pause] = []
+
+    class Noted(Pause):
+        @classmethod
+        def for_more(cls, *where):
+            made.append(Pause.for_more(*where))
+            return made[-1]
+
+    alice = start(upstreams=[upstream_config(fake.url, on_disconnect="drain", drain_s=LIMIT_S)])
+    gate, end = Gate(), Gate()
+    fake.next(stream(*words(), gate, chunk("more"), end, *END))
+    told = alice.chat_stream()
+    told.next_event()
+    monkeypatch.setattr(reply, "Pause", Noted)
+    told.reset()
+    lines = alice.relay.app.extensions["relay"].sender._watcher._lines
+    wait_until(lambda: all(line.left for line in lines))
+    gate.open()
+    assert end.reached.wait(LIMIT_S)
+    row_open = alice.relay.rows("closed_at IS NULL")
+    end.open()
+    assert alice.relay.closed_row(told.request_id)["outcome"] == "client_left"
+    assert row_open and len(made) < 10
+
+
 # By itself
+
+
+def test_an_answer_that_has_much_to_say_lets_others_go_on_now_and_then():
+    pieces = [b"first", Pause.for_more(5, 9.0), *[b"piece"] * (3 * tasks.PIECES_MAX)]
+    told: list[bytes] = []
+    channel = SimpleNamespace(write_soon=told.append, flush=lambda: None)
+    task = tasks.Task(channel, SimpleNamespace(version="1.1", command="GET", headers={}))
+    task.complete = task.wrote_header = True
+    task._answer, task._pieces = pieces, iter(pieces)
+    task._write_on()
+    assert (task.pause.fd, task.pause.until, told) == (5, 9.0, [b"first"])
+    for round_ in range(1, 4):
+        task._write_on()
+        assert len(told) == 1 + round_ * tasks.PIECES_MAX and task.pause.fd < 0
+    task._write_on()
+    assert task.pause is None
+
+
+def test_who_was_relieved_already_takes_nobodys_duty_away_when_it_waits_again():
+    over, same = threading.Event(), []
+
+    def goes_on(client: object) -> None:
+        if client == "held up":
+            over.wait(LIMIT_S)
+            duty = streams._on_duty
+            with turning.resting():
+                same.append(streams._on_duty == duty)
+        else:
+            over.set()
+
+    streams = Streams(goes_on)
+    streams.wait("held up", Pause.for_more())
+    streams.wait("other", Pause.for_more())
+    wait_until(lambda: same)
+    assert same == [True]
+    streams.stop(LIMIT_S)
 
 
 @pytest.fixture
