@@ -39,18 +39,19 @@ class Place:
 
 
 class Pause(bytes):
-    """What an answer gives in place of a piece where it would wait for more: no bytes, but the
-    descriptor by which more will come, and the time (monotonic) when it should be asked anyway.
-    Without a descriptor it may go on at once."""
+    """What an answer gives in place of a piece where it would wait: no bytes, but the descriptor by
+    which more will come, or there will be room for more, and the time (monotonic) when it should go
+    on anyway. Without a descriptor it may go on at once."""
 
     fd: int
     until: float
+    room: bool
 
     @classmethod
-    def for_more(cls, fd: int = -1, until: float = 0.0) -> Self:
-        made = cls()
-        made.fd, made.until = fd, until
-        return made
+    def made(cls, fd: int = -1, until: float = 0.0, room: bool = False) -> Self:
+        pause = cls()
+        pause.fd, pause.until, pause.room = fd, until, room
+        return pause
 
 
 class Turns:
@@ -147,12 +148,16 @@ class resting:
             turns.take()
 
 
+def send_now(sock: socket.socket, data: bytes) -> int:
+    """Send what the other side of a plain socket takes at once; how many bytes that is."""
+    with suppress(BlockingIOError):
+        return sock.send(data, socket.MSG_DONTWAIT)
+    return 0
+
+
 def sendall(sock: socket.socket, data: bytes) -> None:
     """Send all of it; the turn is others' only while the other side does not take it."""
-    sent = 0
-    if not isinstance(sock, ssl.SSLSocket):  # which knows no flags
-        with suppress(BlockingIOError):
-            sent = sock.send(data, socket.MSG_DONTWAIT)
+    sent = 0 if isinstance(sock, ssl.SSLSocket) else send_now(sock, data)  # TLS knows no flags
     if sent < len(data):
         with resting():
             sock.sendall(memoryview(data)[sent:])

@@ -45,7 +45,7 @@ class Door:
         return self._app(environ, start_response)
 
     def _call(self, wire: Wire, environ: dict, start_response: Callable) -> Iterable[bytes]:
-        incoming = Incoming(environ, pauses=environ.get("server.pauses", False))
+        incoming = Incoming(environ, pauses=environ.pop("server.pauses", False))
         try:
             caller = identify(self._relay, environ)
             answer = place(self._relay, wire, caller, incoming)

@@ -20,11 +20,12 @@ from waitress.task import ErrorTask, WSGITask
 from waitress.utilities import InternalServerError
 
 from server.task import Task
-from turns import Pause, sendall
+from turns import Pause, send_now, sendall
 
 log = logging.getLogger("server")
 
 READ_BYTES = 65536
+UNREAD_S = 60.0  # a client that takes nothing for so long is gone
 IDLE_S = 60.0  # between two requests, or two pieces of one
 STRANGER_S = 60.0  # for a whole request of whom nobody knows yet
 LINGER_S = 5.0  # for a client to read why it was refused, while it still sends
@@ -46,6 +47,7 @@ class Client:
         self.known = False  # its sender may send a large body
         self.unread = b""  # requests that wait until their sender reads, or has his answer
         self._task: Task | None = None  # whose answer pauses
+        self._gone_at: float | None = None  # if it takes nothing until then of what waits for it
         self._out: list[bytes] = []
 
     @property
@@ -115,6 +117,26 @@ class Client:
         except OSError as err:
             raise ClientDisconnected from err
 
+    def push(self) -> Pause | None:
+        """Send what the client takes at once of what has been written. Where to wait for room if that
+        is not all. Raises ClientDisconnected, also for who takes nothing for UNREAD_S."""
+        if not self._out:
+            return None
+        data, self._out = b"".join(self._out), []
+        try:
+            sent = send_now(self.sock, data)
+        except OSError as err:
+            raise ClientDisconnected from err
+        if sent == len(data):
+            self._gone_at = None
+            return None
+        self._out, now = [data[sent:]], time.monotonic()
+        if sent or self._gone_at is None:
+            self._gone_at = now + UNREAD_S
+        elif now >= self._gone_at:
+            raise ClientDisconnected
+        return Pause.made(self.fd, self._gone_at, room=True)
+
     def write_soon(self, data) -> int:
         """Take bytes to send, or a file. Raises ClientDisconnected."""
         if not isinstance(data, ReadOnlyFileBasedBuffer):
@@ -182,10 +204,10 @@ class Client:
         self._task, kept = None, False
         try:
             step()
-            self.flush()
             if isinstance(task, Task) and task.pause is not None:
                 self._task = task
                 return True
+            self.flush()
             kept = not task.close_on_finish
         except ClientDisconnected:
             pass

@@ -25,14 +25,14 @@ from collections.abc import Callable
 from waitress.adjustments import Adjustments
 from waitress.task import ErrorTask
 
-from server.client import Client
+from server.client import UNREAD_S, Client
 from server.streams import Streams
 from turns import turns
 
 log = logging.getLogger("server")
 
 ACCEPTS_MAX = 64  # connections taken at one event
-UNREAD_MS_MAX = 60_000  # a client that takes nothing for so long is gone
+UNREAD_MS_MAX = int(UNREAD_S * 1000)
 LOOK_S = 5.0  # between two looks for connections that have waited too long
 THREADS_IDLE_MAX = 16  # threads that wait for work and are kept
 THREAD_IDLE_S = 60.0  # after which others end
@@ -96,7 +96,7 @@ class Connections:
         while not self._stopped.wait(LOOK_S):
             self._close_overdue()
         self._bell_pull.send(b"!")
-        self._streams.stop(LAST_WORDS_S)
+        self._streams.stop()
         self._join(LAST_WORDS_S)
         for each in [*self._all.values()]:
             with contextlib.suppress(OSError):
@@ -104,6 +104,7 @@ class Connections:
         self._join(ENDS_S)
         for each in [*self._all.values()]:
             self._close(each)
+        self._streams.close()
         for sock in (*self._listeners.values(), self._bell, self._bell_pull):
             sock.close()
         self._epoll.close()
@@ -117,7 +118,7 @@ class Connections:
         end_at = time.monotonic() + seconds
         with self._lock:
             threads = [*self._threads]
-        for thread in threads:
+        for thread in (*threads, *self._streams.threads):
             thread.join(max(0, end_at - time.monotonic()))
 
     def _add_thread(self) -> None:

@@ -272,6 +272,7 @@ class Server:
     def _on_signal(self, number: int, frame) -> None:
         if self._drain.begun:
             log.warning("second signal: ending at once")
+            self._relay.sender.cut_all()
             self._connections.stop()
             return
         log.warning("going down: open calls have %s s to end", self._settings.server.drain_s)

@@ -30,6 +30,7 @@ THREADS_MIN = 2  # one on duty, and one that sees if it is held up where nobody 
 LOOK_S = 0.1  # between its looks, while there are streams
 HELD_UP_S = 0.1
 COMES = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLONESHOT
+HAS_ROOM = select.EPOLLOUT | select.EPOLLONESHOT
 
 
 class Streams:
@@ -56,7 +57,7 @@ class Streams:
     def wait(self, client: Any, pause: Pause) -> None:
         """Let a client wait for the end of a pause. The caller has nothing more to do with it."""
         with self._door:
-            if pause.fd >= 0 and self._arm(pause.fd):
+            if pause.fd >= 0 and self._arm(pause):
                 self._paused[pause.fd] = client, pause.until
                 self._due = min(self._due, pause.until)
             else:
@@ -68,11 +69,11 @@ class Streams:
                 for _ in range(THREADS_MIN):
                     self._add_thread()
 
-    def _arm(self, fd: int) -> bool:
+    def _arm(self, pause: Pause) -> bool:
         """Let the next event of a descriptor wake who looks; False if it is closed."""
         for arm in (self._epoll.modify, self._epoll.register):
             try:
-                arm(fd, COMES)
+                arm(pause.fd, HAS_ROOM if pause.room else COMES)
                 return True
             except FileNotFoundError:
                 continue  # it is new
@@ -80,18 +81,24 @@ class Streams:
                 break
         return False
 
-    def stop(self, seconds: float) -> None:
-        """End the threads, for which they have so long; who waits, waits for ever."""
+    @property
+    def threads(self) -> list[threading.Thread]:
+        """Those that go on with streams, or could."""
+        with self._door:
+            return [*self._threads]
+
+    def stop(self) -> None:
+        """End the threads, each when it is done with the stream that it has; who waits, waits for
+        ever."""
         with self._door:
             self._stopped = True
             standby, self._standby = self._standby, []
-            threads = [*self._threads]
         for place in standby:
             place.called.release()
         self._ring()
-        end_at = time.monotonic() + seconds
-        for thread in threads:
-            thread.join(max(0, end_at - time.monotonic()))
+
+    def close(self) -> None:
+        """After the end of the threads."""
         for each in (self._epoll, self._bell, self._bell_pull):
             each.close()
 
@@ -111,8 +118,7 @@ class Streams:
         me = threading.get_ident()
         while self._take_duty(me):
             while self._on_duty == me and not self._stopped:
-                if not self._ready:
-                    self._look()
+                self._look()
                 turns.reliefs[me] = functools.partial(self._pass_on, me)
                 turns.take(first=True)
                 try:
@@ -157,8 +163,8 @@ class Streams:
     def _look(self) -> None:
         """Wait until somebody may go on, or a new one comes whose pause is over sooner."""
         with self._door:
-            now, self._looking_until = time.monotonic(), self._due
-            wait_s = max(0, self._due - now) if self._due < math.inf else None
+            now, self._looking_until = time.monotonic(), 0.0 if self._ready else self._due
+            wait_s = max(0, self._looking_until - now) if self._looking_until < math.inf else None
         events = self._epoll.poll(wait_s, EVENTS_MAX)
         with self._door:
             self._looking_until = 0.0

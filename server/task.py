@@ -22,12 +22,14 @@ class Task(WSGITask):
     """A request for the app. Head and first piece go out together, each further piece at once."""
 
     usual = False  # the answer says nothing of what is ours to say: its date, the connection
+    pauses = False  # the app took our offer: its answer may wait without a thread
     pause: Pause | None = None  # the answer is not over: `resume` goes on with it
 
     def execute(self) -> None:
         environ = self.get_environment()
         environ["server.pauses"] = True
         self._answer = self.channel.server.application(environ, self._start)
+        self.pauses = "server.pauses" not in environ
         self._pieces = iter(self._answer)
         self._write_on()
 
@@ -49,26 +51,33 @@ class Task(WSGITask):
 
     def _write_on(self) -> None:
         """Write pieces until the answer is over or pauses."""
-        left = PIECES_MAX if self.pause is not None else -1
         self.pause = None
         try:
-            for piece in self._pieces:
-                if type(piece) is Pause:
-                    self.pause = piece
-                    return
-                if piece:
-                    self.write(piece)
-                left -= 1
-                if not left:
-                    self.pause = Pause.for_more()
-                    return
-            said = self.content_length
+            self.pause = self._written()
+            said = self.content_length if self.pause is None else None
             if said not in (None, self.content_bytes_written) and self.request.command != "HEAD":
                 log.warning("an answer has %s of %s bytes", self.content_bytes_written, said)
                 self.set_close_on_finish()  # or the client waits for the rest
         finally:
             if self.pause is None:
                 self._let_go()
+
+    def _written(self) -> Pause | None:
+        """Write pieces; where the answer pauses then, None if it is over."""
+        full, left = self.channel.push() if self.pauses else None, PIECES_MAX
+        if full is not None:
+            return full
+        for piece in self._pieces:
+            if type(piece) is Pause:
+                return piece
+            if piece:
+                self.write(piece)
+            left -= 1
+            if self.pauses and (full := self.channel.push()) is not None:
+                return full
+            if self.pauses and not left:
+                return Pause.made()
+        return None
 
     def _let_go(self) -> None:
         if hasattr(self._answer, "close"):
@@ -100,7 +109,8 @@ class Task(WSGITask):
 
     def write(self, data: bytes) -> None:
         super().write(data)
-        self.channel.flush()
+        if not self.pauses:
+            self.channel.flush()
 
 
 @functools.lru_cache(2)

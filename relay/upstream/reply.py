@@ -92,7 +92,7 @@ class Reply:
         while (chunk := self._answer.read(wait=False)) is None:
             if time.monotonic() >= until:
                 raise TimeoutError("nothing came in time")
-            self.pause = Pause.for_more(self._answer.fileno(), until)
+            self.pause = Pause.made(self._answer.fileno(), until)
             yield None
         return self._taken(chunk)
 

@@ -2,6 +2,7 @@
 
 import math
 import os
+import signal
 import socket
 import ssl
 import threading
@@ -13,6 +14,7 @@ import pytest
 import turns as turning
 from db.connection import connect
 from relay.upstream import connection, reply
+from server import client as clients
 from server import streams as module
 from server import task as tasks
 from server.streams import Streams
@@ -82,8 +84,51 @@ def test_who_does_not_read_a_stream_holds_up_nobodys(start, fake, forbearing):
     with opened(alice, fake, Gate()):
         paused(alice, 2)
         flood.open()
-        wait_until(lambda: alice.relay.server._connections._streams._standby == [])
+        waiting = alice.relay.server._connections._streams._paused
+        wait_until(lambda: any(each.pause.room for each, _ in [*waiting.values()]))
     slow.close()
+
+
+def test_who_reads_a_stream_slowly_has_all_of_it(start, fake):
+    alice, flood, read = start(), Gate(), bytearray()
+    fake.next(stream(*words(), flood, *[chunk("x" * 65536)] * 100, *END))
+    slow = alice.send(CHAT, ask(stream=True))
+    paused(alice)
+    flood.open()
+    waiting = alice.relay.server._connections._streams._paused
+    wait_until(lambda: any(each.pause.room for each, _ in [*waiting.values()]))
+    response = slow.getresponse()
+    while piece := response.read1(1000):
+        read += piece
+    assert read.count(b"x" * 65536) == 100 and read.endswith(DONE)
+    assert alice.relay.closed_row()["outcome"] == "complete"
+
+
+def test_who_takes_nothing_of_a_stream_for_a_minute_has_left(start, fake, monkeypatch):
+    monkeypatch.setattr(clients, "UNREAD_S", 0.05)
+    alice, flood = start(), Gate()
+    fake.next(stream(*words(), flood, *[chunk("x" * 65536)] * 200, *END))
+    slow = alice.send(CHAT, ask(stream=True))
+    paused(alice)
+    flood.open()
+    assert alice.relay.closed_row()["outcome"] == "client_left"
+    slow.close()
+
+
+@pytest.mark.parametrize("signals", [1, 2])
+def test_the_end_closes_the_calls_of_who_does_not_read(start_relay, person, fake, signals):
+    relay = start_relay(process=True, server={"drain_s": 1})
+    alice = person("alice", relay).given(wallet="10")
+    fake.always(stream(*words(), *[chunk("x" * 65536)] * 200, *END))
+    slow = [alice.send(CHAT, ask(stream=True)) for _ in range(4)]
+    for each in slow:
+        each.sock.recv(1)
+    for _ in range(signals):
+        relay.process.send_signal(signal.SIGTERM)
+    relay.process.wait(LIMIT_S)
+    rows = relay.rows()
+    assert [row["outcome"] for row in rows] == ["client_left"] * 4
+    assert all(row["output_tokens"] for row in rows)
 
 
 def test_a_stream_without_a_pause_holds_up_nobodys(start, fake, forbearing):
@@ -269,8 +314,8 @@ def test_what_is_read_on_for_who_has_left_is_waited_for(start, fake, monkeypatch
 
     class Noted(Pause):
         @classmethod
-        def for_more(cls, *where):
-            made.append(Pause.for_more(*where))
+        def made(cls, *where):
+            made.append(Pause.made(*where))
             return made[-1]
 
     alice = start(upstreams=[upstream_config(fake.url, on_disconnect="drain", drain_s=LIMIT_S)])
@@ -293,16 +338,26 @@ def test_what_is_read_on_for_who_has_left_is_waited_for(start, fake, monkeypatch
 # By itself
 
 
+def ended(streams: Streams) -> None:
+    streams.stop()
+    for each in streams.threads:
+        each.join(LIMIT_S)
+    streams.close()
+    assert not streams.threads
+
+
 def test_an_answer_that_has_much_to_say_lets_others_go_on_now_and_then():
-    pieces = [b"first", Pause.for_more(5, 9.0), *[b"piece"] * (3 * tasks.PIECES_MAX)]
+    pieces = [b"first", Pause.made(5, 9.0), *[b"piece"] * (3 * tasks.PIECES_MAX)]
     told: list[bytes] = []
-    channel = SimpleNamespace(write_soon=told.append, flush=lambda: None)
+    channel = SimpleNamespace(write_soon=told.append, push=lambda: None)
     task = tasks.Task(channel, SimpleNamespace(version="1.1", command="GET", headers={}))
-    task.complete = task.wrote_header = True
+    task.complete = task.wrote_header = task.pauses = True
     task._answer, task._pieces = pieces, iter(pieces)
     task._write_on()
     assert (task.pause.fd, task.pause.until, told) == (5, 9.0, [b"first"])
-    for round_ in range(1, 4):
+    task._write_on()
+    assert len(told) == 1 + tasks.PIECES_MAX
+    for round_ in range(2, 4):
         task._write_on()
         assert len(told) == 1 + round_ * tasks.PIECES_MAX and task.pause.fd < 0
     task._write_on()
@@ -322,11 +377,11 @@ def test_who_was_relieved_already_takes_nobodys_duty_away_when_it_waits_again():
             over.set()
 
     streams = Streams(goes_on)
-    streams.wait("held up", Pause.for_more())
-    streams.wait("other", Pause.for_more())
+    streams.wait("held up", Pause.made())
+    streams.wait("other", Pause.made())
     wait_until(lambda: same)
     assert same == [True]
-    streams.stop(LIMIT_S)
+    ended(streams)
 
 
 @pytest.fixture
@@ -335,21 +390,20 @@ def found():
     went: list[object] = []
     streams = Streams(went.append)
     yield went, streams
-    streams.stop(LIMIT_S)
-    assert not [each for each in threading.enumerate() if each in streams._threads]
+    ended(streams)
 
 
 def test_who_waits_for_something_goes_on_once_when_it_comes(found):
     went, streams = found
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        streams.wait("one", Pause.for_more(ours.fileno(), math.inf))
-        streams.wait("other", Pause.for_more())
+        streams.wait("one", Pause.made(ours.fileno(), math.inf))
+        streams.wait("other", Pause.made())
         wait_until(lambda: "other" in went)
         assert went == ["other"]
         theirs.send(b"!")
         wait_until(lambda: len(went) == 2)
-        streams.wait("third", Pause.for_more())
+        streams.wait("third", Pause.made())
         wait_until(lambda: len(went) == 3)
         assert went == ["other", "one", "third"]
 
@@ -358,9 +412,9 @@ def test_who_waits_for_nothing_goes_on_when_its_time_is_up(found):
     went, streams = found
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        streams.wait("long", Pause.for_more(ours.fileno(), math.inf))
+        streams.wait("long", Pause.made(ours.fileno(), math.inf))
         wait_until(lambda: streams._looking_until == math.inf)
-        streams.wait("short", Pause.for_more(theirs.fileno(), 0.001))
+        streams.wait("short", Pause.made(theirs.fileno(), 0.001))
         wait_until(lambda: went)
         assert went == ["short"]
 
@@ -369,7 +423,7 @@ def test_who_waits_for_what_is_closed_goes_on_to_find_that_out(found):
     went, streams = found
     fd = os.open("/dev/null", os.O_RDONLY)
     os.close(fd)
-    streams.wait("it", Pause.for_more(fd, math.inf))
+    streams.wait("it", Pause.made(fd, math.inf))
     wait_until(lambda: went == ["it"])
 
 
@@ -382,10 +436,10 @@ def test_a_stream_that_breaks_takes_no_other_with_it():
         went.append(client)
 
     streams = Streams(goes_on)
-    streams.wait("broken", Pause.for_more())
-    streams.wait("whole", Pause.for_more())
+    streams.wait("broken", Pause.made())
+    streams.wait("whole", Pause.made())
     wait_until(lambda: went == ["whole"])
-    streams.stop(LIMIT_S)
+    ended(streams)
 
 
 def test_who_is_held_up_where_nobody_thought_of_it_keeps_nobody_for_long():
@@ -399,8 +453,29 @@ def test_who_is_held_up_where_nobody_thought_of_it_keeps_nobody_for_long():
 
     streams = Streams(goes_on)
     for each in ("held up", "other", "third"):
-        streams.wait(each, Pause.for_more())
+        streams.wait(each, Pause.made())
     wait_until(lambda: went == ["other", "third"])
     over.set()
     wait_until(lambda: len(went) == 3)
-    streams.stop(LIMIT_S)
+    ended(streams)
+
+
+def test_who_may_always_go_on_keeps_nobody_from_it():
+    """The look at what has come is not only for when nobody may go on."""
+    went: list[str] = []
+    over = threading.Event()
+
+    def goes_on(client: str) -> None:
+        went.append(client)
+        if client == "endless" and not over.is_set():
+            streams.wait(client, Pause.made())
+
+    streams = Streams(goes_on)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        streams.wait("endless", Pause.made())
+        streams.wait("other", Pause.made(ours.fileno(), math.inf))
+        theirs.send(b"!")
+        wait_until(lambda: "other" in went)
+        over.set()
+        ended(streams)
