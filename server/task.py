@@ -6,6 +6,7 @@ done here for ours in few.
 
 import functools
 import logging
+import time
 from collections.abc import Callable
 
 from waitress.task import WSGITask
@@ -15,7 +16,7 @@ from turns import Pause
 
 log = logging.getLogger("server")
 
-PIECES_MAX = 16  # of one stream on end, while others wait
+SPAN_S = 0.0005  # of one stream on end, while others wait
 
 
 class Task(WSGITask):
@@ -64,7 +65,7 @@ class Task(WSGITask):
 
     def _written(self) -> Pause | None:
         """Write pieces; where the answer pauses then, None if it is over."""
-        full, left = self.channel.push() if self.pauses else None, PIECES_MAX
+        full, end_at = self.channel.push() if self.pauses else None, time.monotonic() + SPAN_S
         if full is not None:
             return full
         for piece in self._pieces:
@@ -72,10 +73,9 @@ class Task(WSGITask):
                 return piece
             if piece:
                 self.write(piece)
-            left -= 1
             if self.pauses and (full := self.channel.push()) is not None:
                 return full
-            if self.pauses and not left:
+            if self.pauses and time.monotonic() >= end_at:
                 return Pause.made()
         return None
 
