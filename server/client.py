@@ -104,8 +104,9 @@ class Client:
         return self._served(self._task, self._task.resume) or self._end(request)
 
     def _end(self, request: HTTPRequestParser) -> bool:
-        """After the last request of a connection: whether the connection lingers."""
-        return self._linger() if request.error or self.unread else False
+        """After the last request of a connection: whether the connection lingers, as it must where
+        more has come that nobody will read."""
+        return self._linger() if request.error or self.unread or self._received() else False
 
     def flush(self) -> None:
         """Send what has been written. Raises ClientDisconnected."""
