@@ -1,11 +1,11 @@
 """Streams that have begun and wait for more: one thread looks after all of them.
 
 An answer that would wait gives a `Pause`, and whoever served it has its thread back. Here its
-descriptor waits in an epoll; when more has come, or the time is up, the answer goes on where it
-stopped, in the thread that is on duty. What that one does takes microseconds, so it computes in turns
-with calls, as the first of the line. Where an answer makes it wait for the world (a slow reader, the
-disk at the end), another thread takes the duty over at once: nobody's stream stands still for
-another's.
+descriptor waits in an epoll; when more has come, or there is room for more, or the time is up, the
+answer goes on where it stopped, in the thread that is on duty. What that one does takes microseconds,
+so it computes in turns with calls, as the first of the line. Where an answer makes it wait for the
+world (the disk at the end), another thread takes the duty over at once: nobody's stream stands still
+for another's.
 """
 
 import functools
