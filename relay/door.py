@@ -60,7 +60,7 @@ class Door:
             dressed = refusals.dressed(incoming.headers, environ, incoming.id)
             start_response("200 OK", list((answer.headers | dressed).items()))
             if "Content-Length" not in answer.headers:
-                turns.give()  # each event of a stream would wait for others' whole calls
+                turns.give()  # a stream's first words go out beside others' calls
             return answer
         start_response(status, list(headers.items()))
         return (data,)
