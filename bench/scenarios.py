@@ -128,11 +128,13 @@ def conversions(bench: Bench, count: int, rate: int, seconds: float) -> None:
         direct = bench.run(bench.upstream, streams=count, rate=rate, seconds=seconds)
         for wire in load.WIRES:
             name = f"{count} {wire} streams x {rate}/s"
-            found = bench.run(relay, streams=count, rate=rate, seconds=seconds, wire=wire)
+            wishes = {"streams": count, "rate": rate, "seconds": seconds, "wire": wire}
+            found, used_ms = bench.run_weighed(relay, **wishes)
             bench.note(f"{name}: completed", relay, found["completed"])
             bench.note(f"{name}: event p50 ms", bench.upstream, direct["p50_ms"])
             bench.note(f"{name}: event p50 ms", relay, found["p50_ms"])
             bench.note(f"{name}: event p99 ms", relay, found["p99_ms"])
+            note_events(bench, name, relay, found, used_ms)
 
 
 def memory(bench: Bench, count: int = 500, rate: int = 10, seconds: float = 5) -> None:
