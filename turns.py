@@ -148,7 +148,7 @@ class resting:
             turns.take()
 
 
-def send_now(sock: socket.socket, data: bytes) -> int:
+def send_now(sock: socket.socket, data: bytes | memoryview) -> int:
     """Send what the other side of a plain socket takes at once; how many bytes that is."""
     with suppress(BlockingIOError):
         return sock.send(data, socket.MSG_DONTWAIT)

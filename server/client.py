@@ -48,7 +48,7 @@ class Client:
         self.unread = b""  # requests that wait until their sender reads, or has his answer
         self._task: Task | None = None  # whose answer pauses
         self._gone_at: float | None = None  # if it takes nothing until then of what waits for it
-        self._out: list[bytes] = []
+        self._out: list[bytes | memoryview] = []
 
     @property
     def idle(self) -> bool:
@@ -123,7 +123,8 @@ class Client:
         is not all. Raises ClientDisconnected, also for who takes nothing for UNREAD_S."""
         if not self._out:
             return None
-        data, self._out = b"".join(self._out), []
+        # What was left over is not copied once more: it may be an event of megabytes.
+        data, self._out = self._out[0] if len(self._out) == 1 else b"".join(self._out), []
         try:
             sent = send_now(self.sock, data)
         except OSError as err:
@@ -131,7 +132,7 @@ class Client:
         if sent == len(data):
             self._gone_at = None
             return None
-        self._out, now = [data[sent:]], time.monotonic()
+        self._out, now = [memoryview(data)[sent:]], time.monotonic()
         if sent or self._gone_at is None:
             self._gone_at = now + UNREAD_S
         elif now >= self._gone_at:
