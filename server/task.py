@@ -30,7 +30,8 @@ class Task(WSGITask):
         environ = self.get_environment()
         environ["server.pauses"] = True
         self._answer = self.channel.server.application(environ, self._start)
-        self.pauses = "server.pauses" not in environ
+        # What says its length is whole, and goes out at once.
+        self.pauses = "server.pauses" not in environ and self.content_length is None
         self._pieces = iter(self._answer)
         self._write_on()
 
