@@ -200,6 +200,7 @@ class HTTPResponse:
         self._packed: coding.Unpacker | None = None
         self._room = FEW_BYTES  # for the next read
         self._drained = False  # the last read took all that had come
+        self._broken: ProtocolError | None = None  # what came behind the pieces cannot be read
         self.heard = False  # a byte of it has come
         self._head_done = self._ended = self._extra = self._reusable = self._closed = False
 
@@ -278,6 +279,8 @@ class HTTPResponse:
     def _feed(self, wait: bool = True) -> int | None:
         """Read once, and let the parser see it; how many bytes there were. Without `wait` None where
         nothing has come. Raises OSError."""
+        if self._broken is not None:
+            raise self._broken
         try:
             if wait:
                 with resting():
@@ -299,9 +302,12 @@ class HTTPResponse:
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as err:
-            if not self._ended:
-                raise ProtocolError(f"no HTTP answer: {err}") from None
-            self._extra = True
+            if self._ended:
+                self._extra = True
+                return len(data)
+            self._broken = ProtocolError(f"no HTTP answer: {err}")
+            if not self._pieces:  # else they are read first: they may be the end of a stream
+                raise self._broken from None
         return len(data)
 
     def _come(self) -> bytes | None:

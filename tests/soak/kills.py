@@ -155,7 +155,7 @@ def run(kills: int, seed: int) -> list[str]:
         try:
             for number in range(kills):
                 ballast.unlink(missing_ok=True)
-                if dice.random() < FULL:
+                if number and dice.random() < FULL:  # the first start makes secret.key
                     fill(ballast)
                 relay.start_again()
                 time.sleep(dice.uniform(*LIFE_S))

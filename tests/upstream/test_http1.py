@@ -178,6 +178,19 @@ def test_what_is_no_http_answer_is_refused(upstream, post, data):
         body_of(post()[0])
 
 
+def test_what_came_before_what_cannot_be_read_is_read_first(upstream, post):
+    """Whether they came in one piece is chance; the end of a stream may be in it."""
+    upstream.always(
+        [raw(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nHello\r\nodd\r\n")]
+    )
+    answer, _ = post()
+    assert answer.read() == b"Hello"
+    for _ in range(2):
+        with pytest.raises(ProtocolError):
+            answer.read()
+    answer.close()
+
+
 def test_a_connection_that_ends_unheard_is_told_apart(upstream, post):
     upstream.always([cut])
     with pytest.raises(ServerDisconnected):
