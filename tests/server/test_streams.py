@@ -494,3 +494,22 @@ def test_who_may_always_go_on_keeps_nobody_from_it():
         wait_until(lambda: "other" in went)
         over.set()
         ended(streams)
+
+
+def test_who_waits_for_the_world_and_says_so_lets_others_go_on_at_once(forbearing):
+    went: list[str] = []
+    over = threading.Event()
+
+    def goes_on(client: str) -> None:
+        if client == "waits":
+            with turning.resting():
+                over.wait(LIMIT_S)
+        went.append(client)
+
+    streams = Streams(goes_on)
+    for each in ("waits", "other", "third"):
+        streams.wait(each, Pause.made())
+    wait_until(lambda: went == ["other", "third"])
+    over.set()
+    wait_until(lambda: len(went) == 3)
+    ended(streams)
