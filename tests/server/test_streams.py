@@ -314,6 +314,24 @@ def test_events_longer_than_records_arrive_whole_at_once(start, secret, between,
     assert said.count(b"x" * 50_000) == 3 and said.endswith(DONE)
 
 
+def test_what_is_left_of_a_record_waits_for_nothing_more(start, secret, between, monkeypatch):
+    """It has been taken from the kernel: no descriptor tells of it."""
+    monkeypatch.setattr(reply, "SILENCE_S", 10 * LIMIT_S)
+    place = f"https://127.0.0.1:{between.port}/v1"
+    alice = start(upstreams=[upstream_config(place, idle_s=10 * LIMIT_S)])
+    first, second = Gate(), Gate()
+    secret.next(stream(*words(), first, chunk("x" * 5000), second, *END))
+    told = alice.chat_stream()
+    told.next_event()
+    paused(alice)
+    first.open()
+    assert second.reached.wait(LIMIT_S)
+    while b"x" * 5000 not in told.next_event():
+        pass
+    second.open()
+    assert told.read().endswith(DONE)
+
+
 def test_a_look_at_what_has_come_changes_nothing_of_a_socket(secret):
     context = ssl.create_default_context(cafile=secret.certificate)
     plain = socket.create_connection(("127.0.0.1", secret.port))
