@@ -130,9 +130,8 @@ class Incoming(msgspec.Struct):
         length = int(self.environ.get("CONTENT_LENGTH") or 0)
         if length > settings.server.body_bytes_max:
             raise errors.BodyTooLarge()
-        with contextlib.closing(
-            self.environ["wsgi.input"]
-        ) as given:  # else kept as long as the answer takes
+        given = self.environ["wsgi.input"]
+        with contextlib.closing(given):  # else it is kept for as long as the answer takes
             data = given.read(length)
         encoding = self.environ.get("HTTP_CONTENT_ENCODING")
         if encoding:

@@ -162,7 +162,10 @@ class Client:
         """Whoever has the claim closes it."""
         self.closed = True
         if self._task is not None:
-            self._task.give_up()
+            try:
+                self._task.let_go()
+            except Exception:
+                log.exception("an answer that paused could not be ended")
         if self.request is not None:
             self.request.close()
         self.sock.close()

@@ -116,10 +116,11 @@ class Streams:
 
     def _work(self) -> None:
         me = threading.get_ident()
+        relief = functools.partial(self._pass_on, me)
         while self._take_duty(me):
             while self._on_duty == me and not self._stopped:
                 self._look()
-                turns.reliefs[me] = functools.partial(self._pass_on, me)
+                turns.reliefs[me] = relief
                 turns.take(first=True)
                 try:
                     self._serve(me)

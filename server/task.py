@@ -47,10 +47,6 @@ class Task(WSGITask):
         if self.pause is None:
             super().finish()
 
-    def give_up(self) -> None:
-        """End an answer that pauses: nobody will go on with it."""
-        self._let_go()
-
     def _write_on(self) -> None:
         """Write pieces until the answer is over or pauses."""
         self.pause = None
@@ -62,7 +58,7 @@ class Task(WSGITask):
                 self.set_close_on_finish()  # or the client waits for the rest
         finally:
             if self.pause is None:
-                self._let_go()
+                self.let_go()
 
     def _written(self) -> Pause | None:
         """Write pieces; where the answer pauses then, None if it is over."""
@@ -80,7 +76,8 @@ class Task(WSGITask):
                 return Pause.made()
         return None
 
-    def _let_go(self) -> None:
+    def let_go(self) -> None:
+        """The answer is over, or nobody will go on with it."""
         if hasattr(self._answer, "close"):
             self._answer.close()
 

@@ -285,10 +285,8 @@ class HTTPResponse:
             if wait:
                 with resting():
                     data = self._sock.recv(self._room)
-            elif (come := self._come()) is None:
+            elif (data := self._come()) is None:
                 return None
-            else:
-                data = come
         except BlockingIOError:  # the kernel's way to say that it has waited long enough
             raise TimeoutError("nothing came in time") from None
         if not data:

@@ -6,7 +6,7 @@ import signal
 import socket
 import ssl
 import threading
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from types import SimpleNamespace
 
 import pytest
@@ -475,17 +475,21 @@ def test_a_stream_that_breaks_takes_no_other_with_it():
     ended(streams)
 
 
-def test_who_is_held_up_where_nobody_thought_of_it_keeps_nobody_for_long():
+@pytest.mark.parametrize("says_so", [True, False])
+def test_who_waits_keeps_nobody_for_long_whether_it_was_thought_of_or_not(says_so, monkeypatch):
+    if says_so:  # then others go on at once, and nobody needs to notice
+        monkeypatch.setattr(module, "HELD_UP_S", 10 * LIMIT_S)
     went: list[object] = []
     over = threading.Event()
 
     def goes_on(client: object) -> None:
-        if client == "held up":
-            over.wait(LIMIT_S)
+        if client == "waits":
+            with turning.resting() if says_so else nullcontext():
+                over.wait(LIMIT_S)
         went.append(client)
 
     streams = Streams(goes_on)
-    for each in ("held up", "other", "third"):
+    for each in ("waits", "other", "third"):
         streams.wait(each, Pause.made())
     wait_until(lambda: went == ["other", "third"])
     over.set()
@@ -512,22 +516,3 @@ def test_who_may_always_go_on_keeps_nobody_from_it():
         wait_until(lambda: "other" in went)
         over.set()
         ended(streams)
-
-
-def test_who_waits_for_the_world_and_says_so_lets_others_go_on_at_once(forbearing):
-    went: list[str] = []
-    over = threading.Event()
-
-    def goes_on(client: str) -> None:
-        if client == "waits":
-            with turning.resting():
-                over.wait(LIMIT_S)
-        went.append(client)
-
-    streams = Streams(goes_on)
-    for each in ("waits", "other", "third"):
-        streams.wait(each, Pause.made())
-    wait_until(lambda: went == ["other", "third"])
-    over.set()
-    wait_until(lambda: len(went) == 3)
-    ended(streams)
