@@ -15,10 +15,10 @@ from typing import Any
 
 from waitress.buffers import ReadOnlyFileBasedBuffer
 from waitress.channel import ClientDisconnected
-from waitress.parser import HTTPRequestParser
 from waitress.task import ErrorTask, WSGITask
 from waitress.utilities import InternalServerError
 
+from server.request import Request
 from server.task import Task
 from turns import Pause, send_now, sendall
 
@@ -43,7 +43,7 @@ class Client:
         self.closed = False
         self.lingers_until: float | None = None  # refused: what still comes is thrown away
         self.since = self.begun = time.monotonic()  # the last byte; the first of this request
-        self.request: HTTPRequestParser | None = None  # one that is not whole yet
+        self.request: Request | None = None  # one that is not whole yet
         self.known = False  # its sender may send a large body
         self.unread = b""  # requests that wait until their sender reads, or has his answer
         self._task: Task | None = None  # whose answer pauses
@@ -103,7 +103,7 @@ class Client:
         request = self._task.request
         return self._served(self._task, self._task.resume) or self._end(request)
 
-    def _end(self, request: HTTPRequestParser) -> bool:
+    def _end(self, request: Request) -> bool:
         """After the last request of a connection: whether the connection lingers, as it must where
         more has come that nobody will read."""
         return self._linger() if request.error or self.unread or self._received() else False
@@ -182,7 +182,7 @@ class Client:
     def _parse(self, data: bytes) -> int:
         """Let the parser see bytes; how many of them belong to this request."""
         if self.request is None:
-            self.request, self.known, self.begun = HTTPRequestParser(self.adj), False, self.since
+            self.request, self.known, self.begun = Request(self.adj), False, self.since
         request = self.request
         headers_before = request.headers_finished
         count = request.received(data)
@@ -190,7 +190,7 @@ class Client:
             self._headers_came(request)
         return count
 
-    def _headers_came(self, request: HTTPRequestParser) -> None:
+    def _headers_came(self, request: Request) -> None:
         if request.chunked or request.content_length > STRANGER_BYTES_MAX:
             request.error = self.server.admit(request, self.addr[0])
             request.completed = request.error is not None
@@ -200,7 +200,7 @@ class Client:
             with contextlib.suppress(OSError):
                 self.sock.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
 
-    def _answer(self, request: HTTPRequestParser) -> bool:
+    def _answer(self, request: Request) -> bool:
         """Serve a request; whether the connection may serve another, or the answer pauses."""
         task = (self.server.error_task if request.error else Task)(self, request)
         return self._served(task, task.service)
@@ -224,8 +224,8 @@ class Client:
         task.request.close()
         return kept
 
-    def _say_sorry(self, request: HTTPRequestParser) -> None:
-        failed = HTTPRequestParser(self.adj)
+    def _say_sorry(self, request: Request) -> None:
+        failed = Request(self.adj)
         failed.version, failed.path = request.version, request.path
         failed.error = InternalServerError("")
         with contextlib.suppress(ClientDisconnected):

@@ -36,7 +36,7 @@ LAYERS = """
 0  turns relay.body relay.errors relay.estimate relay.limits relay.lookups relay.metrics relay.unquoted
 0  relay.upstream.race relay.upstream.proxy relay.upstream.coding
 0  relay.upstream.http1 relay.upstream.health relay.upstream.connection relay.upstream.quirks relay.upstream.order
-0  server.connections server.client server.task server.streams server.hooks server.memory
+0  server.connections server.client server.request server.task server.streams server.hooks server.memory
 0  relay members server relay.upstream
 """
 LAYER = {
@@ -141,7 +141,13 @@ DOORS = {  # what comes from outside, and who may touch it
     "sqlite3": {"db"},
     "pysqlite3": {"db"},
     "sqlite_utils": {"db"},
-    "waitress": {"server.http", "server.connections", "server.client", "server.task"},
+    "waitress": {
+        "server.http",
+        "server.connections",
+        "server.client",
+        "server.request",
+        "server.task",
+    },
     "werkzeug.security": {"members.accounts"},
 }
 KNOW_THE_DISK = {

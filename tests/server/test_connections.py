@@ -58,6 +58,12 @@ def test_a_body_that_is_too_large_for_everybody_is_refused_in_the_dialect_of_its
     assert answer.startswith(b"HTTP/1.1 413 ") and b'"type":"error"' in answer
 
 
+def test_an_address_that_cannot_be_taken_apart_gets_an_answer(relay):
+    with connected(relay) as sock:
+        sock.sendall(head("http://[v1/models", 0, method="GET"))
+        assert everything(sock).startswith(b"HTTP/1.1 400 ")
+
+
 def test_a_large_body_of_a_member_is_read(alice, fake):
     fake.always(plain(COUNTS))
     assert alice.chat("x" * 200_000).status == 200
