@@ -32,7 +32,8 @@ PRAGMAS = {
 }
 
 # Each value of these would otherwise be asked, by exceptions, how it wants to be bound.
-sqlite3.register_adapter(type(None), lambda nothing: nothing)
+sqlite3.register_adapter(type(None), dict[None, None]().get)  # None, without a call of Python's
+sqlite3.register_adapter(bytes, bytes)
 sqlite3.register_adapter(bool, int)
 
 Row = sqlite3.Row

@@ -17,7 +17,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from turns import Place, turns
 
@@ -102,7 +102,8 @@ class GroupWriter:
             turns.wait(job.place)
         if job.error is not None:
             raise job.error
-        return cast(T, job.result)
+        result: T = job.result
+        return result
 
     def refuse(self, why: str) -> None:
         """Write nothing until there is a new connection, which is tried once a second."""
