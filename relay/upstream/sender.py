@@ -424,7 +424,7 @@ def _read(reply: Reply, wire: Wire) -> None:
     if not info.content and reader.nothing_said(info.finish, _counted(info) and reply.stops):
         raise errors.UpstreamError(reader.EMPTY)
     if info.chunk is not None:
-        reader.whole(info.chunk)
+        reader.check(info.chunk)
     reply.doc, reply.usage = doc, info.usage
 
 

@@ -151,6 +151,26 @@ def whole(doc: dict[str, Any]) -> list[Piece]:
     return [*reader.feed(doc), *reader.close(PLAIN_END)]
 
 
+def check(doc: dict[str, Any]) -> None:
+    """Raises as `whole` does, where nobody wants the pieces: most answers are seen to be good without
+    being taken apart."""
+    choices = _objects(doc.get("choices"))
+    if not choices or not all(map(_is_text, choices)):
+        whole(doc)
+
+
+def _is_text(choice: dict[str, Any]) -> bool:
+    """Whether a whole answer calls nothing, announces no call, and says of no failure."""
+    finish, message = choice.get("finish_reason"), choice.get("message")
+    ended = finish if isinstance(finish, str) else ""
+    return (
+        isinstance(message, dict)
+        and not (message.get("tool_calls") or message.get("function_call") or choice.get("delta"))
+        and ended not in ANNOUNCED
+        and kind_of(ended) != FAILED
+    )
+
+
 class Reader:
     """Reads one answer, chunk by chunk."""
 
@@ -497,8 +517,9 @@ def text_of(value: object) -> str:
     """A text, or the texts of a list of parts, as some gateways send them; else nothing."""
     if isinstance(value, str):
         return value
-    parts = value if isinstance(value, list) else ()
-    return "".join(text_of(part.get("text")) for part in parts if isinstance(part, dict))
+    if isinstance(value, list):
+        return "".join([text_of(part.get("text")) for part in value if isinstance(part, dict)])
+    return ""
 
 
 def _object(holder: dict[str, Any], name: str) -> dict[str, Any] | None:
