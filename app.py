@@ -5,7 +5,6 @@ import signal
 import sys
 
 from flask import Flask
-from flask_limiter import Limiter
 
 import commands
 import console
@@ -47,19 +46,11 @@ def create_app(settings=None, *, serving: bool = False) -> Flask:
 
 def _limiter(storage_uri: str) -> limits.EnduringLimiter:
     """The counter of requests, in this process or where the settings say. Raises SettingsError."""
-    limiter = Limiter(
-        lambda: "",
-        strategy="fixed-window",
-        storage_uri=limits.address(storage_uri),
-        storage_options=limits.options(storage_uri),
-    )
-    # Not our app: the gate asks it, so its hooks on every request would be idle.
     try:
         with commands.start_said():
-            limiter.init_app(Flask("limits"))
-    except limits.ConfigurationError as err:
+            return limits.EnduringLimiter(limits.storage_at(storage_uri))
+    except ValueError as err:
         raise configuration.SettingsError([f"limits.storage_uri: {err}"]) from err
-    return limits.EnduringLimiter(limiter.limiter)
 
 
 def main() -> int:

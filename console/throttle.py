@@ -4,17 +4,13 @@ Owns the counting of attempts, in the limiter that the gate uses too. Each attem
 it is made.
 """
 
-import time
-from functools import cache
 from ipaddress import ip_address, ip_network
 
 from flask import request
-from limits import RateLimitItem, parse
 from werkzeug.exceptions import TooManyRequests
 
 from console.context import state
-
-_item = cache(parse)
+from relay import limits
 
 
 def wait_s(rate: str, *keys) -> int | None:
@@ -22,18 +18,14 @@ def wait_s(rate: str, *keys) -> int | None:
 
     `rate`: "5 per minute".
     """
-    item, names = _item(rate), [str(key) for key in keys]
-    if state().limiter.hit(item, *names):
-        return None
-    return max(
-        1, int(state().limiter.get_window_stats(item, *names).reset_time - time.time() + 0.999)
-    )
+    allowed = limits.rate_of(rate)
+    window = state().limiter.count(allowed, *map(str, keys))
+    return None if window.count <= allowed.amount else window.wait_s
 
 
 def forget(rate: str, *keys) -> None:
     """Take back what was counted under these keys."""
-    item: RateLimitItem = _item(rate)
-    state().limiter.clear(item, *(str(key) for key in keys))
+    state().limiter.clear(limits.rate_of(rate), *map(str, keys))
 
 
 def refuse_over(rate: str, *keys) -> None:

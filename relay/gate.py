@@ -35,7 +35,7 @@ from members.tokens import (
 from members.turned_away import TurnedAway
 from relay import errors
 from relay.body import Ask
-from relay.limits import PerMinute
+from relay.limits import Rate
 
 __all__ = [
     "Budget",
@@ -79,7 +79,7 @@ SELECT tokens.id, tokens.name, tokens.models, tokens.rpm, tpm, calls_at_once, to
        tokens.cap_month, addresses,
        tokens.scope = 'admin' AND users.role = 'admin', tokens.scope,
        users.id, users.name, caps.cap_day, caps.cap_month, caps.models,
-       (SELECT group_concat(DISTINCT plan) FROM subscriptions
+       (SELECT group_concat(plan) FROM subscriptions
          WHERE user_id = users.id AND starts_at <= :now AND ends_at > :now)
   FROM tokens JOIN users ON users.id = tokens.user_id LEFT JOIN caps ON caps.user_id = users.id
  WHERE {which} AND tokens.revoked_at IS NULL AND users.disabled_at IS NULL
@@ -97,7 +97,7 @@ WHY_DEAD = {
     "expired": "This API key has expired.",
 }
 MAY = """
-SELECT caps.models, (SELECT group_concat(DISTINCT plan) FROM subscriptions
+SELECT caps.models, (SELECT group_concat(plan) FROM subscriptions
                       WHERE user_id = users.id AND starts_at <= :now AND ends_at > :now)
   FROM users LEFT JOIN caps ON caps.user_id = users.id WHERE users.id = :key"""
 FIND_BY_ID = FIND.format(which="tokens.id = :key")
@@ -183,7 +183,7 @@ class Budget(msgspec.Struct, frozen=True):
 class Gate:
     """Finds callers and holds them to their limits.
 
-    `limiter` is a fixed-window strategy of the package limits.
+    `limiter` counts in fixed windows, as `relay.limits` has it.
     """
 
     def __init__(
@@ -201,10 +201,9 @@ class Gate:
         cap = settings.site.cap_month
         self._site_cap = None if cap is None else nano(cap)
         self._limiter = limiter
-        self._failures = PerMinute(settings.limits.failures_per_minute)
+        self._failures = Rate(settings.limits.failures_per_minute)
         self._disabled: frozenset[int] = frozenset()
         self._looked = -LOOK_S
-        self._windows: dict[int, PerMinute] = {}  # by requests per minute, made once
 
     def disabled(self, user_id: int) -> bool:
         """Whether a member whose call runs has been disabled since, by whatever process: asked four
@@ -234,14 +233,20 @@ class Gate:
         if caller is None:
             why = self._why_dead(raw) if raw else None
             network = None if address is None else _network(address)
-            if network and not self._limiter.hit(self._failures, "failed", network):
-                raise errors.RateLimited(
-                    "Too many attempts with API keys that are not valid. Wait a minute.",
-                    retry_after=self._retry_after(self._failures, "failed", network),
-                )
+            if network:
+                self._count_failure(network)
             log.warning("a token was refused, from %s", address)
             raise errors.NotAuthenticated(why)
         return caller
+
+    def _count_failure(self, network: str) -> None:
+        """Count a token that was not good against where it came from. Raises RateLimited."""
+        window = self._limiter.count(self._failures, "failed", network)
+        if window.count > self._failures.amount:
+            raise errors.RateLimited(
+                "Too many attempts with API keys that are not valid. Wait a minute.",
+                retry_after=window.wait_s,
+            )
 
     def _holder(self, raw: str, address: str | None = None) -> Caller | None:
         """Who holds a token, or held it until lately: the secret before the last may be good yet."""
@@ -288,20 +293,15 @@ class Gate:
 
         Raises RateLimited, with what is left in its headers.
         """
-        item = self._window(caller.requests_per_minute)
-        admitted = self._limiter.hit(item, "token", str(caller.token_id))
-        stats = self._limiter.get_window_stats(item, "token", str(caller.token_id))
-        budget = Budget(
-            caller.requests_per_minute,
-            max(0, stats.remaining),
-            max(0.0, stats.reset_time - time.time()),
-        )
-        if not admitted:
+        rate = Rate(caller.requests_per_minute)
+        window = self._limiter.count(rate, "token", str(caller.token_id))
+        budget = Budget(rate.amount, max(0, rate.amount - window.count), window.reset_s)
+        if window.count > rate.amount:
             self._turn_away(caller.user_id, caller.token_id, "rate")
-            wait_s = max(1, int(budget.reset_s + 0.999))
             raise errors.RateLimited(
-                f"This API key may make {_count(budget.limit, 'request')} a minute. Try again in {wait_s} seconds.",
-                retry_after=wait_s,
+                f"This API key may make {_count(rate.amount, 'request')} a minute. "
+                f"Try again in {window.wait_s} seconds.",
+                retry_after=window.wait_s,
                 headers=budget.headers(),
             )
         self._count_member(caller, budget)
@@ -312,14 +312,14 @@ class Gate:
         most = caller.member_requests_per_minute
         if most is None:
             return
-        item = self._window(most)
-        if not self._limiter.hit(item, "member", str(caller.user_id)):
+        rate = Rate(most)
+        window = self._limiter.count(rate, "member", str(caller.user_id))
+        if window.count > most:
             self._turn_away(caller.user_id, caller.token_id, "rate")
-            wait_s = self._retry_after(item, "member", str(caller.user_id))
             raise errors.RateLimited(
                 f"All API keys of a member may make {_count(most, 'request')} a minute together. "
-                f"Try again in {wait_s} seconds.",
-                retry_after=wait_s,
+                f"Try again in {window.wait_s} seconds.",
+                retry_after=window.wait_s,
                 headers=budget.headers(),
             )
 
@@ -330,15 +330,14 @@ class Gate:
         Unavailable if the house holds no more.
         """
         if caller.tokens_per_minute is not None:
-            item = self._window(caller.tokens_per_minute)
-            stats = self._limiter.get_window_stats(item, "llm", str(caller.token_id))
-            if stats.remaining <= 0:
+            rate = Rate(caller.tokens_per_minute)
+            window = self._limiter.look(rate, "llm", str(caller.token_id))
+            if window.count >= rate.amount:
                 self._turn_away(caller.user_id, caller.token_id, "llm_tokens")
-                wait_s = max(1, int(stats.reset_time - time.time() + 0.999))
                 raise errors.RateLimited(
-                    f"This API key may use {caller.tokens_per_minute} tokens a minute. "
-                    f"Try again in {wait_s} seconds.",
-                    retry_after=wait_s,
+                    f"This API key may use {rate.amount} tokens a minute. "
+                    f"Try again in {window.wait_s} seconds.",
+                    retry_after=window.wait_s,
                 )
         limits = {
             HOUSE: self._at_once.most,
@@ -364,9 +363,8 @@ class Gate:
     def spent(self, caller: Caller, llm_tokens: int) -> None:
         """Count the LLM tokens of a call that has ended against the token's minute."""
         if caller.tokens_per_minute is not None and llm_tokens:
-            self._limiter.hit(
-                self._window(caller.tokens_per_minute), "llm", str(caller.token_id), cost=llm_tokens
-            )
+            rate = Rate(caller.tokens_per_minute)
+            self._limiter.count(rate, "llm", str(caller.token_id), cost=llm_tokens)
 
     def caps(self, caller: Caller) -> tuple[Cap, ...]:
         """What the caller's token, the member and the site may spend in this day and month, by the
@@ -492,17 +490,6 @@ class Gate:
             known,
             key=lambda name: (self._plans[name].discount, -self._plans[name].requests_per_minute),
             default="free",
-        )
-
-    def _window(self, per_minute: int):
-        item = self._windows.get(per_minute)
-        if item is None:
-            item = self._windows[per_minute] = PerMinute(per_minute)
-        return item
-
-    def _retry_after(self, item, *key: str) -> int:
-        return max(
-            1, int(self._limiter.get_window_stats(item, *key).reset_time - time.time() + 0.999)
         )
 
 

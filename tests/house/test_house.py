@@ -118,10 +118,9 @@ WIRES_KNOW = {"billing", "pricing", "relay.body", "relay.errors", "relay.estimat
 
 DOORS = {  # what comes from outside, and who may touch it
     "flask": {"app", "commands", "console", "server.status", "relay.api", "relay.administration"},
-    "flask_limiter": {"app"},
     "flask_login": {"console"},
     "flask_wtf": {"console"},
-    "limits": {"console.throttle", "relay.gate", "relay.limits"},
+    "limits": {"relay.limits"},
     "prometheus_client": {"relay.metrics"},
     "httptools": {"relay.upstream.http1"},
     "authlib": {"console.sign_on.provider"},

@@ -3,33 +3,31 @@
 import logging
 
 import pytest
-from limits import parse
-from limits.strategies import FixedWindowRateLimiter
 
 import app as application
 from relay import limits
-from relay.limits import EnduringLimiter, MonotonicStorage
+from relay.limits import EnduringLimiter, Memory, Rate
 from settings import SettingsError
 from tests.client import assert_openai_error
 from tests.providers import plain, usage
 from tests.settings.test_settings import mistakes
 from tests.stage import model_config, wait_until
 
-MINUTE = parse("2 per minute")
+MINUTE = Rate(2)
 
 
-class Away(FixedWindowRateLimiter):
-    """A counter whose storage can go away."""
+class Away(Memory):
+    """A storage that can go away."""
 
     def __init__(self):
-        super().__init__(MonotonicStorage())
+        super().__init__()
         self.away, self.asked = False, 0
 
-    def hit(self, *args, **options):
+    def incr(self, *args, **options):
         self.asked += 1
         if self.away:
             raise ConnectionError("redis://10.0.0.5 is away")
-        return super().hit(*args, **options)
+        return super().incr(*args, **options)
 
 
 def test_a_counter_that_is_away_is_replaced_meanwhile_and_told_once(monkeypatch, caplog):
@@ -38,17 +36,19 @@ def test_a_counter_that_is_away_is_replaced_meanwhile_and_told_once(monkeypatch,
     there, limiter = Away(), None
     limiter = EnduringLimiter(there)
     with caplog.at_level(logging.WARNING, "relay.limits"):
-        assert limiter.hit(MINUTE, "a") and limiter.problem is None
+        assert limiter.count(MINUTE, "a").count == 1 and limiter.problem is None
         there.away = True
-        assert [limiter.hit(MINUTE, "a") for _ in range(3)] == [True, True, False]
+        assert [limiter.count(MINUTE, "a").count for _ in range(3)] == [1, 2, 3]
         assert limiter.problem == "ConnectionError" and there.asked == 2
-        assert limiter.get_window_stats(MINUTE, "a").remaining == 0
+        assert limiter.look(MINUTE, "a").count == 3
         there.away = False
         now[0] += limits.AGAIN_S - 0.1
-        limiter.hit(MINUTE, "b")
+        limiter.count(MINUTE, "b")
         assert there.asked == 2
         now[0] += 0.2
-        assert limiter.hit(MINUTE, "b") and there.asked == 3 and limiter.problem is None
+        assert (
+            limiter.count(MINUTE, "b").count == 1 and there.asked == 3 and limiter.problem is None
+        )
     assert [record.levelname for record in caplog.records] == ["ERROR", "WARNING"]
     assert "10.0.0.5" not in caplog.text
 
@@ -60,7 +60,7 @@ def test_calls_go_on_while_the_counter_is_away(alice, relay, fake, monkeypatch):
     def away(*args, **options):
         raise ConnectionError
 
-    monkeypatch.setattr(inside.limiter, "_limiter", type("L", (), {"hit": away}))
+    monkeypatch.setattr(inside.limiter.storage, "incr", away)
     assert alice.given(wallet="1").chat().status == 200
     assert alice.get("/readyz").json["limits"] == "counted in memory meanwhile"
 
