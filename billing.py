@@ -8,9 +8,9 @@ Money is nano-yuan; the grant pocket counts LLM tokens. `now` is in ms and None 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 from msgspec.json import encode
 from msgspec.structs import replace
 
@@ -88,8 +88,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class Cap:
+class Cap(msgspec.Struct, frozen=True):
     """So much money may a token, a member or the whole site spend since a day.
 
     `strict`: a call that might lead beyond it is refused; else one is that begins when it is
@@ -111,8 +110,7 @@ class CapExceeded(LedgerError):
         self.cap = cap
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(msgspec.Struct, frozen=True):
     """What is known of a call when it begins. `day` is the site's, YYYY-MM-DD."""
 
     id: str
@@ -126,8 +124,7 @@ class Call:
     upstream: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Ending:
+class Ending(msgspec.Struct, frozen=True):
     """How a call ended. `usage` None: nothing is charged.
 
     `error` is a code, `attempts` a JSON-able list, `upstream_cost` nano-yuan: what the provider
@@ -210,8 +207,7 @@ SELECT coalesce(sum(may_money + may_team), 0) FROM requests INDEXED BY requests_
 SHARE = 4  # of its equal share of what nobody is promised, a call may use one part in so many beyond its hold
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
+class Held(msgspec.Struct, frozen=True):
     """What each pocket holds for a call, and how much output they pay for in the worst case; None:
     any, for it costs nothing."""
 
@@ -254,7 +250,9 @@ def _hold(
         raise NotCovered(has, held, team_id is not None, promised)
     room = min((_room(conn, call, cap, held.money) for cap in caps), default=AMOUNT_MAX)
     output = _output_granted(usage, price, has, overdraft, room, output_max, SHARE * (1 + peers))
-    most = held if output is None else split(replace(usage, output_tokens=output), price, has)
+    most = held
+    if output not in (None, usage.output_tokens):
+        most = split(replace(usage, output_tokens=output), price, has)
     conn.execute(
         BEGIN_CALL,
         (

@@ -119,7 +119,8 @@ class Usage(msgspec.Struct, frozen=True):
         return dict(zip(KINDS, self.kinds, strict=True))
 
     def possible(self, input_max: int = COUNT_MAX, output_max: int = COUNT_MAX) -> "Usage":
-        """The usage, cut to what can be: no part is larger than its whole, nothing is negative."""
+        """The usage, cut to what can be: no part is larger than its whole, nothing is negative. Itself
+        where only the usual kinds were used, and they can be."""
         usual = 0 <= self.cached_tokens <= self.input_tokens <= input_max
         if usual and 0 <= self.output_tokens <= output_max and not self._other_kinds():
             return self
@@ -248,10 +249,10 @@ def split(usage: Usage, price: Price, pockets: Pockets) -> Pockets:
     The grant pays LLM tokens one for one, kind by kind in the order of KINDS. What is left is
     priced; the quota pays first, then the team. A free model debits nothing.
     """
-    if price.free:
+    rest = price.cost(usage)
+    if not rest and price.free:
         return NOTHING
     grant = left = max(0, pockets.grant)
-    rest = price.cost(usage)
     if grant:
         for _, count, each in zip(GRANT_KINDS, usage.kinds, price.kinds, strict=False):
             by_grant = min(left, count)

@@ -60,6 +60,10 @@ def trusted(usage: Usage, guess: Callable[[], Usage], most: Usage) -> tuple[Usag
     A count of -1 was not given, nor was a zero where something was read or said: it is replaced by
     our `guess`, made only then. One above `most` is cut to that.
     """
+    read, wrote = usage.input_tokens, usage.output_tokens
+    believed = 0 < read <= most.input_tokens and 0 < wrote <= most.output_tokens
+    if believed and usage.possible() is usage:  # the usual case
+        return usage, "upstream", None
     notes = []
     counts = {}
     for name in ("input_tokens", "output_tokens"):

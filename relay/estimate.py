@@ -29,6 +29,7 @@ IMAGE_LOW = 85  # an image asked for in low detail
 IMAGE_UNKNOWN = 1_000  # an image, sound or file of unknown size
 IMAGE_MAX = 1_500
 IMAGE_PIXELS = 750  # pixels that make one LLM token
+USUAL_FIELDS = {"role", "content"}
 HEADER_CHARS_MAX = 65_536  # of an image's base64, in which its size must be found
 
 
@@ -151,7 +152,13 @@ def _pieces_of_message(message: object) -> Iterator[str | int]:
     """A message's texts, and LLM tokens for what is no text."""
     if not isinstance(message, dict):
         return
-    yield from _pieces(message.get("content"))
+    content = message.get("content")
+    if isinstance(content, str):
+        yield content  # the usual message says nothing else
+        if message.keys() <= USUAL_FIELDS:
+            return
+    else:
+        yield from _pieces(content)
     for name in ("name", "refusal"):
         yield from _pieces(message.get(name))
     yield from _pieces(message.get("reasoning_content") or message.get("reasoning"))

@@ -17,6 +17,7 @@ from turns import Pause
 log = logging.getLogger("server")
 
 SPAN_S = 0.0005  # of one stream on end, while others wait
+OURS = frozenset(("date", "server", "connection"))  # headers
 
 
 class Task(WSGITask):
@@ -85,14 +86,16 @@ class Task(WSGITask):
         """WSGI's start_response. Raises ValueError for what would be more than one line each."""
         if exc_info and self.wrote_header:
             raise exc_info[1]
-        text = "".join([status, *[name + value for name, value in headers]])
-        if "\n" in text or "\r" in text:
+        lines = "".join([f"{name}: {value}\r\n" for name, value in headers])
+        ends = lines.count("\r") + lines.count("\n")
+        if ends > 2 * len(headers) or "\n" in status or "\r" in status:
             raise ValueError("a header of the answer has a line end in it")
         self.complete, self.status, self.response_headers = True, status, list(headers)
-        said = {name.lower(): value for name, value in headers}
-        if "content-length" in said:
-            self.content_length = int(said["content-length"])
-        self.usual = said.keys().isdisjoint(("date", "server", "connection"))
+        names = [name.lower() for name, _ in headers]
+        if "content-length" in names:
+            self.content_length = int(headers[names.index("content-length")][1])
+        self.usual = OURS.isdisjoint(names)
+        self._lines = lines
         return self.write
 
     def build_response_header(self) -> bytes:
@@ -101,9 +104,8 @@ class Task(WSGITask):
         sized = self.content_length is not None and self.has_body
         if not (self.usual and sized and self.version == "1.1") or last:
             return super().build_response_header()
-        dated = [*self.response_headers, ("Date", _date(int(self.start_time)))]
-        lines = [f"{name}: {value}\r\n" for name, value in dated]
-        return f"HTTP/1.1 {self.status}\r\n{''.join(lines)}\r\n".encode("latin-1")
+        head = f"HTTP/1.1 {self.status}\r\n{self._lines}Date: {_date(int(self.start_time))}\r\n\r\n"
+        return head.encode("latin-1")
 
     def write(self, data: bytes) -> None:
         super().write(data)
