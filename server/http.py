@@ -211,6 +211,7 @@ class Server:
         """Serve until a signal ends it: the first drains, the second ends at once."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
+        memory.keep()
         self._hands.start()
         self._serve()
 
@@ -248,7 +249,7 @@ class Server:
         def call(environ, start_response):
             # The usual case: nobody speaks for another. A trusted proxy may do so in a header of its
             # own, which sign_in names.
-            plain = not trusted and PROXY_SAYS.isdisjoint(environ)
+            plain = not trusted and environ.keys().isdisjoint(PROXY_SAYS)
             return (self._drain if plain else proxied)(environ, start_response)
 
         return call
