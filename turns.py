@@ -20,8 +20,9 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from typing import Self
+
+from processor import home
 
 PATIENCE_S = 0.002  # with who has the turn; what is done with it takes a quarter of that
 LOOK_S = 0.02  # between two looks for how long that is, while nobody new comes
@@ -67,13 +68,23 @@ class Turns:
         self._since = 0.0
         self._line: deque[Place] = deque()
         self._door = threading.Lock()
+        self._taken = self._waited = 0
+
+    def crowded(self) -> bool:
+        """Whether most of those who wanted the turn since the last question had to wait for it."""
+        with self._door:
+            taken, waited, self._taken, self._waited = self._taken, self._waited, 0, 0
+        return waited > taken / 2
 
     def take(self, first: bool = False) -> None:
         """Wait for the turn, in the line or as the first of it. Whoever takes it gives it back."""
+        home.stay()
         with self._door:
+            self._taken += 1
             if self._holder is None:
                 self._holder, self._since = threading.get_ident(), time.monotonic()
                 return
+            self._waited += 1
             place = Place()
             if first:
                 self._line.appendleft(place)
@@ -150,9 +161,10 @@ class resting:
 
 def send_now(sock: socket.socket, data: bytes | memoryview) -> int:
     """Send what the other side of a plain socket takes at once; how many bytes that is."""
-    with suppress(BlockingIOError):
+    try:
         return sock.send(data, socket.MSG_DONTWAIT)
-    return 0
+    except BlockingIOError:
+        return 0
 
 
 def sendall(sock: socket.socket, data: bytes) -> None:

@@ -8,6 +8,7 @@ goes on to Flask.
 import re
 from collections.abc import Callable, Iterable
 
+from processor import home
 from relay import errors, gate, refusals
 from relay.meter import new_id
 from relay.spine import Incoming, Relay, place
@@ -36,6 +37,7 @@ class Door:
             if wire is not None:
                 return self._call(wire, environ, start_response)
         turns.give()  # it is for calls: a page may hash a password, or read a million rows
+        home.roam()
         if not _is_host(environ.get("HTTP_HOST", "")):
             status, headers, data = refusals.answer(
                 errors.BadRequest("The Host header holds no host."), environ, new_id(), {}

@@ -23,11 +23,13 @@ from waitress.proxy_headers import PROXY_HEADERS, proxy_headers_middleware
 from waitress.task import ErrorTask
 from waitress.utilities import Error
 
+from processor import home, push_nobody
 from relay import errors, refusals
 from relay.door import PREFIXES, meant
 from relay.meter import new_id
 from server import memory
 from server.connections import UNREAD_MS_MAX, Connections
+from turns import turns
 
 log = logging.getLogger("server")
 
@@ -39,6 +41,7 @@ PROXY_SAYS = frozenset(f"HTTP_{name}" for name in PROXY_HEADERS)
 MAPPED = re.compile(r"(?<![\w:])::ffff:(\d+(?:\.\d+){3})", re.ASCII | re.IGNORECASE)
 CUT_S = 2.0  # for streams that were cut to tell their callers
 CHORE_S = 1.0
+PROCESSOR_S = 2.0  # between two looks where calls had best be served
 CHORES_END_S = 10
 
 SOCKET_OPTIONS = [
@@ -211,7 +214,9 @@ class Server:
         """Serve until a signal ends it: the first drains, the second ends at once."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
+        push_nobody()
         memory.keep()
+        self.every(PROCESSOR_S, lambda: home.look(turns.crowded()))
         self._hands.start()
         self._serve()
 

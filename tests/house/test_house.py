@@ -33,7 +33,7 @@ LAYERS = """
 0  members.call_rows members.budget members.usage members.entries members.turned_away members.credit_requests
 0  members.terms members.identities members.way_in
 0  billing ledger codes db members.accounts members.audit plans pricing verify settings server.logs
-0  turns relay.body relay.errors relay.estimate relay.limits relay.lookups relay.metrics relay.unquoted
+0  processor turns relay.body relay.errors relay.estimate relay.limits relay.lookups relay.metrics relay.unquoted
 0  relay.upstream.race relay.upstream.proxy relay.upstream.coding
 0  relay.upstream.http1 relay.upstream.health relay.upstream.connection relay.upstream.quirks relay.upstream.order
 0  server.connections server.client server.request server.task server.streams server.hooks server.memory
@@ -61,7 +61,8 @@ KNOWS_ONLY = {
     "relay.metrics": set(),
     "relay.upstream.quirks": set(),
     "relay.limits": {"turns"},
-    "turns": set(),
+    "processor": set(),
+    "turns": {"processor"},
     "relay.upstream.order": set(),
     "relay.upstream.connection": {"relay.upstream.race", "relay.upstream.proxy", "turns"},
     "relay.upstream.proxy": set(),
