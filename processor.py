@@ -11,6 +11,7 @@ another one whatever may be moved; but not what has been told to stay, as perhap
 Linux alone lets a program choose. Elsewhere nothing is done.
 """
 
+import functools
 import os
 import random
 import threading
@@ -19,6 +20,9 @@ from contextlib import suppress
 from pathlib import Path
 
 STAT = Path("/proc/stat")  # proc(5): what each processor has done, in ticks
+CPUS = Path("/sys/devices/system/cpu")
+SPEEDS = ("cpu_capacity", "cpufreq/cpuinfo_max_freq")  # of a processor, by what is known of it
+FAST = 0.9  # of the fastest one's speed
 IDLE = (3, 4)  # its columns of a processor that has nothing to do
 UNTOLD = -1
 WORTH = 0.2  # of a processor's time, that others must leave more of it elsewhere
@@ -42,10 +46,8 @@ class Home:
         except (AttributeError, OSError, ValueError):
             return
         now, own = time.monotonic(), time.process_time()
-        used = {
-            cpu: busy[cpu] - self._busy[cpu]
-            for cpu in self._roams & busy.keys() & self._busy.keys()
-        }
+        known = self._roams & busy.keys() & self._busy.keys()
+        used = {cpu: busy[cpu] - self._busy[cpu] for cpu in _fast(frozenset(known))}
         if self._cpu in used:
             used[self._cpu] -= own - self._own
         better = WORTH * (now - self._at)
@@ -81,7 +83,24 @@ def push_nobody() -> None:
     policy (sched(7): SCHED_BATCH), or forbids it, nothing is done.
     """
     with suppress(AttributeError, OSError):
-        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+        if os.sched_getscheduler(0) == os.SCHED_OTHER:  # else an operator has chosen
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+
+
+@functools.lru_cache(8)
+def _fast(cpus: frozenset[int]) -> frozenset[int]:
+    """Those that are about as fast as the fastest: some machines have slow ones too, to save power."""
+    speeds = {cpu: _speed(cpu) for cpu in cpus}
+    most = max(speeds.values(), default=0)
+    return frozenset(cpu for cpu, speed in speeds.items() if speed >= FAST * most)
+
+
+def _speed(cpu: int) -> int:
+    """How fast a processor is beside others of this machine; 0: nobody knows."""
+    for name in SPEEDS:
+        with suppress(OSError, ValueError):
+            return int((CPUS / f"cpu{cpu}" / name).read_text())
+    return 0
 
 
 def _busy() -> dict[int, float]:

@@ -6,9 +6,10 @@ import threading
 import pytest
 
 import processor as module
+import turns
 from processor import Home, home, push_nobody
 from tests.providers import plain, usage
-from tests.stage import wait_until
+from tests.stage import LIMIT_S, wait_until
 from turns import Turns
 
 
@@ -16,7 +17,8 @@ class Machine:
     """What a system tells of its processors, and what it has been told."""
 
     def __init__(self, folder, processors: int):
-        self.stat, self.allowed = folder / "stat", set(range(processors))
+        self.stat, self.cpus = folder / "stat", folder / "cpu"
+        self.allowed = set(range(processors))
         self.busy = [0] * processors  # ticks
         self.now = self.own = 100.0
         self.told: list[set[int]] = []
@@ -42,12 +44,15 @@ def machine(tmp_path, monkeypatch):
     made = Machine(tmp_path, 3)
     made.pass_time(0, 0, 0, 0)
     monkeypatch.setattr(module, "STAT", made.stat)
+    monkeypatch.setattr(module, "CPUS", made.cpus)
+    module._fast.cache_clear()
     monkeypatch.setattr(module.os, "sysconf", lambda name: 100)
     monkeypatch.setattr(module.time, "monotonic", lambda: made.now)
     monkeypatch.setattr(module.time, "process_time", lambda: made.own)
     monkeypatch.setattr(module.os, "sched_getaffinity", lambda pid: set(made.allowed))
     monkeypatch.setattr(module.os, "sched_setaffinity", lambda pid, cpus: made.told.append(cpus))
-    return made
+    yield made
+    module._fast.cache_clear()
 
 
 @pytest.fixture
@@ -82,6 +87,17 @@ def test_it_goes_where_there_is_more_room(machine, settled):
 def test_it_goes_when_its_processor_is_ours_no_more(machine, settled):
     machine.allowed = {0, 2}
     assert machine.look(settled, 0.1, 0.0, 0.0) == {2}
+
+
+@pytest.mark.parametrize("told", ["cpu_capacity", "cpufreq/cpuinfo_max_freq"])
+def test_a_slow_processor_is_nobodys_home(machine, told):
+    for at, speed in enumerate((1000, 899, 900)):
+        file = machine.cpus / f"cpu{at}" / told
+        file.parent.mkdir(parents=True)
+        file.write_text(f"{speed}\n")
+    found = Home()
+    found.look(crowded=True)
+    assert machine.look(found, 0.5, 0.0, 0.2) == {2}
 
 
 def test_with_one_processor_there_is_no_choice(machine, settled):
@@ -172,12 +188,19 @@ def test_nobody_is_pushed_off_a_processor():
     assert found == [os.SCHED_BATCH]
 
 
+def test_a_policy_that_an_operator_has_chosen_stays(monkeypatch):
+    monkeypatch.setattr(module.os, "sched_getscheduler", lambda pid: os.SCHED_IDLE)
+    monkeypatch.setattr(module.os, "sched_setscheduler", None)  # else it would be called
+    push_nobody()
+
+
 def test_a_system_without_such_a_policy_is_left_alone(monkeypatch):
     monkeypatch.setattr(module.os, "sched_setscheduler", refuses)
     push_nobody()
 
 
-def test_most_who_want_the_turn_wait_for_it_in_a_crowd():
+def test_most_who_want_the_turn_wait_for_it_in_a_crowd(monkeypatch):
+    monkeypatch.setattr(turns, "PATIENCE_S", 10 * LIMIT_S)
     line = Turns()
     line.take()
     line.give()
