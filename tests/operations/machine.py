@@ -153,6 +153,8 @@ def _as_reachable_as_here(root: Path) -> None:
         target = root / each.lstrip("/")
         target.unlink(missing_ok=True)
         shutil.copyfile(each, target)
+    # Debian's pip believes what certifi says as soon as that is installed beside it.
+    (root / "etc/pip.conf").write_text("[global]\ncert = /etc/ssl/certs/ca-certificates.crt\n")
 
 
 def _loopback(pid: int) -> None:

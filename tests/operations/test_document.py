@@ -45,8 +45,11 @@ def publish(on: Machine) -> str:
     target = on.root / HERE.lstrip("/")
     subprocess.run(["git", "init", "-q", "--bare", "-b", "main", target], check=True)
     subprocess.run([*git, "push", "-q", target, f"{stash or 'HEAD'}:refs/heads/main"], check=True)
-    log = [*git, "rev-list", "--first-parent", "--max-count=60", "HEAD"]
-    return subprocess.run(log, check=True, capture_output=True, text=True).stdout.split()[-1]
+    # What came before the first change that was not released; a commit between releases may have made
+    # files that no release did.
+    log = [*git, "log", "--first-parent", "--format=%H", "-S## Unreleased", "--", "CHANGELOG.md"]
+    found = subprocess.run(log, check=True, capture_output=True, text=True).stdout.split()
+    return f"{found[-1]}^" if found else "HEAD"
 
 
 def install(on: Machine) -> None:
