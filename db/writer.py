@@ -101,7 +101,7 @@ class GroupWriter:
             self._write_for_all(job.place)
             turns.wait(job.place)
         if job.error is not None:
-            raise job.error
+            raise job.failure()
         result: T = job.result
         return result
 
@@ -225,6 +225,12 @@ class _Job:
         self.place, self.done = Place(), False
         self.result: Any = None
         self.error: BaseException | None = None
+
+    def failure(self) -> BaseException:
+        """What it failed with, which the job forgets: they would hold each other."""
+        error, self.error = self.error, None
+        assert error is not None
+        return error
 
     def run(self, conn: "Connection") -> bool:
         """Do it; whether it went well. Raises if the disk undid the whole transaction."""

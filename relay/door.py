@@ -51,13 +51,15 @@ class Door:
         try:
             caller = identify(self._relay, environ)
             answer = place(self._relay, wire, caller, incoming)
-        except CallerLeft:
+        except CallerLeft as err:
             status, headers, data = refusals.CALLER_LEFT, {"Content-Length": "0"}, b""
+            errors.let_go(err)
         except Exception as err:
             error = refusals.error_of(err, incoming.id)
             site = self._relay.settings.site
             error.mention(site.contact, site.public_url)
             status, headers, data = refusals.answer(error, environ, incoming.id, incoming.headers)
+            errors.let_go(err)
         else:
             dressed = refusals.dressed(incoming.headers, environ, incoming.id)
             start_response("200 OK", list((answer.headers | dressed).items()))

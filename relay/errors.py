@@ -362,3 +362,17 @@ class UpstreamRefused(UpstreamError):
         self.anthropic_type = {404: "not_found_error", 413: "request_too_large"}.get(
             status, "invalid_request_error"
         )
+
+
+def let_go(err: BaseException) -> None:
+    """Forget what an error came through, and those that led to it, once it has been told.
+
+    They know all that the call was made of, the request's megabytes too, and are known there: such
+    circles would stay until the collector of cycles looks for them.
+    """
+    told: list[BaseException | None] = [err]
+    while told:
+        each = told.pop()
+        if each is not None:
+            told += [each.__context__, each.__cause__]
+            each.__traceback__ = each.__context__ = each.__cause__ = None

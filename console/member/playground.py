@@ -68,10 +68,12 @@ def ask(token_id: int):
     incoming = Incoming(request.environ)
     try:
         answer = place(state(), chat, _caller(token_id), incoming)
-    except CallerLeft:
+    except CallerLeft as err:
         response = Response(status=refusals.CALLER_LEFT)
+        errors.let_go(err)
     except Exception as err:
         response = _refused(refusals.error_of(err, incoming.id), incoming.id)
+        errors.let_go(err)
     else:
         response = Response(iter(answer), headers=answer.headers)
         response.call_on_close(answer.close)

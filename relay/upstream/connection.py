@@ -195,20 +195,24 @@ class Watcher:
         while self._busy.wait():
             time.sleep(WATCH_S)
             self._busy.clear()
-            now = time.monotonic()
-            for line, gone in list(self._lines.items()):
-                if now >= line.ends_at and not line.left:
-                    line.overdue = True
-                    line.cut()
-                elif not line.left and line.barred():
-                    line.shut_out = True
-                    line.cut()
-                elif not line.left and gone():
-                    line.left, line.cut_at = True, now + line.drain_s
-                if line.left and now >= line.cut_at:
-                    line.cut()  # again and again, until it is closed: it may only now be connecting
+            self._look()
             if self._lines:
                 self._busy.set()
+
+    def _look(self) -> None:
+        """Look at all lines once; apart from who waits, who would hold the last one, and its call."""
+        now = time.monotonic()
+        for line, gone in list(self._lines.items()):
+            if now >= line.ends_at and not line.left:
+                line.overdue = True
+                line.cut()
+            elif not line.left and line.barred():
+                line.shut_out = True
+                line.cut()
+            elif not line.left and gone():
+                line.left, line.cut_at = True, now + line.drain_s
+            if line.left and now >= line.cut_at:
+                line.cut()  # again and again, until it is closed: it may only now be connecting
 
 
 def connect(

@@ -137,6 +137,7 @@ class Dispatcher:
             try:
                 return self._try(dispatch, target, key)
             except errors.UpstreamError as err:
+                errors.let_go(err)
                 if isinstance(err, errors.UpstreamRefused) and not err.of_model:
                     return self._again(dispatch, target, key, err)  # else another may do better
             if len(dispatch.meter.attempts) >= dispatch.attempts_max or time.monotonic() > end_at:
@@ -170,7 +171,8 @@ class Dispatcher:
             raise refusal
         try:
             return self._try(dispatch, again, key)
-        except errors.UpstreamError:
+        except errors.UpstreamError as err:
+            errors.let_go(err)
             raise refusal from None
 
     def _may_again(self, dispatch: Dispatch, again: Target, others: set[str]) -> bool:
@@ -241,31 +243,34 @@ class Dispatcher:
                 return
 
     def _try(self, dispatch: Dispatch, target, key: str) -> Reply:
-        started, error, name = time.monotonic(), None, target.upstream.name
+        started, name = time.monotonic(), target.upstream.name
         try:
             reply = self._attempt(dispatch, target, key)
         except BaseException as err:
-            error = err
-            self.health.end(name)
-            code = _code(err)
-            words = unquoted(getattr(err, "words", ""), dispatch.ask.body)
-            dispatch.meter.attempted(target, getattr(err, "seen", None), started, code, words)
-            dispatch.meter.state.left |= isinstance(err, CallerLeft)
-            if isinstance(err, errors.UpstreamError):
-                err.words = words
-                dispatch.failures.append(err)
-                log.warning(
-                    "upstream %s: %s %s %s", name, code, provider_errors.cause(err, key), words
-                )
-                if err.of_model:
-                    self.health.lacks(name, target.model)
+            self._failed(dispatch, target, key, started, err)
             raise
-        finally:
-            took_ms = (time.monotonic() - started) * 1000
-            self.health.learn(name, key, error, took_ms, dispatch.caller, target.model)
+        took_ms = (time.monotonic() - started) * 1000
+        self.health.learn(name, key, None, took_ms, dispatch.caller, target.model)
         reply.on_close = lambda: self._ended(name, key, target.model, dispatch)
         dispatch.meter.attempted(target, reply.status, started)
         return reply
+
+    def _failed(
+        self, dispatch: Dispatch, target, key: str, started: float, err: BaseException
+    ) -> None:
+        """Note what an attempt ended with that brought no answer."""
+        name, took_ms, code = target.upstream.name, (time.monotonic() - started) * 1000, _code(err)
+        self.health.end(name)
+        words = unquoted(getattr(err, "words", ""), dispatch.ask.body)
+        dispatch.meter.attempted(target, getattr(err, "seen", None), started, code, words)
+        dispatch.meter.state.left |= isinstance(err, CallerLeft)
+        if isinstance(err, errors.UpstreamError):
+            err.words = words
+            dispatch.failures.append(err)
+            log.warning("upstream %s: %s %s %s", name, code, provider_errors.cause(err, key), words)
+            if err.of_model:
+                self.health.lacks(name, target.model)
+        self.health.learn(name, key, err, took_ms, dispatch.caller, target.model)
 
     def _ended(self, name: str, key: str, model: str, dispatch: Dispatch) -> None:
         """An answer that had begun is over; that a caller has left says nothing of the upstream."""
