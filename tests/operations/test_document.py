@@ -14,6 +14,7 @@ from tests.stage import ROOT, wait_until
 DOCUMENT = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", DOCUMENT, re.MULTILINE | re.DOTALL)
 MIRROR = "https://your.git.host/relay.git"
+NEWEST = "is_team"  # the newest schema begins with it
 HERE = "/srv/relay.git"  # what stands for that address
 
 
@@ -45,9 +46,9 @@ def publish(on: Machine) -> str:
     target = on.root / HERE.lstrip("/")
     subprocess.run(["git", "init", "-q", "--bare", "-b", "main", target], check=True)
     subprocess.run([*git, "push", "-q", target, f"{stash or 'HEAD'}:refs/heads/main"], check=True)
-    # What came before the first change that was not released; a commit between releases may have made
-    # files that no release did.
-    log = [*git, "log", "--first-parent", "--format=%H", "-S## Unreleased", "--", "CHANGELOG.md"]
+    # What came before the first commit of the newest schema: those after it may have made files that
+    # nobody has, and much older ones do not tell a supervisor that they serve.
+    log = [*git, "log", "--first-parent", "--format=%H", f"-S{NEWEST}", "--", "models.sql"]
     found = subprocess.run(log, check=True, capture_output=True, text=True).stdout.split()
     return f"{found[-1]}^" if found else "HEAD"
 
