@@ -365,14 +365,15 @@ class UpstreamRefused(UpstreamError):
 
 
 def let_go(err: BaseException) -> None:
-    """Forget what an error came through, and those that led to it, once it has been told.
+    """Forget through what an error came, and those that led to it, once it has been told.
 
-    They know all that the call was made of, the request's megabytes too, and are known there: such
-    circles would stay until the collector of cycles looks for them.
+    Their frames know all that the call was made of, the request's megabytes too, and are known there:
+    such circles would stay until the collector of cycles looks for them.
     """
-    told: list[BaseException | None] = [err]
-    while told:
-        each = told.pop()
-        if each is not None:
-            told += [each.__context__, each.__cause__]
-            each.__traceback__ = each.__context__ = each.__cause__ = None
+    told, waiting = set[int](), [err]
+    while waiting:
+        each = waiting.pop()
+        if id(each) not in told:
+            told.add(id(each))
+            each.__traceback__ = None
+            waiting += [led for led in (each.__context__, each.__cause__) if led is not None]
