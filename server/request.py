@@ -13,7 +13,7 @@ from waitress.receiver import FixedStreamReceiver
 # Of RFC 9112 the plain part: a path without escapes, names of letters, digits and hyphens, a value in
 # one line. What has matched is never given back: the text is foreign.
 _usual = re.compile(
-    rb"([A-Z]++) (/(?!/)[A-Za-z0-9._~/-]*+)(?:\?([!\"$-~]++))? HTTP/1\.1\r\n"
+    rb"([A-Z]++) (/[A-Za-z0-9._~/-]*+)(?:\?([!\"$-~]++))? HTTP/1\.1\r\n"
     rb"((?:[A-Za-z0-9-]++:[\t -~\x80-\xff]*+\r\n)++)\r\n"
 ).fullmatch
 _length = re.compile(r"[0-9]{1,15}", re.ASCII).fullmatch

@@ -254,6 +254,20 @@ def test_the_same_text_counts_the_same_wherever_it_stands(message):
 
 
 @pytest.mark.parametrize(
+    "more",
+    [
+        {"reasoning_content": WORDS},
+        {"refusal": WORDS},
+        {"name": WORDS},
+        {"tool_calls": [{"function": {"name": "", "arguments": WORDS}}]},
+    ],
+)
+def test_what_a_message_says_beside_its_text_counts_too(more):
+    both = estimate.text(f"{WORDS}\0{WORDS}") + 8
+    assert chat({"role": "assistant", "content": WORDS, **more}) == both
+
+
+@pytest.mark.parametrize(
     "call",
     [
         {"tool_calls": [{"id": "1", "function": {"name": "find", "arguments": '{"q": "a fox"}'}}]},

@@ -137,6 +137,36 @@ def test_of_a_crowd_exactly_so_many_pass(alice, token_of, fake):
     assert sorted(statuses) == 7 * [200] + 13 * [429] and len(fake.requests) == 7
 
 
+def test_all_keys_of_a_member_may_make_so_many_together(start_relay, person, fake):
+    plan = {"requests_per_minute": 3, "member_requests_per_minute": 2}
+    relay = start_relay(plans={"free": plan})
+    alice = person("alice", relay)
+    fake.always(plain(usage(5, 3)))
+    answers = [alice.given(wallet="1").chat() for _ in range(3)]
+    assert [each.status for each in answers] == [200, 200, 429]
+    assert (
+        "All API keys of a member may make 2 requests a minute"
+        in answers[2].json["error"]["message"]
+    )
+
+
+def test_a_window_ends_when_its_time_is_over(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(limits.time, "monotonic", lambda: now[0])
+    limiter, few = limits.EnduringLimiter(limits.Memory()), limits.rate_of("2 per hour")
+    assert few == limits.Rate(2, 3600)
+    assert [limiter.count(few, "a", "b").count for _ in range(2)] == [1, 2]
+    assert limiter.count(few, "a", "c").count == 1
+    now[0] += 3599.5
+    assert limiter.count(few, "a", "b").wait_s == 1 and limiter.look(few, "a", "b").count == 3
+    now[0] += 0.5
+    assert limiter.look(few, "a", "b").count == 0
+    window = limiter.count(few, "a", "b", cost=5)
+    assert (window.count, window.wait_s) == (5, 3600)
+    limiter.clear(few, "a", "b")
+    assert limiter.look(few, "a", "b") == limits.Window(0, 0.0)
+
+
 def together(count, call) -> list:
     """What so many threads that call at once get."""
     found, start = [], threading.Barrier(count)

@@ -61,6 +61,8 @@ GUESS, MOST = Usage(11, 0, 6), Usage(1000, 0, 100)
     [
         (Usage(10, 2, 5), Usage(10, 2, 5), "upstream", None),
         (Usage(1000, 0, 100), Usage(1000, 0, 100), "upstream", None),
+        (Usage(1001, 0, 5), Usage(1000, 0, 5), "upstream", "input_tokens clamped"),
+        (Usage(10, 0, 101), Usage(10, 0, 100), "upstream", "output_tokens clamped"),
         (Usage(10**18, 0, 5), Usage(1000, 0, 5), "upstream", "input_tokens clamped"),
         (Usage(10, 0, 10**18), Usage(10, 0, 100), "upstream", "output_tokens clamped"),
         (Usage(10, 50, 5), Usage(10, 10, 5), "upstream", "cached_tokens clamped"),
