@@ -50,9 +50,18 @@ class Home:
         used = {cpu: busy[cpu] - self._busy[cpu] for cpu in _fast(frozenset(known))}
         if self._cpu in used:
             used[self._cpu] -= own - self._own
-        better = WORTH * (now - self._at)
+        better, before = WORTH * (now - self._at), self._cpu
         self._cpu = self._best(used, better) if crowded and len(used) > 1 else None
         self._busy, self._own, self._at = busy, own, now
+        if self._cpu is None and before is not None:
+            self._free()
+
+    def _free(self) -> None:
+        """Let all threads of this process be anywhere: who only waits, or never takes a turn, hears of
+        it otherwise late or never."""
+        for thread in threading.enumerate():
+            with suppress(OSError):
+                os.sched_setaffinity(thread.native_id or 0, self._roams)
 
     def _best(self, used: dict[int, float], better: float) -> int:
         best = min(used, key=lambda cpu: (used[cpu], random.random()))
@@ -73,18 +82,6 @@ class Home:
             self._mine.cpu = cpu
             with suppress(OSError):
                 os.sched_setaffinity(0, self._roams if cpu is None else {cpu})
-
-
-def push_nobody() -> None:
-    """Let threads that wake wait for a processor, rather than push another of ours off it: that one
-    computes, and has Python's lock, without which the one that woke can only wait again.
-
-    It holds for this thread, and for those that it makes from now on. Where the system has no such
-    policy (sched(7): SCHED_BATCH), or forbids it, nothing is done.
-    """
-    with suppress(AttributeError, OSError):
-        if os.sched_getscheduler(0) == os.SCHED_OTHER:  # else an operator has chosen
-            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
 @functools.lru_cache(8)

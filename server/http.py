@@ -23,7 +23,7 @@ from waitress.proxy_headers import PROXY_HEADERS, proxy_headers_middleware
 from waitress.task import ErrorTask
 from waitress.utilities import Error
 
-from processor import home, push_nobody
+from processor import home
 from relay import errors, refusals
 from relay.door import PREFIXES, meant
 from relay.meter import new_id
@@ -214,7 +214,6 @@ class Server:
         """Serve until a signal ends it: the first drains, the second ends at once."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
-        push_nobody()
         memory.keep()
         self.every(PROCESSOR_S, lambda: home.look(turns.crowded()))
         self._hands.start()

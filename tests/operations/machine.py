@@ -153,8 +153,10 @@ def _as_reachable_as_here(root: Path) -> None:
         target = root / each.lstrip("/")
         target.unlink(missing_ok=True)
         shutil.copyfile(each, target)
-    # Debian's pip believes what certifi says as soon as that is installed beside it.
-    (root / "etc/pip.conf").write_text("[global]\ncert = /etc/ssl/certs/ca-certificates.crt\n")
+    # Debian's pip believes what certifi says as soon as that is installed beside it; and the system's
+    # list is made anew when one more authority is believed.
+    shutil.copyfile("/etc/ssl/certs/ca-certificates.crt", root / "etc/pip.crt")
+    (root / "etc/pip.conf").write_text("[global]\ncert = /etc/pip.crt\n")
 
 
 def _loopback(pid: int) -> None:

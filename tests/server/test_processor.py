@@ -7,7 +7,7 @@ import pytest
 
 import processor as module
 import turns
-from processor import Home, home, push_nobody
+from processor import Home, home
 from tests.providers import plain, usage
 from tests.stage import LIMIT_S, wait_until
 from turns import Turns
@@ -175,28 +175,22 @@ def test_the_own_processors_can_be_read():
     assert len(done[0]) == 1 and done[0] <= allowed and done[1] == allowed
 
 
-def test_nobody_is_pushed_off_a_processor():
-    found: list[int] = []
-
-    def compute() -> None:
-        push_nobody()
-        found.append(os.sched_getscheduler(0))
-
-    working = threading.Thread(target=compute)
-    working.start()
-    working.join()
-    assert found == [os.SCHED_BATCH]
-
-
-def test_a_policy_that_an_operator_has_chosen_stays(monkeypatch):
-    monkeypatch.setattr(module.os, "sched_getscheduler", lambda pid: os.SCHED_IDLE)
-    monkeypatch.setattr(module.os, "sched_setscheduler", None)  # else it would be called
-    push_nobody()
-
-
-def test_a_system_without_such_a_policy_is_left_alone(monkeypatch):
-    monkeypatch.setattr(module.os, "sched_setscheduler", refuses)
-    push_nobody()
+def test_when_the_crowd_has_gone_all_threads_are_free(machine, settled):
+    waits = threading.Event()
+    idle = threading.Thread(target=waits.wait)
+    idle.start()
+    machine.told.clear()
+    machine.pass_time(2, 0, 0, 0)
+    settled.look(crowded=False)
+    assert len(machine.told) >= 2 and {frozenset(each) for each in machine.told} == {
+        frozenset({0, 1, 2})
+    }
+    machine.told.clear()
+    machine.pass_time(2, 0, 0, 0)
+    settled.look(crowded=False)
+    assert machine.told == [], "and are told once"
+    waits.set()
+    idle.join()
 
 
 def test_most_who_want_the_turn_wait_for_it_in_a_crowd(monkeypatch):

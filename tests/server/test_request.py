@@ -125,6 +125,12 @@ def test_the_usual_head_takes_the_short_way(monkeypatch):
     assert told(Request, query)["query"] == "f=%20&g"
 
 
+def test_a_length_that_no_number_holds_is_refused():
+    head = b"POST /a HTTP/1.1\r\nContent-Length: " + 4000 * b"9" + b"\r\n\r\n"
+    assert len(head) < ADJ.max_request_header_size
+    assert told(Request, head)["error"][0] in ("BadRequest", "RequestEntityTooLarge")
+
+
 def test_an_address_that_cannot_be_taken_apart_is_refused():
     assert told(Request, b"GET http://[a HTTP/1.1\r\nHost: a\r\n\r\n")["error"] == (
         "BadRequest",
