@@ -268,7 +268,9 @@ class Database:
         """A connection that writes, after all that were opened to read are gone: they may believe
         that nobody writes, and share what lies beside the file as they found it."""
         self._local = threading.local()
+        gc.unfreeze()  # a server looks no more at what its start made, and readers are among it
         gc.collect()  # the standard library's connections lie in circles with their statements
+        gc.freeze()
         with ExitStack() as turns:
             for each in self._shared:
                 turns.enter_context(each.turn)
