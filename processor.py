@@ -20,11 +20,11 @@ from contextlib import suppress
 from pathlib import Path
 
 STAT = Path("/proc/stat")  # proc(5): what each processor has done, in ticks
+IDLE = (3, 4)  # its columns of a processor that has nothing to do
 CPUS = Path("/sys/devices/system/cpu")
 SPEEDS = ("cpu_capacity", "cpufreq/cpuinfo_max_freq")  # of a processor, by what is known of it
 FAST = 0.9  # of the fastest one's speed
-IDLE = (3, 4)  # its columns of a processor that has nothing to do
-UNTOLD = -1
+UNTOLD = -1  # where a thread is that nobody has told anything
 WORTH = 0.2  # of a processor's time, that others must leave more of it elsewhere
 
 
@@ -59,6 +59,9 @@ class Home:
     def _free(self) -> None:
         """Let all threads of this process be anywhere: who only waits, or never takes a turn, hears of
         it otherwise late or never."""
+        self._mine = (
+            threading.local()
+        )  # or they would believe that they are at home when the next comes
         for thread in threading.enumerate():
             with suppress(OSError):
                 os.sched_setaffinity(thread.native_id or 0, self._roams)

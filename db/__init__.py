@@ -270,7 +270,6 @@ class Database:
         self._local = threading.local()
         gc.unfreeze()  # a server looks no more at what its start made, and readers are among it
         gc.collect()  # the standard library's connections lie in circles with their statements
-        gc.freeze()
         with ExitStack() as turns:
             for each in self._shared:
                 turns.enter_context(each.turn)

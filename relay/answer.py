@@ -108,9 +108,9 @@ def finish(turn: Exchange) -> None:
         turn.reply.close()
     finally:
         turn.meter.close()  # whatever went wrong, no hold stays
-        for told in (state.error, turn.reply.problem):
-            if told is not None:
-                errors.let_go(told)
+        for err in (state.error, turn.reply.problem):
+            if err is not None:
+                errors.let_go(err)
 
 
 def _passed(turn: Exchange) -> Iterator[bytes]:

@@ -370,10 +370,10 @@ def let_go(err: BaseException) -> None:
     Their frames know all that the call was made of, the request's megabytes too, and are known there:
     such circles would stay until the collector of cycles looks for them.
     """
-    told, waiting = set[int](), [err]
+    seen, waiting = set[int](), [err]
     while waiting:
         each = waiting.pop()
-        if id(each) not in told:
-            told.add(id(each))
+        if id(each) not in seen:
+            seen.add(id(each))
             each.__traceback__ = None
             waiting += [led for led in (each.__context__, each.__cause__) if led is not None]

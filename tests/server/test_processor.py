@@ -189,6 +189,7 @@ def test_when_the_crowd_has_gone_all_threads_are_free(machine, settled):
     machine.pass_time(2, 0, 0, 0)
     settled.look(crowded=False)
     assert machine.told == [], "and are told once"
+    assert machine.look(settled, 1.5, 0.1, 1.0) == {1}, "and again when the next crowd comes"
     waits.set()
     idle.join()
 
